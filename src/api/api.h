@@ -1,0 +1,26 @@
+/* The control protocol: HTTP/1.1 and JSON on a unix socket (libmicrohttpd in the libuv loop).
+ *
+ *	GET  /v1/version
+ *	GET  /v1/clouds
+ *	GET  /v1/clouds/NAME
+ *	POST /v1/clouds/NAME/start?wait=ready&timeout=60s&resume=yes
+ *	POST /v1/clouds/NAME/stop?wait=stopped
+ *	POST /v1/clouds/NAME/restart?wait=ready
+ *	GET  /v1/clouds/NAME/nodes/I/log?tail=100
+ *
+ * Errors are RFC 9457 problem+json. Who may: peer credentials; root and the daemon's user. */
+#pragma once
+
+#include <uv.h>
+
+#include "base/err.h"
+#include "core/fleet.h"
+
+struct api;
+
+/* Listens on `path`: replaces the socket of a dead daemon, refuses (-EADDRINUSE) while one answers
+ * or something that is no socket is there. Mode 0660. */
+int api_new(uv_loop_t *loop, struct fleet *fleet, const char *path, struct api **out, struct err *e);
+
+/* Stops listening, ends waiting requests, removes the socket. */
+void api_free(struct api *a);

@@ -1,0 +1,219 @@
+#include "base/file.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <sys/stat.h>
+
+#include "base/strbuf.h"
+
+static void closedirp(DIR **d)
+{
+	if (*d)
+		closedir(*d);
+}
+
+int file_mkdirs(const char *path, mode_t mode, struct err *e)
+{
+	_cleanup_free_ char *p = xstrdup(path);
+	struct stat st;
+
+	for (char *slash = p; slash;) {
+		slash = strchr(slash + 1, '/');
+		if (slash)
+			*slash = '\0';
+		if (mkdir(p, mode) < 0 && errno != EEXIST)
+			return err_set_errno(e, -errno, "cannot create directory %s", p);
+		if (slash)
+			*slash = '/';
+	}
+	if (stat(path, &st) < 0)
+		return err_set_errno(e, -errno, "cannot use directory %s", path);
+	if (!S_ISDIR(st.st_mode))
+		return err_set(e, -ENOTDIR, "%s is not a directory", path);
+	return 0;
+}
+
+int file_read(const char *path, size_t max, char **data, size_t *len)
+{
+	_cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY);
+	_cleanup_(strbuf_free) struct strbuf b = STRBUF_NULL;
+	char chunk[16384];
+	ssize_t n;
+
+	if (fd < 0)
+		return -errno;
+	while ((n = read(fd, chunk, sizeof(chunk))) != 0) {
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return -errno;
+		if (b.len + (size_t)n > max)
+			return -EFBIG;
+		strbuf_add(&b, chunk, (size_t)n);
+	}
+	if (len)
+		*len = b.len;
+	*data = strbuf_take(&b);
+	return 0;
+}
+
+static int write_all(int fd, const char *p, size_t len)
+{
+	while (len) {
+		ssize_t n = write(fd, p, len);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return -errno;
+		p += n;
+		len -= (size_t)n;
+	}
+	return 0;
+}
+
+/* Makes the rename itself durable. */
+static int sync_parent(const char *path)
+{
+	_cleanup_free_ char *dir = xstrdup(path);
+	_cleanup_close_ int fd = -1;
+	char *slash = strrchr(dir, '/');
+
+	if (slash)
+		slash[slash == dir] = '\0';
+	fd = open(slash ? dir : ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (fd < 0 || fsync(fd) < 0)
+		return -errno;
+	return 0;
+}
+
+int file_write_atomic(
+	const char *path, const void *data, size_t len, mode_t mode, bool durable, struct err *e)
+{
+	_cleanup_free_ char *tmp = xasprintf("%s.new", path);
+	_cleanup_close_ int fd = -1;
+	int r;
+
+	fd = open(tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, mode);
+	if (fd < 0)
+		return err_set_errno(e, -errno, "cannot write %s", tmp);
+	r = write_all(fd, data, len);
+	if (r == 0 && durable && fsync(fd) < 0)
+		r = -errno;
+	if (r == 0 && rename(tmp, path) < 0)
+		r = -errno;
+	if (r < 0) {
+		unlink(tmp);
+		return err_set_errno(e, r, "cannot write %s", path);
+	}
+	r = durable ? sync_parent(path) : 0;
+	return r < 0 ? err_set_errno(e, r, "cannot sync the directory of %s", path) : 0;
+}
+
+/* Takes ownership of `fd`. */
+static int empty_dir_fd(int fd, dev_t dev, const char *shown, struct err *e)
+{
+	_cleanup_(closedirp) DIR *d = fdopendir(fd);
+	struct dirent *de;
+	int r = 0;
+
+	if (!d) {
+		r = -errno;
+		close(fd);
+		return err_set_errno(e, r, "cannot read %s", shown);
+	}
+	while ((de = readdir(d))) {
+		struct stat st;
+		int sub;
+
+		if (streq(de->d_name, ".") || streq(de->d_name, ".."))
+			continue;
+		if (fstatat(fd, de->d_name, &st, AT_SYMLINK_NOFOLLOW) < 0 || st.st_dev != dev)
+			continue;
+		if (S_ISDIR(st.st_mode)) {
+			sub = openat(fd, de->d_name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+			if (sub >= 0)
+				empty_dir_fd(sub, dev, de->d_name, NULL);
+		}
+		if (unlinkat(fd, de->d_name, S_ISDIR(st.st_mode) ? AT_REMOVEDIR : 0) < 0 &&
+			errno != ENOENT && r == 0)
+			r = err_set_errno(e, -errno, "cannot remove %s/%s", shown, de->d_name);
+	}
+	return r;
+}
+
+int file_empty_dir(const char *path, struct err *e)
+{
+	int fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	struct stat st;
+
+	if (fd < 0)
+		return errno == ENOENT ? 0 : err_set_errno(e, -errno, "cannot open %s", path);
+	if (fstat(fd, &st) < 0) {
+		close(fd);
+		return err_set_errno(e, -errno, "cannot look at %s", path);
+	}
+	return empty_dir_fd(fd, st.st_dev, path, e);
+}
+
+int file_remove_tree(const char *path, struct err *e)
+{
+	struct stat st;
+	int r;
+
+	if (lstat(path, &st) < 0)
+		return errno == ENOENT ? 0 : err_set_errno(e, -errno, "cannot look at %s", path);
+	if (!S_ISDIR(st.st_mode)) {
+		if (unlink(path) < 0 && errno != ENOENT)
+			return err_set_errno(e, -errno, "cannot remove %s", path);
+		return 0;
+	}
+	r = file_empty_dir(path, e);
+	if (r < 0)
+		return r;
+	if (rmdir(path) < 0 && errno != ENOENT)
+		return err_set_errno(e, -errno, "cannot remove %s", path);
+	return 0;
+}
+
+int file_tail(const char *path, size_t lines, size_t max_bytes, char **out)
+{
+	_cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY);
+	_cleanup_free_ char *buf = NULL;
+	struct stat st;
+	off_t from;
+	ssize_t n;
+	size_t start;
+
+	*out = NULL;
+	if (fd < 0 && errno == ENOENT) {
+		*out = xstrdup("");
+		return 0;
+	}
+	if (fd < 0 || fstat(fd, &st) < 0)
+		return -errno;
+	from = st.st_size > (off_t)max_bytes ? st.st_size - (off_t)max_bytes : 0;
+	buf = xmalloc(max_bytes + 1);
+	n = pread(fd, buf, max_bytes, from);
+	if (n < 0)
+		return -errno;
+	buf[n] = '\0';
+	for (ssize_t i = 0; i < n; i++)
+		if (buf[i] == '\0')
+			buf[i] = ' ';
+	start = (size_t)n;
+	for (size_t seen = 0; start > 0; start--)
+		if (buf[start - 1] == '\n' && start != (size_t)n && ++seen == lines)
+			break;
+	if (lines == 0)
+		start = (size_t)n;
+	if (start == 0 && from > 0) { /* the first line is cut: leave it out, unless it is all */
+		char *nl = memchr(buf, '\n', (size_t)n);
+
+		start = nl ? (size_t)(nl - buf) + 1 : 0;
+	}
+	*out = xstrdup(buf + start);
+	return 0;
+}

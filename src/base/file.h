@@ -1,0 +1,30 @@
+/* Files and directories. All functions return 0 or a negative errno unless they say otherwise, and
+ * open everything close-on-exec. */
+#pragma once
+
+#include <sys/types.h>
+
+#include "base/err.h"
+
+/* mkdir -p; new directories get `mode`. */
+int file_mkdirs(const char *path, mode_t mode, struct err *e);
+
+/* Reads at most `max` bytes; *data is owned by the caller and NUL-terminated; *len may be NULL.
+ * -EFBIG when the file is longer. Works for /proc files. */
+int file_read(const char *path, size_t max, char **data, size_t *len);
+
+/* Writes beside it and renames over: readers see the old or the new file, never a part. `durable`
+ * also syncs to the disk, which may take a while: only for what must outlive a power cut. */
+int file_write_atomic(
+	const char *path, const void *data, size_t len, mode_t mode, bool durable, struct err *e);
+
+/* Removes `path` and all below it, never following symbolic links and never leaving its file
+ * system. A missing path is no error. */
+int file_remove_tree(const char *path, struct err *e);
+
+/* Removes all below directory `path`, not itself. A missing directory is no error. */
+int file_empty_dir(const char *path, struct err *e);
+
+/* The last `lines` lines (at most `max_bytes`) of a file; *out owned by the caller, NUL-terminated,
+ * with NUL bytes of the file turned into blanks. A missing file gives "". */
+int file_tail(const char *path, size_t lines, size_t max_bytes, char **out);

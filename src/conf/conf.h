@@ -1,0 +1,139 @@
+/* The configuration: what the operator wrote, checked and with defaults filled in.
+ *
+ * Everything about a key (name, type, unit, default, range, whether a reload can apply it, who may
+ * set it, help) stands in one table, conf/keys.c; parsing, checks, --print-config and the reserved
+ * words for the control protocol come from it. Values are as configured: what depends on the
+ * machine (percentages of memory, "auto") is worked out at launch (model/plan.h). */
+#pragma once
+
+#include <stdio.h>
+
+#include "base/err.h"
+#include "base/strv.h"
+
+enum restart_policy {
+	RESTART_NEVER,
+	RESTART_ON_FAILURE, /* not after a client's /3/Shutdown */
+	RESTART_ALWAYS,
+};
+
+enum stop_method {
+	STOP_TERM, /* SIGTERM to every member, then SIGKILL */
+	STOP_REST, /* POST /3/Shutdown to member 0 first */
+};
+
+/* "54321+": from 54321 up, moving on from taken ports; "54321": exactly 54321, 54323, ... */
+struct port_spec {
+	uint16_t port; /* 0: not set; the fleet's baseport, moving on */
+	bool exact;
+};
+
+enum mem_kind {
+	MEM_UNSET,   /* no option to the JVM */
+	MEM_AUTO,    /* 25 % of the memory there is, divided by the nodes */
+	MEM_PERCENT, /* of the machine's or container's memory, divided by the nodes */
+	MEM_BYTES,   /* of each node */
+};
+
+struct mem_spec {
+	enum mem_kind kind;
+	uint64_t value; /* bytes, or percent */
+};
+
+/* "5 in 10m": at most 5 failures within 10 minutes. */
+struct limit_spec {
+	unsigned count;
+	uint64_t window_ms;
+};
+
+#define NTHREADS_AUTO 0  /* the cores divided over the nodes, at least 1 */
+#define NTHREADS_ALL  -1 /* all cores for each node: no -nthreads */
+
+/* One cloud. All strings are owned; NULL where nothing is set and there is no default. */
+struct cloud_conf {
+	char *name;     /* of the section: [cloud NAME] */
+	char *file;     /* where the section begins; NULL: built-in default */
+	unsigned line;
+
+	int64_t nodes;
+	struct port_spec port;
+	struct mem_spec max_mem_size;
+	struct mem_spec min_mem_size;
+	int64_t nthreads;
+	char *auto_recovery_dir; /* "off", "auto" or an absolute path */
+	bool autostart;
+	int restart; /* enum restart_policy */
+
+	char *jar_path;
+	char *java;
+	char *extra_classpath;
+	char *main_class;
+	struct strv jvm_custom_args;
+	struct strv h2o_args;
+	struct strv env; /* "NAME=value" */
+	bool enable_assertions;
+	char *ice_root;
+	char *log_level;          /* H2O's: TRACE DEBUG INFO WARN ERRR FATAL */
+	char *max_log_file_size;  /* H2O's form: "3MB" */
+	bool bind_to_localhost;
+	char *h2o_name; /* key `name`: prefix of H2O's -name; default: the section's name */
+	char *context_path;
+	bool allow_unsupported_java;
+
+	uint64_t restart_delay_ms;     /* before the first restart */
+	uint64_t restart_delay_max_ms; /* where doubling ends */
+	struct limit_spec start_limit;
+	uint64_t ready_timeout_ms;
+	uint64_t health_interval_ms;
+	uint64_t late_after_ms;
+	uint64_t hang_timeout_ms;
+	uint64_t stop_timeout_ms;
+	int stop_method; /* enum stop_method */
+};
+
+struct fleet_conf {
+	char *socket;
+	char *state_dir;
+	char *cache_dir;
+	char *log_dir;
+	int64_t baseport;
+	int log_level; /* enum log_level: of the daemon's own log */
+};
+
+struct conf {
+	struct fleet_conf fleet;
+	struct cloud_conf **clouds; /* in the order of the files; owned */
+	size_t n_clouds;
+	struct strv files; /* that were read */
+};
+
+/* All that is wrong, one sentence each, "FILE:LINE: ..." in front. */
+struct conf_errors {
+	struct strv list;
+};
+
+/* Reads the files and checks everything. With file == NULL: the system's (root) or the user's
+ * configuration as found in the usual places, which may be none at all: then one cloud "h2o" of one
+ * node. With a file: just that one. Returns 0 and *out (owned by the caller), or -EINVAL with all
+ * errors of all files in *errors, or another negative errno when a file could not be read (also in
+ * *errors). */
+int conf_load(const char *file, struct conf **out, struct conf_errors *errors) _must_check_;
+
+void conf_free(struct conf *c);
+void conf_freep(struct conf **c);
+void conf_errors_free(struct conf_errors *errors);
+
+/* NULL when there is none of that name. */
+const struct cloud_conf *conf_find_cloud(const struct conf *c, const char *name);
+
+/* Writes the whole effective configuration as an INI file which parses back to the same. With
+ * `help`, each key has its help text as a comment above. */
+void conf_print(const struct conf *c, FILE *f, bool help);
+
+/* A cloud with all defaults. Owned by the caller. */
+struct cloud_conf *cloud_conf_new(const char *name);
+void cloud_conf_free(struct cloud_conf *c);
+struct cloud_conf *cloud_conf_dup(const struct cloud_conf *c);
+
+/* 1 to 32 characters: letters, digits, '_' and '-', a letter or digit first. */
+bool conf_cloud_name_valid(const char *name);

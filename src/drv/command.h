@@ -1,0 +1,21 @@
+/* Runs a short helper command without blocking the loop and collects what it prints. */
+#pragma once
+
+#include <uv.h>
+
+#include "base/err.h"
+
+struct command;
+
+/* `output` (stdout and stderr together, cut at 64 KiB) is valid during the call. exit_code: -1 when
+ * it was killed or timed out; exec_errno: positive errno when it could not be executed. */
+typedef void (*command_cb)(int exit_code, int exec_errno, const char *output, void *arg);
+
+/* argv[0] is an absolute path. After timeout_ms it is killed. The callback is called exactly once,
+ * never from within this call; *out is valid until then. Returns 0 or a negative errno of fork or
+ * pipe. */
+int command_run(uv_loop_t *loop, char *const *argv, char *const *env, uint64_t timeout_ms,
+	command_cb cb, void *arg, struct command **out);
+
+/* Kills it; its callback is not called any more. */
+void command_cancel(struct command *c);

@@ -1,0 +1,55 @@
+/* Outgoing HTTP to nodes: libcurl's multi interface in the libuv loop.
+ *
+ * No proxy is ever used, whatever the environment says; no redirect is followed; only numeric
+ * addresses, so nothing resolves names. Connections are kept alive per node. */
+#pragma once
+
+#include <uv.h>
+
+#include "base/err.h"
+
+struct http;
+struct http_request;
+
+enum http_result {
+	HTTP_OK,      /* a response came, whatever its status */
+	HTTP_REFUSED, /* nobody listens */
+	HTTP_TIMEOUT,
+	HTTP_BROKEN, /* reset, garbage, too long; `error` says what */
+};
+
+struct http_response {
+	enum http_result result;
+	int status;
+	const char *body; /* NUL-terminated; valid during the callback */
+	size_t body_len;
+	bool cluster_good;        /* X-h2o-cluster-good; true when absent */
+	uint64_t cluster_id;      /* X-h2o-cluster-id: boot time of that node, ms; 0 when absent */
+	const char *error;        /* for HTTP_BROKEN */
+};
+
+typedef void (*http_cb)(const struct http_response *rsp, void *arg);
+
+struct http_spec {
+	const char *url;
+	const char *method; /* "HEAD", "GET", "POST" */
+	const char *form;   /* body of a POST, application/x-www-form-urlencoded; NULL: empty */
+	uint64_t timeout_ms;
+	size_t max_body; /* longer answers are HTTP_BROKEN; 0: 4 MiB */
+	bool fresh;      /* on a new connection */
+};
+
+int http_new(uv_loop_t *loop, struct http **out, struct err *e);
+
+/* Cancels what is on its way (without callbacks) and closes all handles. */
+void http_free(struct http *h);
+
+/* The callback is called exactly once, never from within this call, unless cancelled. */
+int http_start(struct http *h, const struct http_spec *spec, http_cb cb, void *arg,
+	struct http_request **out);
+
+/* The callback is not called any more. */
+void http_cancel(struct http_request *r);
+
+/* Percent-encodes for a URL or form value; owned by the caller. */
+char *http_escape(const char *s);

@@ -1,0 +1,43 @@
+/* TCP ports: held for a cloud, and who has them otherwise.
+ *
+ * A hold is a socket that is bound without SO_REUSEADDR, on which the option is set after the bind,
+ * and which never listens: the JVM (which sets SO_REUSEADDR) can bind and listen all the same, but
+ * Linux gives the port to no outgoing connection and refuses it to other plain binds, so to other
+ * fleets. Measured with H2O; see HACKING.md. Holds cannot be made while the JVM listens, so they are
+ * kept for the life of a cloud. Nothing here ever connects: connecting to H2O's internal port
+ * (API + 1) bricks a node. */
+#pragma once
+
+#include "base/err.h"
+
+struct port_pair {
+	uint16_t api; /* the internal port is api + 1 */
+	int fd_api;
+	int fd_internal;
+};
+
+#define PORT_PAIR_NULL ((struct port_pair){ 0, -1, -1 })
+
+/* Holds `api` on api_addr and `api`+1 on internal_addr (numeric IPv4 or IPv6). 0; -EADDRINUSE and
+ * which of the two it is in *taken (may be NULL); another negative errno. All or nothing. */
+int port_pair_hold(const char *api_addr, const char *internal_addr, uint16_t api,
+	struct port_pair *out, uint16_t *taken);
+
+void port_pair_release(struct port_pair *p);
+
+/* Who listens on, or is bound to, a TCP port of this network namespace? From /proc/net/tcp{,6} and
+ * /proc/PID/fd: "pid 812 (python3)", "pid 812 (java) of user alice", or "a process of user alice"
+ * when its descriptors may not be read; NULL when nobody is found there (bound but not listening
+ * sockets are in no table). Owned by the caller. */
+char *port_holder(uint16_t port);
+
+/* The same as a whole sentence: "port 54321 is taken by pid 812 (python3)", or "port 54321 is taken,
+ * by whom is not known". Owned by the caller. */
+char *port_holder_sentence(uint16_t port);
+
+/* Does process `pid` itself listen on that port? Tells a member's own listener from a thief's. */
+bool port_listened_by(uint16_t port, pid_t pid);
+
+/* Does the port lie in the range that the kernel uses for outgoing connections
+ * (net.ipv4.ip_local_port_range), and not in ip_local_reserved_ports? */
+bool port_is_ephemeral(uint16_t port);

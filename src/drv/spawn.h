@@ -1,0 +1,66 @@
+/* Processes: started so that none can be lost, watched by pidfd, signalled only through it.
+ *
+ * A child is forked, and waits before execve() until spawn_release(): by then its identity is on
+ * disk. If we die before that, it sees the end of its pipe and exits without having run anything.
+ * It gets a session and process group of its own, default signal dispositions and mask, /dev/null as
+ * standard input, `output_path` (appended to, created 0640) as stdout and stderr, and no other
+ * descriptor. No threads may exist when we fork.
+ *
+ * Several children may be forked before the first is released. */
+#pragma once
+
+#include <sys/types.h>
+#include <uv.h>
+
+#include "base/err.h"
+
+struct spawn_request {
+	char *const *argv; /* argv[0] is the absolute path to execute */
+	char *const *env;
+	const char *output_path; /* NULL: /dev/null */
+	const char *cwd;         /* NULL: "/" */
+};
+
+struct proc_exit {
+	bool known; /* false: not our child, so no status */
+	int code;
+	int signal; /* 0: exited with `code` */
+	bool core;
+	int exec_errno; /* positive errno of the failed execve(), 0 if it was executed */
+};
+
+struct proc;
+
+/* Called once, after the process was reaped (or, for adopted ones, seen to be gone by its pidfd).
+ * The callback may call proc_free(). */
+typedef void (*proc_exit_cb)(struct proc *p, const struct proc_exit *exit, void *arg);
+
+/* Forks. On success the child waits; *out is owned by the caller. Errors: -EAGAIN and -ENOMEM from
+ * fork, -EMFILE, or what open() of output_path gave, each with a sentence. */
+int proc_spawn(uv_loop_t *loop, const struct spawn_request *rq, proc_exit_cb cb, void *arg,
+	struct proc **out, struct err *e);
+
+/* Lets it execute. */
+void proc_release(struct proc *p);
+
+/* Watches a process that an earlier daemon started, after checking that pid still is the process
+ * with that start time. -ESRCH when it is not. */
+int proc_adopt(uv_loop_t *loop, pid_t pid, uint64_t start_ticks, proc_exit_cb cb, void *arg,
+	struct proc **out);
+
+pid_t proc_pid(const struct proc *p);
+uint64_t proc_start_ticks(const struct proc *p); /* field 22 of /proc/PID/stat */
+
+/* Through the pidfd. 0, or -ESRCH when it has ended. */
+int proc_signal(struct proc *p, int sig);
+
+/* SIGKILL to the process, and to its process group while the group is still its own (checked). */
+int proc_kill_group(struct proc *p);
+
+/* After the leader's end: kills what is left of its group, if that still is of its session.
+ * Returns how many processes were left. */
+unsigned proc_kill_stragglers(pid_t pgid, const char *token);
+
+/* Stops watching; does not signal. A child that was not released yet exits by itself. NULL is fine.
+ * Memory is released once libuv has closed the handles. */
+void proc_free(struct proc *p);

@@ -1,0 +1,53 @@
+/* What a generation is launched with: memory, threads, flatfile, command line, environment. Pure. */
+#pragma once
+
+#include "base/strv.h"
+#include "model/cloud.h"
+
+/* What the machine or container has; from drv/machine.h. */
+struct machine_facts {
+	uint64_t mem_bytes;
+	unsigned cores;
+};
+
+/* Where things are; all paths absolute. Strings not owned. */
+struct launch_place {
+	const char *java;
+	int java_major;          /* 8, 11, 17, ... */
+	const char *jar;
+	const char *ice_root;    /* of this member */
+	const char *tmp_dir;     /* of this member: java.io.tmpdir */
+	const char *log_dir;     /* H2O's own log files, of the cloud */
+	const char *flatfile;    /* of this member */
+	const char *recovery_dir; /* NULL: off */
+	const char *token;       /* fleet's mark in the environment, TOKEN_ENV=token */
+};
+
+/* Every process that we start carries this in its environment: "<fleet id>/<cloud>/<node>/<gen>". */
+#define TOKEN_ENV "H2OFLEET_TOKEN"
+
+/* -Xmx of each node in bytes; 0: none set. -ERANGE (with a sentence) when it is absurd: less than
+ * H2O's minimum of 32 MB (h2o-py h2o.init), or all nodes together more than the machine has. */
+int plan_memory(const struct cloud_conf *conf, const struct machine_facts *machine,
+	uint64_t *xmx_bytes, uint64_t *xms_bytes, struct err *e);
+
+/* -nthreads of each node; 0: leave it to H2O (all cores). */
+unsigned plan_nthreads(const struct cloud_conf *conf, const struct machine_facts *machine);
+
+/* The flatfile of a member: it and every later one, "ip:port" a line. Linking each pair once is
+ * enough, and a first connect that fails costs H2O 5 s (h2o-core water/H2ONode.java): so each member
+ * lists those launched with or before it. Member 0, launched last, lists all. Owned by the caller. */
+char *plan_flatfile(const struct cloud *c, unsigned node);
+
+/* The command line, argv[0] = java. -ERANGE as plan_memory(). */
+int plan_argv(const struct cloud *c, unsigned node, const struct launch_place *place,
+	const struct machine_facts *machine, struct strv *argv, struct err *e);
+
+/* The environment: `base` (our own, NAME=value) without what must not reach a JVM (NOTIFY_SOCKET,
+ * LISTEN_*, WATCHDOG_*, JAVA_TOOL_OPTIONS, JDK_JAVA_OPTIONS, _JAVA_OPTIONS, H2O's kubernetes and
+ * assisted-clustering variables, MAINPID, INVOCATION_ID kept), the cloud's `env` and the token. */
+void plan_env(const struct cloud *c, char *const *base, const struct launch_place *place,
+	struct strv *env);
+
+/* The address members bind and the endpoint shows: "127.0.0.1". */
+#define MEMBER_ADDR "127.0.0.1"
