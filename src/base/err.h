@@ -15,7 +15,7 @@ struct err {
 	char *msg; /* owned */
 };
 
-#define ERR_NULL ((struct err){ 0 })
+#define ERR_NULL ((struct err){0})
 
 /* Sets code and sentence, replacing what was there; returns `code`. */
 int err_set(struct err *e, int code, const char *fmt, ...) _printf_(3, 4);

@@ -30,7 +30,7 @@ static bool stderr_is_journal(void)
 		return cached;
 	s = getenv("JOURNAL_STREAM");
 	cached = s && sscanf(s, "%llu:%llu", &dev, &ino) == 2 && fstat(STDERR_FILENO, &st) == 0 &&
-		st.st_dev == dev && st.st_ino == ino;
+		 st.st_dev == dev && st.st_ino == ino;
 	return cached;
 }
 
@@ -70,8 +70,8 @@ void log_write(enum log_level level, const char *fmt, ...)
 		clock_gettime(CLOCK_REALTIME, &ts);
 		localtime_r(&ts.tv_sec, &tm);
 		strftime(when, sizeof(when), "%Y-%m-%dT%H:%M:%S", &tm);
-		line = xasprintf("%s.%03ld %s%s\n", when, ts.tv_nsec / 1000000, level_word(level),
-			msg);
+		line = xasprintf(
+			"%s.%03ld %s%s\n", when, ts.tv_nsec / 1000000, level_word(level), msg);
 	}
 	/* One write, so that lines of several processes do not mix; a full pipe loses the line
 	 * rather than holding up supervision. */

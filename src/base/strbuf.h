@@ -9,7 +9,7 @@ struct strbuf {
 	size_t cap;
 };
 
-#define STRBUF_NULL ((struct strbuf){ 0 })
+#define STRBUF_NULL ((struct strbuf){0})
 
 void strbuf_add(struct strbuf *b, const void *data, size_t n);
 void strbuf_puts(struct strbuf *b, const char *s);

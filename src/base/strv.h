@@ -8,7 +8,7 @@ struct strv {
 	size_t n;
 };
 
-#define STRV_NULL ((struct strv){ 0 })
+#define STRV_NULL ((struct strv){0})
 
 void strv_add(struct strv *l, const char *s);
 /* Takes ownership of `s`. */

@@ -12,19 +12,19 @@ struct unit {
 };
 
 static const struct unit size_units[] = {
-	{ "t", 1ull << 40 },
-	{ "g", 1ull << 30 },
-	{ "m", 1ull << 20 },
-	{ "k", 1ull << 10 },
-	{ "", 1 },
+	{"t", 1ull << 40},
+	{"g", 1ull << 30},
+	{"m", 1ull << 20},
+	{"k", 1ull << 10},
+	{"", 1},
 };
 
 static const struct unit time_units[] = {
-	{ "d", 86400000 },
-	{ "h", 3600000 },
-	{ "m", 60000 },
-	{ "s", 1000 },
-	{ "ms", 1 },
+	{"d", 86400000},
+	{"h", 3600000},
+	{"m", 60000},
+	{"s", 1000},
+	{"ms", 1},
 };
 
 static int parse_with_unit(const char *s, const struct unit *units, size_t n, uint64_t *out)
@@ -79,8 +79,7 @@ static char *format_with_unit(uint64_t value, const struct unit *units, size_t n
 {
 	for (size_t i = 0; i < n; i++)
 		if (value && value % units[i].factor == 0)
-			return xasprintf("%" PRIu64 "%s", value / units[i].factor,
-				units[i].suffix);
+			return xasprintf("%" PRIu64 "%s", value / units[i].factor, units[i].suffix);
 	return xstrdup("0");
 }
 
@@ -96,7 +95,7 @@ char *text_format_duration(uint64_t ms)
 
 char *text_human_size(uint64_t bytes)
 {
-	static const char *const names[] = { "bytes", "kB", "MB", "GB", "TB" };
+	static const char *const names[] = {"bytes", "kB", "MB", "GB", "TB"};
 	double value = (double)bytes;
 	size_t i = 0;
 
@@ -104,9 +103,9 @@ char *text_human_size(uint64_t bytes)
 		value /= 1024;
 		i++;
 	}
-	return i == 0 ? xasprintf("%" PRIu64 " bytes", bytes) :
-		value < 10 ? xasprintf("%.1f %s", value, names[i]) :
-			     xasprintf("%.0f %s", value, names[i]);
+	return i == 0       ? xasprintf("%" PRIu64 " bytes", bytes)
+	       : value < 10 ? xasprintf("%.1f %s", value, names[i])
+			    : xasprintf("%.0f %s", value, names[i]);
 }
 
 char *text_human_duration(uint64_t ms)

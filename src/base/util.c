@@ -4,7 +4,8 @@
 
 static _noreturn_ void out_of_memory(size_t n)
 {
-	fprintf(stderr, "out of memory (%zu bytes); aborting. Running clouds are not touched.\n", n);
+	fprintf(stderr, "out of memory (%zu bytes); aborting. Running clouds are not touched.\n",
+		n);
 	abort();
 }
 

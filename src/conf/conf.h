@@ -51,8 +51,8 @@ struct limit_spec {
 
 /* One cloud. All strings are owned; NULL where nothing is set and there is no default. */
 struct cloud_conf {
-	char *name;     /* of the section: [cloud NAME] */
-	char *file;     /* where the section begins; NULL: built-in default */
+	char *name; /* of the section: [cloud NAME] */
+	char *file; /* where the section begins; NULL: built-in default */
 	unsigned line;
 
 	int64_t nodes;
@@ -73,8 +73,8 @@ struct cloud_conf {
 	struct strv env; /* "NAME=value" */
 	bool enable_assertions;
 	char *ice_root;
-	char *log_level;          /* H2O's: TRACE DEBUG INFO WARN ERRR FATAL */
-	char *max_log_file_size;  /* H2O's form: "3MB" */
+	char *log_level;         /* H2O's: TRACE DEBUG INFO WARN ERRR FATAL */
+	char *max_log_file_size; /* H2O's form: "3MB" */
 	bool bind_to_localhost;
 	char *h2o_name; /* key `name`: prefix of H2O's -name; default: the section's name */
 	char *context_path;

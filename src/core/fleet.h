@@ -21,7 +21,8 @@ int fleet_new(uv_loop_t *loop, struct conf *conf, struct fleet **out, struct err
 /* Starts the autostart clouds. */
 void fleet_autostart(struct fleet *f);
 
-/* Ends all clouds in order and calls `done` when no process is left; again with at_once: SIGKILL. */
+/* Ends all clouds in order and calls `done` when no process is left; again with at_once: SIGKILL.
+ */
 void fleet_shutdown(struct fleet *f, bool at_once, void (*done)(void *arg), void *arg);
 
 /* Releases everything; the loop must run on until the handles are closed. */

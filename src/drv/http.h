@@ -23,9 +23,9 @@ struct http_response {
 	int status;
 	const char *body; /* NUL-terminated; valid during the callback */
 	size_t body_len;
-	bool cluster_good;        /* X-h2o-cluster-good; true when absent */
-	uint64_t cluster_id;      /* X-h2o-cluster-id: boot time of that node, ms; 0 when absent */
-	const char *error;        /* for HTTP_BROKEN */
+	bool cluster_good;   /* X-h2o-cluster-good; true when absent */
+	uint64_t cluster_id; /* X-h2o-cluster-id: boot time of that node, ms; 0 when absent */
+	const char *error;   /* for HTTP_BROKEN */
 };
 
 typedef void (*http_cb)(const struct http_response *rsp, void *arg);

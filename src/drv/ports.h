@@ -3,8 +3,8 @@
  * A hold is a socket that is bound without SO_REUSEADDR, on which the option is set after the bind,
  * and which never listens: the JVM (which sets SO_REUSEADDR) can bind and listen all the same, but
  * Linux gives the port to no outgoing connection and refuses it to other plain binds, so to other
- * fleets. Measured with H2O; see HACKING.md. Holds cannot be made while the JVM listens, so they are
- * kept for the life of a cloud. Nothing here ever connects: connecting to H2O's internal port
+ * fleets. Measured with H2O; see HACKING.md. Holds cannot be made while the JVM listens, so they
+ * are kept for the life of a cloud. Nothing here ever connects: connecting to H2O's internal port
  * (API + 1) bricks a node. */
 #pragma once
 
@@ -16,7 +16,7 @@ struct port_pair {
 	int fd_internal;
 };
 
-#define PORT_PAIR_NULL ((struct port_pair){ 0, -1, -1 })
+#define PORT_PAIR_NULL ((struct port_pair){0, -1, -1})
 
 /* Holds `api` on api_addr and `api`+1 on internal_addr (numeric IPv4 or IPv6). 0; -EADDRINUSE and
  * which of the two it is in *taken (may be NULL); another negative errno. All or nothing. */
@@ -31,8 +31,8 @@ void port_pair_release(struct port_pair *p);
  * sockets are in no table). Owned by the caller. */
 char *port_holder(uint16_t port);
 
-/* The same as a whole sentence: "port 54321 is taken by pid 812 (python3)", or "port 54321 is taken,
- * by whom is not known". Owned by the caller. */
+/* The same as a whole sentence: "port 54321 is taken by pid 812 (python3)", or "port 54321 is
+ * taken, by whom is not known". Owned by the caller. */
 char *port_holder_sentence(uint16_t port);
 
 /* Does process `pid` itself listen on that port? Tells a member's own listener from a thief's. */

@@ -2,8 +2,8 @@
  *
  * A child is forked, and waits before execve() until spawn_release(): by then its identity is on
  * disk. If we die before that, it sees the end of its pipe and exits without having run anything.
- * It gets a session and process group of its own, default signal dispositions and mask, /dev/null as
- * standard input, `output_path` (appended to, created 0640) as stdout and stderr, and no other
+ * It gets a session and process group of its own, default signal dispositions and mask, /dev/null
+ * as standard input, `output_path` (appended to, created 0640) as stdout and stderr, and no other
  * descriptor. No threads may exist when we fork.
  *
  * Several children may be forked before the first is released. */

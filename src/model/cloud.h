@@ -29,8 +29,8 @@ enum cloud_state {
 	CLOUD_DEGRADED,   /* a member answers late, or H2O calls it unhealthy; endpoint kept */
 	CLOUD_RECOVERING, /* lost; members of the old generation are being ended */
 	CLOUD_STOPPING,
-	CLOUD_BACKOFF,    /* waits before the next generation */
-	CLOUD_FAILED,     /* given up until someone starts it */
+	CLOUD_BACKOFF, /* waits before the next generation */
+	CLOUD_FAILED,  /* given up until someone starts it */
 };
 
 enum cloud_wanted {
@@ -39,8 +39,8 @@ enum cloud_wanted {
 };
 
 enum node_state {
-	NODE_DOWN,     /* no process */
-	NODE_BOOTING,  /* process runs, no answer yet */
+	NODE_DOWN,    /* no process */
+	NODE_BOOTING, /* process runs, no answer yet */
 	NODE_UP,
 	NODE_LATE,     /* no answer for late_after */
 	NODE_STOPPING, /* was told to end */
@@ -79,13 +79,14 @@ struct node {
 	uint16_t api_port;    /* 0 until planned; the internal port is one above */
 	uint64_t launched_ms;
 	uint64_t launched_wall_ms;
-	uint64_t answered_ms;  /* last good answer; 0: none in this life */
-	uint64_t h2o_boot_ms;  /* X-h2o-cluster-id of its first answer: another means another JVM */
-	uint64_t poll_due_ms;  /* next poll; 0: none planned */
-	bool polling;          /* one is on its way */
-	bool whole;            /* its last full answer was VERDICT_WHOLE */
-	int sent_signal;       /* last one that we sent in this life */
-	bool hung;             /* hang verdict: ended with SIGKILL at once */
+	uint64_t answered_ms; /* last good answer; 0: none in this life */
+	uint64_t h2o_boot_ms; /* X-h2o-cluster-id of its first answer: another means another JVM */
+	uint64_t poll_due_ms; /* next poll; 0: none planned */
+	bool polling;         /* one is on its way */
+	bool whole;           /* its last full answer was VERDICT_WHOLE */
+	bool doubted;    /* ready, but its last full answer was VERDICT_INCOMPLETE: ask again */
+	int sent_signal; /* last one that we sent in this life */
+	bool hung;       /* hang verdict: ended with SIGKILL at once */
 	struct last_exit last_exit; /* survives the next launch */
 };
 
@@ -117,8 +118,10 @@ enum action_type {
 	ACTION_REST_SHUTDOWN, /* POST /3/Shutdown to member 0; no event */
 	ACTION_CLEAN,         /* all dead: groups, tmp, ice -> EVENT_CLEANED */
 	ACTION_RELEASE_PORTS,
-	ACTION_RESUME,        /* look for an interrupted grid search and resume it -> EVENT_RESUMED */
-	ACTION_IGNORE_RECOVERY, /* a fresh start: what lies in the recovery directory is not resumed */
+	ACTION_INSPECT_RECOVERY, /* is there an interrupted grid search? -> EVENT_RECOVERY */
+	ACTION_RESUME,           /* POST /3/Recovery/resume -> EVENT_RESUMED */
+	ACTION_IGNORE_RECOVERY, /* a fresh start: what lies in the recovery directory is not resumed
+				 */
 	ACTION_SET_ASIDE_RECOVERY, /* it brought the cloud down twice: rename it */
 };
 
@@ -130,6 +133,12 @@ struct action {
 	uint64_t timeout_ms;
 };
 
+/* A state that was entered. */
+struct transition {
+	enum cloud_state from, to;
+	char *reason; /* owned; NULL: none */
+};
+
 struct failure_history {
 	uint64_t at_ms[64]; /* ring of the newest failures */
 	unsigned n;         /* how many of them count; all within the window */
@@ -139,15 +148,15 @@ struct cloud {
 	const struct cloud_conf *conf; /* not owned */
 	enum cloud_state state;
 	enum cloud_wanted wanted;
-	uint64_t since_ms;      /* monotonic time of the last state change */
-	uint64_t since_wall_ms; /* for display; set by core */
-	uint64_t generation;    /* counts launches; 0: never launched */
-	uint64_t restarts;      /* generations begun by us since the operator's start */
-	char *h2o_name;         /* owned: -name of this generation; NULL before the first */
-	struct endpoint endpoint;  /* where clients go; published while ready or degraded */
-	bool ports_planned;     /* the nodes' api_port are those of this cloud from now on */
-	bool ever_ready;        /* since the operator's start */
-	char *reason;           /* owned: why it is not ready, in words; NULL: nothing to say */
+	uint64_t since_ms;        /* monotonic time of the last state change */
+	uint64_t since_wall_ms;   /* for display; set by core */
+	uint64_t generation;      /* counts launches; 0: never launched */
+	uint64_t restarts;        /* generations begun by us since the operator's start */
+	char *h2o_name;           /* owned: -name of this generation; NULL before the first */
+	struct endpoint endpoint; /* where clients go; published while ready or degraded */
+	bool ports_planned;       /* the nodes' api_port are those of this cloud from now on */
+	bool ever_ready;          /* since the operator's start */
+	char *reason;             /* owned: why it is not ready, in words; NULL: nothing to say */
 	struct cloud_usage usage;
 
 	struct node *nodes; /* owned; n_nodes of them */
@@ -156,41 +165,49 @@ struct cloud {
 	struct failure_history history;
 	uint64_t timers[N_CLOUD_TIMERS]; /* when; 0: not running */
 
-	bool preparing;       /* ACTION_PREPARE is on its way */
-	bool cleaning;        /* ACTION_CLEAN is on its way */
-	bool shutting_down;   /* the daemon ends: nothing is started any more */
-	bool restart_asked;   /* operator's restart: start again once stopped */
-	bool resume_asked;    /* start --resume */
-	bool leaving;         /* members end by a client's /3/Shutdown */
-	bool uncounted;       /* the teardown counts as no failure (short lock) */
-	bool permanent;       /* the teardown's cause cannot heal by itself */
-	bool resuming;        /* a recovery was resumed in this generation */
-	unsigned bad_resumes; /* resumes in a row that ended in a loss without progress */
+	bool preparing;        /* ACTION_PREPARE is on its way */
+	bool cleaning;         /* ACTION_CLEAN is on its way */
+	bool shutting_down;    /* the daemon ends: nothing is started any more */
+	bool fresh;            /* this start is the operator's, not a recovery */
+	bool restart_asked;    /* operator's restart: start again once stopped */
+	bool resume_asked;     /* start --resume */
+	bool leaving;          /* members end by a client's /3/Shutdown */
+	bool uncounted;        /* the teardown counts as no failure (short lock) */
+	bool permanent;        /* the teardown's cause cannot heal by itself */
+	bool resuming;         /* a recovery was resumed in this generation */
+	unsigned bad_resumes;  /* resumes in a row that ended in a loss without progress */
 	uint64_t unhealthy_ms; /* since when H2O says unhealthy; 0: it does not */
 	unsigned stop_rung;
-	uint64_t short_locks; /* formations abandoned because a client locked too early */
-	uint64_t next_start_ms; /* in backoff: when; for display */
+	unsigned prepare_failures; /* in a row */
+	unsigned full_poll_next;   /* whose turn it is */
+	uint64_t short_locks;      /* formations abandoned because a client locked too early */
+	uint64_t next_start_ms;    /* in backoff: when; for display */
 	uint64_t rng;
 
-	struct action *actions; /* owned; to be carried out, oldest first */
+	struct action *actions; /* owned; to be carried out, oldest first; the core empties it */
 	size_t n_actions;
+	struct transition *transitions; /* owned; what happened, for log and events; likewise */
+	size_t n_transitions;
 	bool dirty; /* something changed that belongs into the state file */
 };
 
 enum event_type {
-	EVENT_START,  /* operator: start, flag = resume */
-	EVENT_STOP,   /* operator */
-	EVENT_RESTART, /* operator, flag = resume */
+	EVENT_START,    /* operator: start, flag = resume */
+	EVENT_STOP,     /* operator */
+	EVENT_RESTART,  /* operator, flag = resume */
 	EVENT_SHUTDOWN, /* the daemon ends; flag = at once (SIGKILL) */
-	EVENT_TICK,   /* a deadline has passed (cloud_next_deadline()) */
-	EVENT_FOUND,  /* at the daemon's start: node still runs from an earlier daemon; pid */
-	EVENT_PREPARED,
+	EVENT_TICK,     /* a deadline has passed (cloud_next_deadline()) */
+	EVENT_FOUND,    /* at the daemon's start: node still runs from an earlier daemon; pid */
+	EVENT_PREPARED, /* ports: API port of each node */
 	EVENT_PREPARE_FAILED, /* text = sentence; flag = permanent */
-	EVENT_LAUNCHED,       /* node, pid */
+	EVENT_LAUNCHED,       /* node, pid, start_ticks */
+	EVENT_LAUNCH_FAILED,  /* node, text, flag = permanent */
 	EVENT_EXITED,         /* node, exit */
 	EVENT_ANSWER,         /* node, answer */
 	EVENT_CLEANED,
-	EVENT_RESUMED, /* flag: something was resumed */
+	EVENT_RECOVERY, /* flag: there is something to resume; progress: more than at the last
+			   resume */
+	EVENT_RESUMED,  /* flag: H2O took it; else text */
 };
 
 enum answer_kind {
@@ -202,9 +219,9 @@ enum answer_kind {
 
 struct answer {
 	enum answer_kind kind;
-	bool full;                  /* GET; `view` is set if kind is ANSWER_OK */
-	bool good;                  /* X-h2o-cluster-good */
-	uint64_t h2o_boot_ms;       /* X-h2o-cluster-id; 0: absent */
+	bool full;                   /* GET; `view` is set if kind is ANSWER_OK */
+	bool good;                   /* X-h2o-cluster-good */
+	uint64_t h2o_boot_ms;        /* X-h2o-cluster-id; 0: absent */
 	struct h2o_cloud_view *view; /* not owned */
 	const char *text;
 };
@@ -215,7 +232,9 @@ struct cloud_event {
 	pid_t pid;
 	uint64_t start_ticks;
 	bool flag;
+	bool progress;
 	const char *text;
+	const uint16_t *ports;
 	const struct exit_evidence *exit;
 	const struct answer *answer;
 	uint64_t wall_ms; /* for stamps that people read */
@@ -237,6 +256,12 @@ bool cloud_usable(const struct cloud *c);
 bool cloud_quiet(const struct cloud *c);
 size_t cloud_nodes_alive(const struct cloud *c);
 size_t cloud_nodes_up(const struct cloud *c);
+/* A process runs in this slot, or is being launched into it. */
+bool node_alive(const struct node *n);
+
+/* Empty the lists after use. */
+void cloud_drop_actions(struct cloud *c);
+void cloud_drop_transitions(struct cloud *c);
 
 #define cloud_for_each_node(n, c)                                                                  \
 	for (struct node *n = (c)->nodes; n < (c)->nodes + (c)->n_nodes; n++)

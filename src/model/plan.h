@@ -1,4 +1,5 @@
-/* What a generation is launched with: memory, threads, flatfile, command line, environment. Pure. */
+/* What a generation is launched with: memory, threads, flatfile, command line, environment. Pure.
+ */
 #pragma once
 
 #include "base/strv.h"
@@ -13,21 +14,23 @@ struct machine_facts {
 /* Where things are; all paths absolute. Strings not owned. */
 struct launch_place {
 	const char *java;
-	int java_major;          /* 8, 11, 17, ... */
+	int java_major; /* 8, 11, 17, ... */
 	const char *jar;
-	const char *ice_root;    /* of this member */
-	const char *tmp_dir;     /* of this member: java.io.tmpdir */
-	const char *log_dir;     /* H2O's own log files, of the cloud */
-	const char *flatfile;    /* of this member */
+	const char *ice_root;     /* of this member */
+	const char *tmp_dir;      /* of this member: java.io.tmpdir */
+	const char *log_dir;      /* H2O's own log files, of the cloud */
+	const char *flatfile;     /* of this member */
 	const char *recovery_dir; /* NULL: off */
-	const char *token;       /* fleet's mark in the environment, TOKEN_ENV=token */
+	const char *token;        /* fleet's mark in the environment, TOKEN_ENV=token */
 };
 
-/* Every process that we start carries this in its environment: "<fleet id>/<cloud>/<node>/<gen>". */
+/* Every process that we start carries this in its environment: "<fleet id>/<cloud>/<node>/<gen>".
+ */
 #define TOKEN_ENV "H2OFLEET_TOKEN"
 
-/* -Xmx of each node in bytes; 0: none set. -ERANGE (with a sentence) when it is absurd: less than
- * H2O's minimum of 32 MB (h2o-py h2o.init), or all nodes together more than the machine has. */
+/* -Xmx and -Xms of each node in bytes; 0: none set. -ERANGE (with a sentence) when it is absurd:
+ * less than H2O's minimum of 32 MB (h2o-py h2o.init), or one node's heap over the machine's memory.
+ */
 int plan_memory(const struct cloud_conf *conf, const struct machine_facts *machine,
 	uint64_t *xmx_bytes, uint64_t *xms_bytes, struct err *e);
 
@@ -35,8 +38,9 @@ int plan_memory(const struct cloud_conf *conf, const struct machine_facts *machi
 unsigned plan_nthreads(const struct cloud_conf *conf, const struct machine_facts *machine);
 
 /* The flatfile of a member: it and every later one, "ip:port" a line. Linking each pair once is
- * enough, and a first connect that fails costs H2O 5 s (h2o-core water/H2ONode.java): so each member
- * lists those launched with or before it. Member 0, launched last, lists all. Owned by the caller. */
+ * enough, and a first connect that fails costs H2O 5 s (h2o-core water/H2ONode.java): so each
+ * member lists those launched with or before it. Member 0, launched last, lists all. Owned by the
+ * caller. */
 char *plan_flatfile(const struct cloud *c, unsigned node);
 
 /* The command line, argv[0] = java. -ERANGE as plan_memory(). */

@@ -1,7 +1,8 @@
 /* What a member's answer to /3/Cloud says about its cloud.
  *
- * Pure: text in, verdict out. Fields as in H2O's CloudV3 (h2o-core/src/main/java/water/api/schemas3/
- * CloudV3.java); what they are worth was measured (HACKING.md, "What H2O really does"). */
+ * Pure: text in, verdict out. Fields as in H2O's CloudV3
+ * (h2o-core/src/main/java/water/api/schemas3/ CloudV3.java); what they are worth was measured
+ * (HACKING.md, "What H2O really does"). */
 #pragma once
 
 #include "base/err.h"

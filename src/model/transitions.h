@@ -1,0 +1,27 @@
+/* What cloud.c and watch.c share of the state machine; for nobody else. */
+#pragma once
+
+#include "model/cloud.h"
+
+void cloud_act(struct cloud *c, struct action a);
+
+/* Lost on evidence: withdraws the endpoint and begins to end all members. `counted`: as a failure
+ * (start limit, back-off). */
+void cloud_lose(struct cloud *c, bool counted, uint64_t now_ms, const char *fmt, ...)
+	_printf_(4, 5);
+
+/* The same for members that hang: evidence is gathered first. */
+void cloud_lose_hung(struct cloud *c, struct node *n, uint64_t now_ms);
+
+/* All members agree. */
+void cloud_become_ready(struct cloud *c, uint64_t now_ms);
+
+/* Between ready and degraded, with the reason for the latter (NULL: ready). */
+void cloud_set_degraded(struct cloud *c, uint64_t now_ms, const char *why);
+
+/* watch.c: polling, lateness and hangs. */
+void watch_begin_forming(struct cloud *c, struct node *n, uint64_t now_ms);
+void watch_begin_ready(struct cloud *c, uint64_t now_ms);
+void watch_answer(struct cloud *c, struct node *n, const struct answer *a, uint64_t now_ms);
+void watch_tick(struct cloud *c, uint64_t now_ms);
+uint64_t watch_next_deadline(const struct cloud *c);
