@@ -96,9 +96,9 @@ static void on_status_timer(uv_timer_t *t)
 
 /* ---- signals ---- */
 
-static void on_fleet_down(void *arg)
+static void on_end(uv_timer_t *t)
 {
-	struct daemon *d = arg;
+	struct daemon *d = t->data;
 
 	api_free(d->api);
 	d->api = NULL;
@@ -106,6 +106,14 @@ static void on_fleet_down(void *arg)
 		uv_close((uv_handle_t *)&d->signals[i], NULL);
 	uv_close((uv_handle_t *)&d->status, NULL);
 	fleet_free(TAKE_PTR(d->fleet));
+}
+
+/* Called from deep inside the fleet: let it return first. */
+static void on_fleet_down(void *arg)
+{
+	struct daemon *d = arg;
+
+	uv_timer_start(&d->status, on_end, 0, 0);
 }
 
 static void on_signal(uv_signal_t *handle, int sig)

@@ -185,20 +185,16 @@ static bool step_queued(struct supervised *s)
 	return true;
 }
 
-/* The daemon ends once every cloud is quiet. */
-static void check_done(struct fleet *f)
+void fleet_check_done(struct fleet *f)
 {
-	void (*done)(void *) = f->done;
-
-	if (!done || f->strays)
+	if (!f->done || f->strays)
 		return;
 	for (size_t i = 0; i < f->n; i++)
 		if (!cloud_quiet(f->clouds[i].cloud) ||
 			(f->clouds[i].cloud->state != CLOUD_STOPPED &&
 				f->clouds[i].cloud->state != CLOUD_FAILED))
 			return;
-	f->done = NULL;
-	done(f->done_arg);
+	TAKE_PTR(f->done)(f->done_arg);
 }
 
 static void save(struct supervised *s)
@@ -233,5 +229,5 @@ void supervised_feed(struct supervised *s, const struct cloud_event *ev)
 	arm_timer(s);
 	if (s->fleet->observer)
 		s->fleet->observer(s->cloud, s->fleet->observer_arg);
-	check_done(s->fleet);
+	fleet_check_done(s->fleet);
 }

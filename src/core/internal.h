@@ -85,6 +85,9 @@ struct fleet {
  * their turn; `text` and `ports` are copied then. */
 void supervised_feed(struct supervised *s, const struct cloud_event *ev);
 
+/* Tells who waits for the end of fleet_shutdown() when nothing runs any more. */
+void fleet_check_done(struct fleet *f);
+
 /* launch.c */
 void launch_prepare(struct supervised *s);
 void launch_node(struct supervised *s, unsigned node);

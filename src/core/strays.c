@@ -36,7 +36,8 @@ static void stray_free(struct stray *t)
 static void on_gone(struct proc *p, const struct proc_exit *exit, void *arg)
 {
 	struct stray *t = arg;
-	struct stray **at = &t->fleet->strays;
+	struct fleet *f = t->fleet;
+	struct stray **at = &f->strays;
 
 	(void)exit;
 	log_info("stray process %d has ended", (int)proc_pid(p));
@@ -44,6 +45,7 @@ static void on_gone(struct proc *p, const struct proc_exit *exit, void *arg)
 		at = &(*at)->next;
 	*at = t->next;
 	stray_free(t);
+	fleet_check_done(f);
 }
 
 static void on_patience_over(uv_timer_t *timer)
