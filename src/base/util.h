@@ -11,6 +11,7 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/param.h> /* so that it, and uv.h through it, cannot redefine MIN and MAX below */
 #include <unistd.h>
 
 #define ARRAY_SIZE(a)        (sizeof(a) / sizeof((a)[0]))
@@ -38,6 +39,8 @@
 		taken_;                                                                            \
 	})
 
+#undef MIN
+#undef MAX
 #define MIN(a, b)                                                                                  \
 	({                                                                                         \
 		__typeof__(a) min_a_ = (a);                                                        \

@@ -3,8 +3,8 @@
  * A hold is a socket that is bound without SO_REUSEADDR, on which the option is set after the bind,
  * and which never listens: the JVM (which sets SO_REUSEADDR) can bind and listen all the same, but
  * Linux gives the port to no outgoing connection and refuses it to other plain binds, so to other
- * fleets. Measured with H2O; see HACKING.md. Holds cannot be made while the JVM listens, so they are
- * kept for the life of a cloud. Nothing here ever connects: connecting to H2O's internal port
+ * fleets. Measured with H2O; see HACKING.md. Holds cannot be made while the JVM listens, so they
+ * are kept for the life of a cloud. Nothing here ever connects: connecting to H2O's internal port
  * (API + 1) bricks a node. */
 #pragma once
 
@@ -16,7 +16,7 @@ struct port_pair {
 	int fd_internal;
 };
 
-#define PORT_PAIR_NULL ((struct port_pair){ 0, -1, -1 })
+#define PORT_PAIR_NULL ((struct port_pair){0, -1, -1})
 
 /* Holds `api` on api_addr and `api`+1 on internal_addr (numeric IPv4 or IPv6). 0; -EADDRINUSE and
  * which of the two it is in *taken (may be NULL); another negative errno. All or nothing. */
@@ -26,13 +26,15 @@ int port_pair_hold(const char *api_addr, const char *internal_addr, uint16_t api
 void port_pair_release(struct port_pair *p);
 
 /* Who listens on, or is bound to, a TCP port of this network namespace? From /proc/net/tcp{,6} and
- * /proc/PID/fd: "pid 812 (python3)", "pid 812 (java) of user alice", or "a process of user alice"
- * when its descriptors may not be read; NULL when nobody is found there (bound but not listening
- * sockets are in no table). Owned by the caller. */
+ * /proc/PID/fd: "pid 812 (python3)", "pid 812 (java) of user alice" when that is not our user, or
+ * "a process of user alice" when its descriptors may not be read. When no process has it any more,
+ * "a closed connection that the kernel remembers for up to a minute (TIME_WAIT)". A socket that is
+ * bound but does not listen, as another fleet's hold, is in no table; Linux 6.8 and later tell of
+ * it by netlink. NULL when nobody is found. Owned by the caller. */
 char *port_holder(uint16_t port);
 
-/* The same as a whole sentence: "port 54321 is taken by pid 812 (python3)", or "port 54321 is taken,
- * by whom is not known". Owned by the caller. */
+/* The same as a whole sentence: "port 54321 is taken by pid 812 (python3)", or "port 54321 is
+ * taken, by whom is not known". Owned by the caller. */
 char *port_holder_sentence(uint16_t port);
 
 /* Does process `pid` itself listen on that port? Tells a member's own listener from a thief's. */
