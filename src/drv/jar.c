@@ -210,7 +210,8 @@ static void take_entry(struct jar *j, const unsigned char *rec, const char *name
 /* Walks the directory through a window of it: a record and its name fit in a chunk. */
 static int scan_directory(struct jar *j)
 {
-	_cleanup_free_ unsigned char *chunk = xmalloc(CHUNK);
+	_cleanup_free_ unsigned char *chunk =
+		xmalloc((size_t)MIN(j->dir_size, (uint64_t)CHUNK) + 1);
 	uint64_t at = 0; /* of the record, in the directory */
 	uint64_t win = 0;
 	size_t win_len = 0;
