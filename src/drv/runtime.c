@@ -187,7 +187,7 @@ int runtime_find_java(
 	return err_set(e, -ENOENT,
 		"no Java found ($H2O_JAVA_HOME, PATH, $JAVA_HOME and /usr/lib/jvm have none that "
 		"can "
-		"be executed): " INSTALL_JAVA ", or set the key java");
+		"be executed); " INSTALL_JAVA ", or set the key java");
 }
 
 /* "1.8.0_392" is 8, "25-ea" is 25; 0 when it is no version. */
@@ -406,7 +406,7 @@ int runtime_find_jar(const char *configured, struct search_trace *trace, char **
 	else
 		r = err_set(e, -ENOENT,
 			"no h2o.jar found (looked in %zu places: Python's and R's packages, "
-			"/opt/h2o*): `pip install h2o` brings one; or " SET_JAR,
+			"/opt/h2o*); `pip install h2o` brings one; or " SET_JAR,
 			s.looked);
 	package_places_free(&p);
 	err_clear(&s.broken);
