@@ -56,7 +56,7 @@ char *doctor_existing_dir(const char *path);
 void check_jar(struct doctor *d);
 void check_java(struct doctor *d); /* after check_jar() */
 void check_client(struct doctor *d);
-/* doctor_machine.c */
+/* doctor_machine.c; the first two need d->conf */
 void check_memory(struct doctor *d);
 void check_cores(struct doctor *d);
 void check_limits(struct doctor *d);
@@ -67,5 +67,5 @@ void check_disk(struct doctor *d);
 void check_leaked(struct doctor *d);
 /* doctor_net.c */
 void check_daemon(struct doctor *d);
-void check_ports(struct doctor *d); /* after check_daemon() */
+void check_ports(struct doctor *d); /* after check_daemon(); needs d->conf, as the next */
 void check_port_range(struct doctor *d);

@@ -127,7 +127,7 @@ static void print_text(const struct doctor *d, FILE *out)
 			colour ? level_colours[c->level] : "", colour ? "m" : "",
 			level_names[c->level], colour ? "\033[0m" : "", c->name, found);
 		if (advice)
-			fprintf(out, "%-23s  -> %s\n", "", advice);
+			fprintf(out, "%-24s-> %s\n", "", advice);
 	}
 	fprintf(out, "\n");
 	if (problems == 0 && warnings == 0)
@@ -187,10 +187,12 @@ int cmd_doctor(const char *config_file, bool json, FILE *out)
 	check_java(&d);
 	check_client(&d);
 	check_daemon(&d);
-	check_ports(&d);
-	check_port_range(&d);
-	check_memory(&d);
-	check_cores(&d);
+	if (d.conf) {
+		check_ports(&d);
+		check_port_range(&d);
+		check_memory(&d);
+		check_cores(&d);
+	}
 	check_disk(&d);
 	check_leaked(&d);
 	check_limits(&d);

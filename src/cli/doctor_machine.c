@@ -29,7 +29,7 @@ static struct demand total_demand(struct doctor *d, const struct machine_facts *
 {
 	struct demand t = {0};
 
-	for (size_t i = 0; d->conf && i < d->conf->n_clouds; i++) {
+	for (size_t i = 0; i < d->conf->n_clouds; i++) {
 		const struct cloud_conf *c = d->conf->clouds[i];
 		_cleanup_(err_clear) struct err e = ERR_NULL;
 		_cleanup_free_ char *context = xasprintf("cloud %s: ", c->name);

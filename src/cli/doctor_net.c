@@ -221,7 +221,7 @@ static void taken_ports(
 
 void check_ports(struct doctor *d)
 {
-	for (size_t i = 0; d->conf && i < d->conf->n_clouds; i++) {
+	for (size_t i = 0; i < d->conf->n_clouds; i++) {
 		const struct cloud_conf *c = d->conf->clouds[i];
 		_cleanup_(strbuf_free) struct strbuf taken = STRBUF_NULL;
 		bool exact;
@@ -266,7 +266,7 @@ void check_port_range(struct doctor *d)
 	_cleanup_free_ char *line = NULL;
 	_cleanup_free_ char *advice = NULL;
 
-	for (size_t i = 0; d->conf && i < d->conf->n_clouds; i++) {
+	for (size_t i = 0; i < d->conf->n_clouds; i++) {
 		bool exact;
 		unsigned first = first_port(d->conf, i, &exact);
 		unsigned last = first + 2 * (unsigned)d->conf->clouds[i]->nodes - 1;
@@ -278,8 +278,6 @@ void check_port_range(struct doctor *d)
 			strbuf_printf(&ranges, "%s%u-%u", ranges.len ? "," : "", first,
 				MIN(last, (unsigned)UINT16_MAX));
 	}
-	if (!d->conf)
-		return;
 	if (!ranges.len) {
 		doctor_add(d, "port range", CHECK_OK, NULL,
 			"the kernel gives the clouds' ports to no outgoing connection");

@@ -40,19 +40,17 @@ char *packages_home(void)
 	return pw && pw->pw_dir && *pw->pw_dir ? xstrdup(pw->pw_dir) : NULL;
 }
 
-static bool is_dir(const char *path)
-{
-	struct stat st;
-
-	return stat(path, &st) == 0 && S_ISDIR(st.st_mode);
-}
-
+/* Each directory once, whatever links lead there: lib64 is often one to lib. */
 static void add_dir(struct strv *l, const char *path)
 {
-	if (path[0] != '/' || !is_dir(path))
+	struct stat st;
+	struct stat other;
+
+	if (path[0] != '/' || stat(path, &st) < 0 || !S_ISDIR(st.st_mode))
 		return;
 	for (size_t i = 0; i < l->n; i++)
-		if (streq(l->v[i], path))
+		if (stat(l->v[i], &other) == 0 && other.st_dev == st.st_dev &&
+			other.st_ino == st.st_ino)
 			return;
 	strv_add(l, path);
 }
