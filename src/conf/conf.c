@@ -159,42 +159,48 @@ static bool may_begin_line(char c)
 	return c && !strchr(" \t;#", c);
 }
 
-/* How much of `s` goes on a line with `room` bytes left: all; else up to the last blank that
- * separates words (*blank: leave it out); else up to where a backslash may join. */
-static size_t fit(const char *s, bool is_list, size_t wanted, size_t room, bool *blank)
-{
-	size_t at_blank = 0, at_atom = 0, n = 0;
-	bool quoted = false;
+/* Where a value is cut. */
+struct cut {
+	size_t n;    /* bytes on this line */
+	bool blank;  /* the blank behind them falls away; else a backslash joins, unless it is the
+			end */
+	bool quoted; /* whether a quote is open there */
+};
 
-	*blank = false;
-	if (strlen(s) <= wanted)
-		return strlen(s);
-	while (s[n] && n < room) {
+/* Cuts `s` at the last blank between words that keeps the line within the wanted width, else at the
+ * first one behind, else where a backslash may join. */
+static struct cut cut_value(const char *s, bool is_list, bool quoted)
+{
+	const size_t wanted = PRINT_WIDTH - strlen(INDENT);
+	const size_t room = INI_LINE_LIMIT - strlen(INDENT) - strlen("\\");
+	struct cut blank = {0}, atom = {0};
+	size_t n = 0;
+
+	while (s[n] && (n <= wanted || !blank.n)) {
+		size_t next = n + atom_length(s + n);
+
+		if (next > room)
+			break;
+		if (is_list && !quoted && n && s[n] == ' ')
+			blank = (struct cut){n, true, false};
+		if (n && may_begin_line(s[n]))
+			atom = (struct cut){n, false, quoted};
 		if (s[n] == '"')
 			quoted = !quoted;
-		if (is_list && n && s[n] == ' ' && !quoted && (n <= wanted || !at_blank))
-			at_blank = n;
-		if (n && may_begin_line(s[n]))
-			at_atom = n;
-		n += atom_length(s + n);
+		n = next;
 	}
-	*blank = at_blank > 0;
-	if (*blank)
-		return at_blank;
-	if (!s[n] && n <= room)
-		return n;
-	return at_atom ? at_atom : n;
+	if (!s[n] && (n <= wanted || !blank.n))
+		return (struct cut){n, false, quoted};
+	return blank.n ? blank : atom;
 }
 
 static void print_wrapped(FILE *f, const char *value, bool is_list)
 {
-	while (*value) {
-		bool blank;
-		size_t n = fit(value, is_list, PRINT_WIDTH - strlen(INDENT),
-			INI_LINE_LIMIT - strlen(INDENT) - 1, &blank);
+	struct cut c = {0};
 
-		fprintf(f, INDENT "%.*s%s\n", (int)n, value, value[n] && !blank ? "\\" : "");
-		value += n + blank;
+	for (; *value; value += c.n + c.blank) {
+		c = cut_value(value, is_list, c.quoted);
+		fprintf(f, INDENT "%.*s%s\n", (int)c.n, value, value[c.n] && !c.blank ? "\\" : "");
 	}
 }
 

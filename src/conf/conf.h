@@ -107,7 +107,7 @@ struct conf {
 	struct strv files; /* that were read */
 };
 
-/* All that is wrong, one sentence each, "FILE:LINE: ..." in front. */
+/* All that is wrong, one sentence each, "FILE:LINE: ..." in front. Begins as { 0 }. */
 struct conf_errors {
 	struct strv list;
 };

@@ -135,7 +135,7 @@ static int check_h2o_name(void *field, struct err *e)
 	for (const char *p = s; *p; p++)
 		if (*p < '!' || *p > '~')
 			return err_set(e, -EINVAL,
-				"%s contains more than printable ASCII without blanks", shown);
+				"%s: printable ASCII characters are wanted, and no blanks", shown);
 	return 0;
 }
 

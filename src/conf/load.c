@@ -522,23 +522,26 @@ static void loader_free(struct loader *l)
 	conf_free(l->conf);
 }
 
-int conf_load_dir(const char *dir, struct conf **out, struct conf_errors *errors)
+static int load(const char *file, const char *dir, struct conf **out, struct conf_errors *errors)
 {
-	_cleanup_(loader_free) struct loader l;
+	_cleanup_(loader_free) struct loader l = {0};
 
 	loader_init(&l);
-	load_dir(&l, dir);
+	if (file)
+		load_file(&l, file);
+	else
+		load_dir(&l, dir);
 	return finish(&l, out, errors);
+}
+
+int conf_load_dir(const char *dir, struct conf **out, struct conf_errors *errors)
+{
+	return load(NULL, dir, out, errors);
 }
 
 int conf_load(const char *file, struct conf **out, struct conf_errors *errors)
 {
-	_cleanup_(loader_free) struct loader l;
 	_cleanup_free_ char *dir = dirs_config(geteuid());
 
-	if (!file)
-		return conf_load_dir(dir, out, errors);
-	loader_init(&l);
-	load_file(&l, file);
-	return finish(&l, out, errors);
+	return load(file, dir, out, errors);
 }

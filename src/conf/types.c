@@ -12,7 +12,7 @@
 
 #define BLANKS        " \t"
 #define QUOTE_MAX     60
-#define BLANK_RUN_MAX 100
+#define GAP_MAX       100
 #define LIST_WORD_MAX 131072 /* the kernel's MAX_ARG_STRLEN */
 
 char *types_quote(const char *s)
@@ -80,11 +80,11 @@ static const char *word_of_value(const struct key *k, int64_t value)
 	return NULL;
 }
 
-/* More blanks in a row than survive being wrapped. */
-static bool has_long_gap(const char *s)
+/* More bytes in a row than survive being wrapped, of those with which no line begins. */
+static bool has_long_gap(const char *s, const char *bytes)
 {
 	for (; *s; s++)
-		if (strspn(s, BLANKS) > BLANK_RUN_MAX)
+		if (strspn(s, bytes) > GAP_MAX)
 			return true;
 	return false;
 }
@@ -106,8 +106,8 @@ static int check_text(const char *s, struct err *e)
 		fault = "contains a word that begins with ';' or '#', as comments do";
 	else if (*s && (strchr(BLANKS, *s) || strchr(BLANKS, s[strlen(s) - 1])))
 		fault = "begins or ends with a blank";
-	else if (has_long_gap(s))
-		fault = "contains too many blanks in a row";
+	else if (has_long_gap(s, BLANKS ";#"))
+		fault = "contains too many blanks, ';' or '#' in a row";
 	if (fault) {
 		_cleanup_free_ char *shown = types_quote(s);
 
@@ -253,7 +253,7 @@ static int parse_path(const struct key *k, void *field, const char *s, struct er
 		_cleanup_free_ char *shown = types_quote(s);
 		_cleanup_free_ char *all = list_words(k);
 
-		return err_set(e, r, "%s is neither %s nor an absolute path", shown, all);
+		return err_set(e, r, "%s: an absolute path is wanted, or %s", shown, all);
 	}
 	if (r == 0)
 		r = check_text(strbuf_str(&b), e);
@@ -294,7 +294,7 @@ static int check_list_word(const char *s, struct err *e)
 	if (!streq(visible, s))
 		return err_set(
 			e, -EINVAL, "%s contains control characters or is not UTF-8 text", shown);
-	if (has_long_gap(s))
+	if (has_long_gap(s, BLANKS))
 		return err_set(e, -EINVAL, "%s contains too many blanks in a row", shown);
 	if (strlen(s) >= LIST_WORD_MAX)
 		return err_set(e, -ERANGE, "%s is too long", shown);
