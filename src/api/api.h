@@ -20,7 +20,8 @@ struct api;
 
 /* Listens on `path`: replaces the socket of a dead daemon, refuses (-EADDRINUSE) while one answers
  * or something that is no socket is there. Mode 0660. */
-int api_new(uv_loop_t *loop, struct fleet *fleet, const char *path, struct api **out, struct err *e);
+int api_new(
+	uv_loop_t *loop, struct fleet *fleet, const char *path, struct api **out, struct err *e);
 
 /* Stops listening, ends waiting requests, removes the socket. */
 void api_free(struct api *a);
