@@ -1,7 +1,7 @@
 /* libmicrohttpd in the libuv loop, without threads: its epoll fd is watched by a uv_poll, and a
  * uv_timer runs it when it wants to run by the clock. Everything below MHD_run() must not call
  * MHD_run() again: the fleet's observers may be called in there (a command of a request), so they
- * only mark connections as resumed, which wakes the epoll fd. */
+ * only mark connections as resumed and ask for another run. */
 #include "api/server.h"
 
 #include <errno.h>
@@ -26,6 +26,7 @@ static void schedule(struct api *a);
 
 static void run(struct api *a)
 {
+	a->run_asked = false;
 	MHD_run(a->mhd);
 	schedule(a);
 }
@@ -44,10 +45,18 @@ static void schedule(struct api *a)
 {
 	MHD_UNSIGNED_LONG_LONG ms;
 
-	if (MHD_get_timeout(a->mhd, &ms) == MHD_YES)
+	if (a->run_asked)
+		uv_timer_start(&a->mhd_timer, on_mhd_timer, 0, 0);
+	else if (MHD_get_timeout(a->mhd, &ms) == MHD_YES)
 		uv_timer_start(&a->mhd_timer, on_mhd_timer, ms, 0);
 	else
 		uv_timer_stop(&a->mhd_timer);
+}
+
+void server_run_soon(struct api *a)
+{
+	a->run_asked = true;
+	schedule(a);
 }
 
 static int connection_fd(struct MHD_Connection *conn)

@@ -68,8 +68,12 @@ struct api {
 	uv_poll_t poll;       /* MHD's epoll fd */
 	uv_timer_t mhd_timer; /* when MHD wants to run again */
 	uv_timer_t wait_timer;
+	bool run_asked;
 	unsigned open_handles;
 };
+
+/* Resumed connections go on in the next turn of the loop: nothing in the epoll fd tells of them. */
+void server_run_soon(struct api *a);
 
 /* routes.c: fills the answer, or leaves the request waiting. */
 void route_request(struct request *rq, const char *method, const char *path);

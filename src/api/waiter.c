@@ -109,6 +109,7 @@ static void resume(struct request *rq)
 {
 	waiter_forget(rq);
 	MHD_resume_connection(rq->conn);
+	server_run_soon(rq->api);
 }
 
 void waiters_update(struct api *a, const struct cloud *c)

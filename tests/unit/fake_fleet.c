@@ -14,7 +14,7 @@ static void free_cloud(struct cloud *c)
 {
 	struct cloud_conf *conf = (struct cloud_conf *)c->conf;
 
-	cloud_for_each_node(n, c) {
+	cloud_for_each_node (n, c) {
 		free(n->last_exit.why);
 		free(n->last_exit.log_tail);
 	}

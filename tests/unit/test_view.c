@@ -65,8 +65,7 @@ static void make_ready(struct cloud *c)
 	c->short_locks = 4;
 	c->h2o_name = xstrdup("dev-3-0a1b");
 	c->usage = (struct cloud_usage){
-		.known = true, .max_mem = 2048, .free_mem = 1024, .h2o_version = "3.46.0.1"
-	};
+		.known = true, .max_mem = 2048, .free_mem = 1024, .h2o_version = "3.46.0.1"};
 	c->nodes[0].state = NODE_UP;
 	c->nodes[0].pid = 77;
 	c->nodes[0].api_port = 54321;
@@ -161,7 +160,8 @@ static void test_last_exit(void **state)
 	x->code = 3; /* means nothing beside a signal */
 	x->cause = CAUSE_SIGNAL;
 	x->why = xstrdup("node 0 was killed");
-	x->log_tail = xstrdup("a\xff""b\n\xc3\xa9");
+	x->log_tail = xstrdup("a\xff"
+			      "b\n\xc3\xa9");
 	x->wall_ms = 1700000000123;
 	assert_json(view_exit(n),
 		"{\"code\":null,\"signal\":\"SIGKILL\",\"cause\":\"signal\","
@@ -170,9 +170,8 @@ static void test_last_exit(void **state)
 	x->signal = 0;
 	replace_str(&x->why, NULL);
 	replace_str(&x->log_tail, NULL);
-	assert_json(view_exit(n),
-		"{\"code\":3,\"signal\":null,\"cause\":\"signal\",\"why\":null,"
-		"\"log_tail\":null,\"at\":\"2023-11-14T22:13:20.123Z\"}");
+	assert_json(view_exit(n), "{\"code\":3,\"signal\":null,\"cause\":\"signal\",\"why\":null,"
+				  "\"log_tail\":null,\"at\":\"2023-11-14T22:13:20.123Z\"}");
 	x->known = false;
 	x->signal = SIGKILL;
 	assert_json(view_exit(n),
@@ -186,7 +185,7 @@ static void test_odd_signals(void **state)
 	static const struct {
 		int sig;
 		const char *name;
-	} cases[] = { { SIGSEGV, "SIGSEGV" }, { 36, "SIGRTMIN+2" }, { 99, "SIG99" } };
+	} cases[] = {{SIGSEGV, "SIGSEGV"}, {36, "SIGRTMIN+2"}, {99, "SIG99"}};
 
 	n->last_exit.present = n->last_exit.known = true;
 	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
@@ -194,8 +193,7 @@ static void test_odd_signals(void **state)
 
 		n->last_exit.signal = cases[i].sig;
 		j = view_exit(n);
-		assert_string_equal(
-			json_string_value(json_object_get(j, "signal")), cases[i].name);
+		assert_string_equal(json_string_value(json_object_get(j, "signal")), cases[i].name);
 		json_decref(j);
 	}
 }
@@ -205,14 +203,14 @@ static void test_utf8(void **state _unused_)
 	static const struct {
 		const char *in, *out;
 	} cases[] = {
-		{ "", "" },
-		{ "plain\ttext\n", "plain\ttext\n" },
-		{ "\xe2\x82\xac", "\xe2\x82\xac" },
-		{ "\xe2\x82", "\xef\xbf\xbd\xef\xbf\xbd" },
-		{ "\xc0\x80x", "\xef\xbf\xbd\xef\xbf\xbdx" },
-		{ "\xed\xa0\x80", "\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd" },
-		{ "\xf0\x9f\x98\x80", "\xf0\x9f\x98\x80" },
-		{ "\xf5z", "\xef\xbf\xbdz" },
+		{"", ""},
+		{"plain\ttext\n", "plain\ttext\n"},
+		{"\xe2\x82\xac", "\xe2\x82\xac"},
+		{"\xe2\x82", "\xef\xbf\xbd\xef\xbf\xbd"},
+		{"\xc0\x80x", "\xef\xbf\xbd\xef\xbf\xbdx"},
+		{"\xed\xa0\x80", "\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd"},
+		{"\xf0\x9f\x98\x80", "\xf0\x9f\x98\x80"},
+		{"\xf5z", "\xef\xbf\xbdz"},
 	};
 
 	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
