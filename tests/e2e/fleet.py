@@ -321,7 +321,7 @@ class Fleet:
         return pid
 
     def node_dir(self, index, name="c"):
-        return self.state_dir / name / str(index)
+        return self.state_dir / "clouds" / name / str(index)
 
     # --- nothing is left --------------------------------------------------------------------------
 
