@@ -11,6 +11,7 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/param.h>
 #include <unistd.h>
 
 #define ARRAY_SIZE(a)        (sizeof(a) / sizeof((a)[0]))
@@ -38,6 +39,9 @@
 		taken_;                                                                            \
 	})
 
+/* Unlike those of <sys/param.h>, these evaluate their arguments once. */
+#undef MIN
+#undef MAX
 #define MIN(a, b)                                                                                  \
 	({                                                                                         \
 		__typeof__(a) min_a_ = (a);                                                        \

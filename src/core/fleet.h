@@ -42,6 +42,10 @@ void fleet_command(struct fleet *f, const char *cloud, enum fleet_command cmd, b
 
 const struct conf *fleet_conf(const struct fleet *f);
 
+/* The clock of the model: monotonic milliseconds without the times in which the machine slept or
+ * this process was stopped. */
+uint64_t fleet_now(struct fleet *f);
+
 /* Path of a node's log (stdout and stderr). Owned by the caller. */
 char *fleet_node_log(const struct fleet *f, const char *cloud, unsigned node);
 

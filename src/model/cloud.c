@@ -27,6 +27,9 @@
 #define PREPARE_RETRY_MS     1000
 #define PREPARE_RETRY_MAX_MS 10000
 
+/* Of a dead node's log kept in its last_exit. */
+#define EXIT_LOG_LINES 12
+
 /* A recovery that brought the cloud down so often without progress is set aside. */
 #define MAX_BAD_RESUMES 2
 
@@ -465,6 +468,16 @@ static void on_cleaned(struct cloud *c, uint64_t now_ms)
 
 /* ---- exits ---- */
 
+/* The last lines of a log, few enough for a status. */
+static char *last_lines(const char *log, unsigned lines)
+{
+	const char *p = log + strlen(log);
+
+	while (p > log && (p[-1] != '\n' || !p[0] || lines-- > 0))
+		p--;
+	return xstrdup(p);
+}
+
 static void record_exit(struct node *n, const struct cloud_event *ev)
 {
 	struct last_exit *x = &n->last_exit;
@@ -477,7 +490,7 @@ static void record_exit(struct node *n, const struct cloud_event *ev)
 	x->cause = cause_of(ev->exit, &x->why);
 	x->wall_ms = ev->wall_ms;
 	if (*ev->exit->log_tail && x->cause != CAUSE_STOPPED)
-		x->log_tail = xstrdup(ev->exit->log_tail);
+		x->log_tail = last_lines(ev->exit->log_tail, EXIT_LOG_LINES);
 	n->state = NODE_EXITED;
 	n->pid = 0;
 	n->polling = false;

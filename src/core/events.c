@@ -1,0 +1,233 @@
+#include <inttypes.h>
+#include <signal.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "core/internal.h"
+#include "drv/machine.h"
+
+/* A wake-up this much later than asked for: we were stopped, or the machine slept. */
+#define STALL_MS 1000
+
+static void note_stall(struct supervised *s)
+{
+	struct fleet *f = s->fleet;
+	uint64_t now = clock_monotonic_ms() - f->skew_ms;
+
+	if (s->timer_due && now > s->timer_due + STALL_MS) {
+		log_notice("was held up for %" PRIu64 " ms; that time does not count",
+			now - s->timer_due);
+		f->skew_ms += now - s->timer_due;
+	}
+}
+
+uint64_t fleet_now(struct fleet *f)
+{
+	uint64_t now = clock_monotonic_ms() - f->skew_ms;
+
+	f->last_now = MAX(f->last_now, now);
+	return f->last_now;
+}
+
+static void on_timer(uv_timer_t *t)
+{
+	struct supervised *s = t->data;
+
+	supervised_feed(s, &(struct cloud_event){.type = EVENT_TICK});
+}
+
+static void arm_timer(struct supervised *s)
+{
+	uint64_t now = fleet_now(s->fleet), due = cloud_next_deadline(s->cloud);
+
+	if (due == UINT64_MAX) {
+		s->timer_due = 0;
+		uv_timer_stop(s->timer);
+		return;
+	}
+	s->timer_due = MAX(due, now + 1);
+	uv_update_time(s->fleet->loop);
+	uv_timer_start(s->timer, on_timer, s->timer_due - now, 0);
+}
+
+static void send_signal(struct supervised *s, unsigned node, int sig)
+{
+	struct member *m = &s->members[node];
+
+	if (!m->proc)
+		return;
+	log_info("cloud %s: node %u: SIG%s to pid %d", s->cloud->conf->name, node,
+		sigabbrev_np(sig), (int)proc_pid(m->proc));
+	if (sig == SIGKILL)
+		proc_kill_group(m->proc);
+	else
+		proc_signal(m->proc, sig);
+}
+
+static void run_action(struct supervised *s, const struct action *a)
+{
+	switch (a->type) {
+	case ACTION_PREPARE:
+		launch_prepare(s);
+		break;
+	case ACTION_LAUNCH:
+		launch_node(s, a->node);
+		break;
+	case ACTION_SIGNAL:
+		send_signal(s, a->node, a->signal);
+		break;
+	case ACTION_POLL:
+		polls_start(s, a->node, a->full, a->timeout_ms);
+		break;
+	case ACTION_EVIDENCE:
+		incident_record(s, a->node);
+		break;
+	case ACTION_REST_SHUTDOWN:
+		polls_rest_shutdown(s);
+		break;
+	case ACTION_CLEAN:
+		launch_clean(s);
+		break;
+	case ACTION_RELEASE_PORTS:
+		launch_forget_ports(s);
+		break;
+	case ACTION_INSPECT_RECOVERY:
+		recovery_inspect(s);
+		break;
+	case ACTION_RESUME:
+		recovery_resume(s);
+		break;
+	case ACTION_IGNORE_RECOVERY:
+		recovery_ignore(s);
+		break;
+	case ACTION_SET_ASIDE_RECOVERY:
+		recovery_set_aside(s);
+		break;
+	}
+}
+
+static void run_actions(struct supervised *s)
+{
+	struct cloud *c = s->cloud;
+
+	for (size_t i = 0; i < c->n_actions; i++) {
+		struct action a = c->actions[i];
+
+		run_action(s, &a);
+	}
+	cloud_drop_actions(c);
+}
+
+static void announce(struct supervised *s)
+{
+	struct cloud *c = s->cloud;
+
+	for (size_t i = 0; i < c->n_transitions; i++) {
+		const struct transition *t = &c->transitions[i];
+		bool bad = t->to == CLOUD_RECOVERING || t->to == CLOUD_FAILED ||
+			   t->to == CLOUD_BACKOFF;
+
+		c->since_wall_ms = clock_wall_ms();
+		log_write(t->to == CLOUD_FAILED ? LOG_LEVEL_ERROR
+			  : bad                 ? LOG_LEVEL_WARNING
+						: LOG_LEVEL_NOTICE,
+			"cloud %s: %s -> %s (generation %" PRIu64 ")%s%s", c->conf->name,
+			cloud_state_name(t->from), cloud_state_name(t->to), c->generation,
+			t->reason ? ": " : "", t->reason ? t->reason : "");
+		if (t->to == CLOUD_READY && t->from != CLOUD_DEGRADED)
+			log_notice("cloud %s: connect to http://%s:%u%s%s", c->conf->name,
+				c->endpoint.addr, c->endpoint.port,
+				c->conf->context_path ? "/" : "",
+				c->conf->context_path ? c->conf->context_path : "");
+	}
+	cloud_drop_transitions(c);
+}
+
+static void step(struct supervised *s, const struct cloud_event *ev)
+{
+	struct cloud_event stamped = *ev;
+
+	stamped.wall_ms = clock_wall_ms();
+	cloud_step(s->cloud, &stamped, fleet_now(s->fleet));
+	announce(s);
+	run_actions(s);
+}
+
+static void enqueue(struct supervised *s, const struct cloud_event *ev)
+{
+	struct queued_event *q = xcalloc(1, sizeof(*q));
+
+	q->ev = *ev;
+	q->text = xstrdup_null(ev->text);
+	q->ev.text = q->text;
+	if (ev->ports) {
+		q->ports = xcalloc(s->cloud->n_nodes, sizeof(*q->ports));
+		memcpy(q->ports, ev->ports, s->cloud->n_nodes * sizeof(*q->ports));
+		q->ev.ports = q->ports;
+	}
+	*s->queue_end = q;
+	s->queue_end = &q->next;
+}
+
+static bool step_queued(struct supervised *s)
+{
+	struct queued_event *q = s->queue;
+
+	if (!q)
+		return false;
+	s->queue = q->next;
+	if (!s->queue)
+		s->queue_end = &s->queue;
+	step(s, &q->ev);
+	free(q->text);
+	free(q->ports);
+	free(q);
+	return true;
+}
+
+void fleet_check_done(struct fleet *f)
+{
+	if (!f->done || f->strays)
+		return;
+	for (size_t i = 0; i < f->n; i++)
+		if (!cloud_quiet(f->clouds[i].cloud) ||
+			(f->clouds[i].cloud->state != CLOUD_STOPPED &&
+				f->clouds[i].cloud->state != CLOUD_FAILED))
+			return;
+	TAKE_PTR(f->done)(f->done_arg);
+}
+
+static void save(struct supervised *s)
+{
+	_cleanup_(err_clear) struct err e = ERR_NULL;
+
+	if (!s->cloud->dirty)
+		return;
+	if (state_save(s, false, &e) < 0)
+		log_error("cloud %s: %s", s->cloud->conf->name, err_msg(&e));
+	else
+		s->cloud->dirty = false;
+}
+
+void supervised_feed(struct supervised *s, const struct cloud_event *ev)
+{
+	if (s->handling) {
+		enqueue(s, ev);
+		return;
+	}
+	s->handling = true;
+	note_stall(s);
+	step(s, ev);
+	while (step_queued(s))
+		;
+	save(s);
+	launch_release(s);
+	while (step_queued(s)) /* what release may have brought */
+		;
+	save(s);
+	s->handling = false;
+	arm_timer(s);
+	if (s->fleet->observer)
+		s->fleet->observer(s->cloud, s->fleet->observer_arg);
+	fleet_check_done(s->fleet);
+}

@@ -1,0 +1,124 @@
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/stat.h>
+
+#include "base/file.h"
+#include "base/log.h"
+#include "core/internal.h"
+#include "drv/machine.h"
+
+/* So much of a dead node's output is searched for a cause. */
+#define LOG_TAIL_BYTES 65536
+
+/* The count may be read a moment after a kill and before its exit is seen, so the one before that
+ * is compared. */
+#define OOM_SAMPLE_MS 5000
+
+void oom_sample(struct fleet *f)
+{
+	uint64_t now = fleet_now(f);
+
+	if (f->oom.at && now - f->oom.at < OOM_SAMPLE_MS)
+		return;
+	f->oom.before = f->oom.at ? f->oom.now : machine_oom_kills();
+	f->oom.now = machine_oom_kills();
+	f->oom.at = now;
+}
+
+/* What this life of the node has printed, at most its end. Owned by the caller; never NULL. */
+static char *output_of(const struct member *m)
+{
+	_cleanup_close_ int fd = open(m->log, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	char *buf = xmalloc(LOG_TAIL_BYTES + 1);
+	struct stat st;
+	off_t from = m->log_start;
+	ssize_t n = 0;
+
+	if (fd >= 0 && fstat(fd, &st) == 0) {
+		if (from > st.st_size) /* cut meanwhile */
+			from = 0;
+		from = MAX(from, st.st_size - (off_t)LOG_TAIL_BYTES);
+		n = pread(fd, buf, LOG_TAIL_BYTES, from);
+	}
+	n = MAX(n, (ssize_t)0);
+	for (ssize_t i = 0; i < n; i++)
+		if (buf[i] == '\0')
+			buf[i] = ' ';
+	buf[n] = '\0';
+	return buf;
+}
+
+/* jvm_custom_args may not move it: plan_argv() says where it is. */
+static char *crash_report_of(const struct member *m)
+{
+	char *path = xasprintf("%s/hs_err_pid%d.log", m->s->log_dir, (int)m->last_pid);
+
+	if (access(path, F_OK) == 0)
+		return path;
+	free(path);
+	return NULL;
+}
+
+/* The JVM's performance file, which SIGKILL leaves behind; java.io.tmpdir does not move it. */
+static void remove_perf_file(pid_t pid)
+{
+	_cleanup_free_ char *user = NULL, *path = NULL;
+	struct stat st;
+
+	user = xstrdup(getenv("USER") ? getenv("USER") : "root");
+	path = xasprintf("/tmp/hsperfdata_%s/%d", user, (int)pid);
+	if (lstat(path, &st) == 0 && S_ISREG(st.st_mode) && st.st_uid == geteuid())
+		unlink(path);
+}
+
+static char *holder_of(const struct member *m, const struct proc_exit *exit, const char *output)
+{
+	uint16_t port = m->s->cloud->nodes[m->index].api_port;
+	char *who;
+
+	if (!exit->known || exit->signal || exit->code != 255 || !strstr(output, "ports"))
+		return NULL;
+	who = port_holder(port);
+	if (who) {
+		free(who);
+		return port_holder_sentence(port);
+	}
+	who = port_holder((uint16_t)(port + 1));
+	free(who);
+	return port_holder_sentence(who ? (uint16_t)(port + 1) : port);
+}
+
+void exits_report(struct proc *p, const struct proc_exit *exit, void *arg)
+{
+	struct member *m = arg;
+	struct supervised *s = m->s;
+	_cleanup_free_ char *output = output_of(m), *hs_err = crash_report_of(m), *holder = NULL;
+	int64_t kills = machine_oom_kills();
+	struct exit_evidence ev = {
+		.known = exit->known,
+		.code = exit->code,
+		.signal = exit->signal,
+		.core = exit->core,
+		.sent_signal = s->cloud->nodes[m->index].sent_signal,
+		.exec_errno = exit->exec_errno,
+		.exec_path = s->runtime.java ? s->runtime.java : "java",
+		.kernel_oom = kills > s->fleet->oom.before,
+		.kernel_oom_known = kills >= 0,
+		.hs_err = hs_err,
+		.log_tail = output,
+		.node = m->index,
+	};
+
+	holder = holder_of(m, exit, output);
+	ev.port_holder = holder;
+	polls_cancel(m);
+	m->proc = NULL;
+	m->unreleased = false;
+	remove_perf_file(m->last_pid);
+	proc_free(p);
+	supervised_feed(
+		s, &(struct cloud_event){.type = EVENT_EXITED, .node = m->index, .exit = &ev});
+	log_write(ev.sent_signal ? LOG_LEVEL_INFO : LOG_LEVEL_WARNING, "cloud %s: %s",
+		s->cloud->conf->name, s->cloud->nodes[m->index].last_exit.why);
+}

@@ -1,0 +1,279 @@
+#include "core/fleet.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <sys/file.h>
+#include <sys/random.h>
+
+#include "base/clock.h"
+#include "base/file.h"
+#include "base/log.h"
+#include "base/text.h"
+#include "core/internal.h"
+
+/* ---- the state directory is one daemon's ---- */
+
+static int take_lock(struct fleet *f, struct err *e)
+{
+	_cleanup_free_ char *path = xasprintf("%s/lock", f->conf->fleet.state_dir);
+	_cleanup_free_ char *holder = NULL, *pid = NULL;
+
+	f->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0640);
+	if (f->lock_fd < 0)
+		return err_set_errno(e, -errno, "cannot open %s", path);
+	if (flock(f->lock_fd, LOCK_EX | LOCK_NB) < 0) {
+		if (errno != EWOULDBLOCK)
+			return err_set_errno(e, -errno, "cannot lock %s", path);
+		if (file_read(path, 64, &holder, NULL) == 0)
+			holder[strcspn(holder, "\n")] = '\0';
+		return err_set(e, -EBUSY,
+			"another h2ofleetd (pid %s) is running on %s; stop it first, or give this "
+			"one a state_dir of its own",
+			holder && *holder ? holder : "unknown", f->conf->fleet.state_dir);
+	}
+	pid = xasprintf("%d\n", (int)getpid());
+	if (ftruncate(f->lock_fd, 0) < 0 || write(f->lock_fd, pid, strlen(pid)) < 0)
+		return err_set_errno(e, -errno, "cannot write %s", path);
+	return 0;
+}
+
+/* Marks the processes of this state directory over the lives of its daemons. */
+static int load_id(struct fleet *f, struct err *e)
+{
+	_cleanup_free_ char *path = xasprintf("%s/fleet-id", f->conf->fleet.state_dir);
+	_cleanup_free_ char *text = NULL;
+	uint64_t id;
+
+	if (file_read(path, 64, &text, NULL) == 0 && strlen(text) >= 16 &&
+		strspn(text, "0123456789abcdef") == 16) {
+		memcpy(f->id, text, 16);
+		return 0;
+	}
+	if (getrandom(&id, sizeof(id), 0) != sizeof(id))
+		id = clock_wall_ms() ^ (uint64_t)getpid() << 48;
+	snprintf(f->id, sizeof(f->id), "%016" PRIx64, id);
+	return file_write_atomic(path, f->id, 16, 0640, true, e);
+}
+
+static int make_dirs(const struct fleet_conf *c, struct err *e)
+{
+	int r = file_mkdirs(c->state_dir, 0750, e);
+
+	if (r == 0)
+		r = file_mkdirs(c->cache_dir, 0755, e);
+	return r < 0 ? r : file_mkdirs(c->log_dir, 0750, e);
+}
+
+/* ---- clouds ---- */
+
+static void init_member(struct supervised *s, unsigned i)
+{
+	struct member *m = &s->members[i];
+	const struct cloud_conf *conf = s->cloud->conf;
+
+	m->s = s;
+	m->index = i;
+	m->ice_dir = conf->ice_root ? xasprintf("%s/%s/%u", conf->ice_root, conf->name, i)
+				    : xasprintf("%s/%u", s->dir, i);
+	m->tmp_dir = xasprintf("%s/tmp", m->ice_dir);
+	m->flatfile = xasprintf("%s/flatfile-%u", s->dir, i);
+	m->log = xasprintf("%s/%u.log", s->log_dir, i);
+}
+
+static uint64_t seed(void)
+{
+	uint64_t v;
+
+	return getrandom(&v, sizeof(v), 0) == sizeof(v) ? v : clock_wall_ms();
+}
+
+static void init_cloud(struct fleet *f, struct supervised *s, const struct cloud_conf *conf)
+{
+	s->fleet = f;
+	s->cloud = cloud_new(conf, seed());
+	s->dir = xasprintf("%s/clouds/%s", f->conf->fleet.state_dir, conf->name);
+	s->log_dir = xasprintf("%s/%s", f->conf->fleet.log_dir, conf->name);
+	s->queue_end = &s->queue;
+	s->members = xcalloc(s->cloud->n_nodes, sizeof(*s->members));
+	s->holds = xcalloc(s->cloud->n_nodes, sizeof(*s->holds));
+	for (unsigned i = 0; i < s->cloud->n_nodes; i++) {
+		s->holds[i] = PORT_PAIR_NULL;
+		init_member(s, i);
+	}
+	s->timer = xcalloc(1, sizeof(*s->timer));
+	uv_timer_init(f->loop, s->timer);
+	s->timer->data = s;
+	s->cloud->since_wall_ms = clock_wall_ms();
+	s->cloud->since_ms = fleet_now(f);
+	state_load(s);
+}
+
+static void on_timer_closed(uv_handle_t *h)
+{
+	free(h);
+}
+
+static void free_cloud(struct supervised *s)
+{
+	for (unsigned i = 0; i < s->cloud->n_nodes; i++) {
+		struct member *m = &s->members[i];
+
+		polls_cancel(m);
+		proc_free(m->proc);
+		port_pair_release(&s->holds[i]);
+		free(m->ice_dir);
+		free(m->tmp_dir);
+		free(m->flatfile);
+		free(m->log);
+	}
+	if (s->java_probe)
+		command_cancel(s->java_probe);
+	if (s->request)
+		http_cancel(s->request);
+	while (s->queue) {
+		struct queued_event *q = s->queue;
+
+		s->queue = q->next;
+		free(q->text);
+		free(q->ports);
+		free(q);
+	}
+	uv_close((uv_handle_t *)s->timer, on_timer_closed);
+	runtime_clear(&s->runtime);
+	free(s->members);
+	free(s->holds);
+	free(s->dir);
+	free(s->log_dir);
+	free(s->recovery_dir);
+	free(s->ignored_recovery);
+	free(s->resumed_recovery);
+	cloud_free(s->cloud);
+}
+
+int fleet_new(uv_loop_t *loop, struct conf *conf, struct fleet **out, struct err *e)
+{
+	struct fleet *f = xcalloc(1, sizeof(*f));
+	int r;
+
+	f->loop = loop;
+	f->conf = conf;
+	f->lock_fd = -1;
+	oom_sample(f);
+	r = make_dirs(&conf->fleet, e);
+	if (r == 0)
+		r = take_lock(f, e);
+	if (r == 0)
+		r = load_id(f, e);
+	if (r == 0)
+		r = http_new(loop, &f->http, e);
+	if (r < 0) {
+		fleet_free(f);
+		return r;
+	}
+	f->n = conf->n_clouds;
+	f->clouds = xcalloc(f->n, sizeof(*f->clouds));
+	for (size_t i = 0; i < f->n; i++)
+		init_cloud(f, &f->clouds[i], conf->clouds[i]);
+	strays_find(f);
+	*out = f;
+	return 0;
+}
+
+void fleet_free(struct fleet *f)
+{
+	if (!f)
+		return;
+	for (size_t i = 0; i < f->n; i++)
+		free_cloud(&f->clouds[i]);
+	strays_free(f);
+	free(f->clouds);
+	if (f->http)
+		http_free(f->http);
+	if (f->lock_fd >= 0)
+		close(f->lock_fd);
+	conf_free(f->conf);
+	free(f);
+}
+
+void fleet_autostart(struct fleet *f)
+{
+	for (size_t i = 0; i < f->n; i++)
+		if (f->clouds[i].cloud->conf->autostart)
+			supervised_feed(&f->clouds[i], &(struct cloud_event){EVENT_START});
+}
+
+void fleet_shutdown(struct fleet *f, bool at_once, void (*done)(void *arg), void *arg)
+{
+	f->done = done;
+	f->done_arg = arg;
+	for (size_t i = 0; i < f->n && f->done; i++)
+		supervised_feed(&f->clouds[i],
+			&(struct cloud_event){.type = EVENT_SHUTDOWN, .flag = at_once});
+}
+
+size_t fleet_n_clouds(const struct fleet *f)
+{
+	return f->n;
+}
+
+const struct cloud *fleet_cloud(const struct fleet *f, size_t i)
+{
+	return f->clouds[i].cloud;
+}
+
+static struct supervised *find(const struct fleet *f, const char *name)
+{
+	for (size_t i = 0; i < f->n; i++)
+		if (streq(f->clouds[i].cloud->conf->name, name))
+			return &f->clouds[i];
+	return NULL;
+}
+
+const struct cloud *fleet_find(const struct fleet *f, const char *name)
+{
+	const struct supervised *s = find(f, name);
+
+	return s ? s->cloud : NULL;
+}
+
+const char *fleet_nearest(const struct fleet *f, const char *name)
+{
+	_cleanup_free_ const char **names = xcalloc(f->n, sizeof(*names));
+
+	for (size_t i = 0; i < f->n; i++)
+		names[i] = f->clouds[i].cloud->conf->name;
+	return text_nearest(name, names, f->n);
+}
+
+void fleet_command(struct fleet *f, const char *cloud, enum fleet_command cmd, bool resume)
+{
+	static const enum event_type types[] = {
+		[FLEET_START] = EVENT_START,
+		[FLEET_STOP] = EVENT_STOP,
+		[FLEET_RESTART] = EVENT_RESTART,
+	};
+	struct supervised *s = find(f, cloud);
+
+	if (s)
+		supervised_feed(s, &(struct cloud_event){.type = types[cmd], .flag = resume});
+}
+
+const struct conf *fleet_conf(const struct fleet *f)
+{
+	return f->conf;
+}
+
+char *fleet_node_log(const struct fleet *f, const char *cloud, unsigned node)
+{
+	const struct supervised *s = find(f, cloud);
+
+	return s && node < s->cloud->n_nodes ? xstrdup(s->members[node].log) : NULL;
+}
+
+void fleet_observe(struct fleet *f, fleet_observer cb, void *arg)
+{
+	f->observer = cb;
+	f->observer_arg = arg;
+}

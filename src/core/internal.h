@@ -1,0 +1,129 @@
+/* What the files of core/ share; for nobody else. */
+#pragma once
+
+#include <uv.h>
+
+#include "core/fleet.h"
+#include "drv/command.h"
+#include "drv/http.h"
+#include "drv/ports.h"
+#include "drv/spawn.h"
+#include "model/plan.h"
+
+/* One slot's life in the world. */
+struct member {
+	struct supervised *s;
+	unsigned index;
+	struct proc *proc;         /* NULL: none */
+	bool unreleased;           /* forked, waits until its identity is on disk */
+	struct http_request *poll; /* on its way, or NULL */
+	bool poll_full;
+	pid_t last_pid;  /* of the newest process: its group may have stragglers */
+	off_t log_start; /* where this life begins in its log */
+	char *ice_dir, *tmp_dir, *flatfile, *log; /* owned */
+};
+
+/* Who starts it, found anew for each generation. */
+struct runtime {
+	char *java, *java_version; /* owned */
+	int java_major;
+	char *jar, *h2o_version; /* owned; the version may be NULL */
+};
+
+/* An event that arose while another was being handled. */
+struct queued_event {
+	struct queued_event *next;
+	struct cloud_event ev;
+	char *text;      /* owned */
+	uint16_t *ports; /* owned */
+};
+
+/* A cloud and all that belongs to it in the world. */
+struct supervised {
+	struct fleet *fleet;
+	struct cloud *cloud;
+	struct member *members;
+	struct port_pair *holds; /* one per member */
+	struct runtime runtime;
+	struct command *java_probe;   /* `java -version` on its way */
+	struct http_request *request; /* shutdown or resume, on its way */
+	char *dir;                    /* state_dir/clouds/NAME */
+	char *log_dir;                /* log_dir/NAME */
+	char *recovery_dir;           /* NULL: off */
+	char *ignored_recovery;       /* identity of a recovery.json that is not to be resumed */
+	char *resumed_recovery;       /* state of the recovery directory when it was last resumed */
+	uv_timer_t *timer;            /* freed in its close callback */
+	uint64_t timer_due;           /* in fleet_now() time; 0: not armed */
+	bool handling;
+	struct queued_event *queue, **queue_end;
+};
+
+struct stray;
+
+struct fleet {
+	uv_loop_t *loop;
+	struct conf *conf;
+	struct http *http;
+	struct supervised *clouds;
+	size_t n;
+	char id[17]; /* of the state directory: marks our processes */
+	int lock_fd;
+	uint64_t skew_ms; /* slept or stopped so long */
+	uint64_t last_now;
+	struct {
+		int64_t before, now; /* the kernel's count, some seconds apart */
+		uint64_t at;
+	} oom;
+	struct stray *strays;
+	fleet_observer observer;
+	void *observer_arg;
+	void (*done)(void *arg);
+	void *done_arg;
+};
+
+/* events.c: gives the model an event; carries out what it decides. Events that arise meanwhile wait
+ * their turn; `text` and `ports` are copied then. */
+void supervised_feed(struct supervised *s, const struct cloud_event *ev);
+
+/* Tells who waits for the end of fleet_shutdown() when nothing runs any more. */
+void fleet_check_done(struct fleet *f);
+
+/* launch.c */
+void launch_prepare(struct supervised *s);
+void launch_node(struct supervised *s, unsigned node);
+void launch_release(struct supervised *s);
+void launch_adopt(struct supervised *s, unsigned node, pid_t pid, uint64_t start_ticks);
+void launch_forget_ports(struct supervised *s);
+/* All processes are dead: nothing of them may stay. */
+void launch_clean(struct supervised *s);
+void runtime_clear(struct runtime *r);
+/* "H2OFLEET_TOKEN=<fleet>/<cloud>/<node>/<generation>"; owned by the caller. */
+char *launch_token(const struct supervised *s, unsigned node);
+
+/* polls.c */
+void polls_start(struct supervised *s, unsigned node, bool full, uint64_t timeout_ms);
+void polls_cancel(struct member *m);
+void polls_rest_shutdown(struct supervised *s);
+
+/* exits.c: evidence of a process's end, for the model. */
+void exits_report(struct proc *p, const struct proc_exit *exit, void *member);
+/* Remembers how often the kernel's OOM killer has struck. */
+void oom_sample(struct fleet *f);
+
+/* recovery.c */
+void recovery_choose_dir(struct supervised *s, uint64_t heap_bytes);
+void recovery_ignore(struct supervised *s);
+void recovery_inspect(struct supervised *s);
+void recovery_resume(struct supervised *s);
+void recovery_set_aside(struct supervised *s);
+
+/* incident.c: what a hung process looks like, kept below state_dir/incidents. */
+void incident_record(struct supervised *s, unsigned node);
+
+/* state.c: the state file of each cloud. */
+int state_save(struct supervised *s, bool durable, struct err *e);
+void state_load(struct supervised *s);
+
+/* strays.c: processes of an earlier daemon on the same state directory. */
+void strays_find(struct fleet *f);
+void strays_free(struct fleet *f);

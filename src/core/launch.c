@@ -1,0 +1,395 @@
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <sys/stat.h>
+#include <time.h>
+
+#include "base/file.h"
+#include "base/log.h"
+#include "base/text.h"
+#include "core/internal.h"
+#include "drv/machine.h"
+#include "drv/runtime.h"
+
+#define JAVA_PROBE_MS 20000
+
+extern char **environ;
+
+void runtime_clear(struct runtime *r)
+{
+	free(r->java);
+	free(r->java_version);
+	free(r->jar);
+	free(r->h2o_version);
+	*r = (struct runtime){0};
+}
+
+/* ---- preparing a generation: runtime, directories, ports ---- */
+
+static void prepare_failed(struct supervised *s, bool permanent, const char *sentence)
+{
+	supervised_feed(
+		s, &(struct cloud_event){
+			   .type = EVENT_PREPARE_FAILED, .flag = permanent, .text = sentence});
+}
+
+static int make_dirs(struct supervised *s, struct err *e)
+{
+	int r = file_mkdirs(s->dir, 0750, e);
+
+	if (r == 0)
+		r = file_mkdirs(s->log_dir, 0750, e);
+	for (unsigned i = 0; r == 0 && i < s->cloud->n_nodes; i++) {
+		r = file_mkdirs(s->members[i].ice_dir, 0750, e);
+		if (r == 0)
+			r = file_empty_dir(s->members[i].tmp_dir, e);
+		if (r == 0)
+			r = file_mkdirs(s->members[i].tmp_dir, 0700, e);
+	}
+	return r;
+}
+
+static const char *api_address(const struct supervised *s)
+{
+	return s->cloud->conf->bind_to_localhost ? MEMBER_ADDR : "0.0.0.0";
+}
+
+/* Again the ports of the last generation, which may still be held. */
+static int hold_same(struct supervised *s, struct err *e)
+{
+	uint16_t taken;
+
+	for (unsigned i = 0; i < s->cloud->n_nodes; i++) {
+		uint16_t api = s->cloud->nodes[i].api_port;
+		int r;
+
+		if (s->holds[i].fd_api >= 0)
+			continue;
+		r = port_pair_hold(api_address(s), MEMBER_ADDR, api, &s->holds[i], &taken);
+		if (r == -EADDRINUSE) {
+			_cleanup_free_ char *who = port_holder_sentence(taken);
+
+			return err_set(e, r, "%s; the cloud keeps its ports and waits for it", who);
+		}
+		if (r < 0)
+			return err_set_errno(e, r, "cannot hold port %u", api);
+	}
+	return 0;
+}
+
+/* `exact`: these very ports; else upwards from the first, past taken ones. */
+static int hold_new(struct supervised *s, bool exact, uint16_t first, struct err *e)
+{
+	unsigned port = first, i = 0;
+	uint16_t taken;
+
+	launch_forget_ports(s);
+	while (i < s->cloud->n_nodes) {
+		int r = -EADDRNOTAVAIL;
+
+		if (port < 65535)
+			r = port_pair_hold(
+				api_address(s), MEMBER_ADDR, (uint16_t)port, &s->holds[i], &taken);
+		if (r == 0) {
+			i++;
+		} else if (r == -EADDRINUSE && exact) {
+			_cleanup_free_ char *who = port_holder_sentence(taken);
+
+			return err_set(e, r,
+				"%s; free it, or let the cloud move on with port = %u+", who,
+				first);
+		} else if (r == -EADDRNOTAVAIL) {
+			return err_set(e, r, "no %zu free pairs of ports from %u up",
+				s->cloud->n_nodes, first);
+		} else if (r != -EADDRINUSE) {
+			return err_set_errno(
+				e, r, "cannot hold port %u on %s", port, api_address(s));
+		}
+		port += 2;
+	}
+	return 0;
+}
+
+static int hold_ports(struct supervised *s, struct err *e)
+{
+	const struct cloud_conf *conf = s->cloud->conf;
+	uint16_t first =
+		conf->port.port ? conf->port.port : (uint16_t)s->fleet->conf->fleet.baseport;
+	int r;
+
+	if (s->cloud->ports_planned)
+		return hold_same(s, e);
+	r = hold_new(s, conf->port.exact, first, e);
+	if (r < 0)
+		launch_forget_ports(s);
+	return r;
+}
+
+static void feed_prepared(struct supervised *s)
+{
+	_cleanup_free_ uint16_t *ports = xcalloc(s->cloud->n_nodes, sizeof(*ports));
+
+	for (unsigned i = 0; i < s->cloud->n_nodes; i++)
+		ports[i] = s->holds[i].api;
+	supervised_feed(s, &(struct cloud_event){.type = EVENT_PREPARED, .ports = ports});
+}
+
+static void warn_of_memory(struct supervised *s, uint64_t heap, uint64_t there)
+{
+	_cleanup_free_ char *all = text_human_size(heap * s->cloud->n_nodes);
+	_cleanup_free_ char *has = text_human_size(there);
+
+	if (heap * s->cloud->n_nodes > there)
+		log_warning(
+			"cloud %s: its heaps come to %s, the machine has %s: the kernel may kill "
+			"nodes; lower max_mem_size or nodes",
+			s->cloud->conf->name, all, has);
+}
+
+/* Whether a failure can heal by itself: a full disk and a taken port of a running cloud can. */
+static bool is_permanent(const struct supervised *s, int r)
+{
+	if (r == -EADDRINUSE)
+		return !s->cloud->ports_planned;
+	return r != -ENOSPC && r != -EMFILE && r != -ENFILE && r != -ENOMEM && r != -EDQUOT;
+}
+
+/* The version of Java is known. */
+static void prepare_rest(struct supervised *s)
+{
+	const struct cloud_conf *conf = s->cloud->conf;
+	_cleanup_(err_clear) struct err e = ERR_NULL;
+	struct runtime *rt = &s->runtime;
+	struct machine_facts machine = {machine_memory(), machine_cores()};
+	uint64_t xmx = 0, xms = 0;
+	int r;
+
+	r = runtime_find_jar(conf->jar_path, NULL, &rt->jar, &e);
+	if (r == 0 && runtime_jar_version(rt->jar, &rt->h2o_version, NULL) < 0)
+		rt->h2o_version = NULL; /* it only makes sentences clearer */
+	if (r == 0)
+		r = runtime_check_java(rt->java_major, rt->java, rt->h2o_version,
+			conf->allow_unsupported_java, &e);
+	if (r == 0)
+		r = plan_memory(conf, &machine, &xmx, &xms, &e);
+	if (r == 0)
+		r = make_dirs(s, &e);
+	if (r == 0) {
+		warn_of_memory(s, xmx, machine.mem_bytes);
+		recovery_choose_dir(s, xmx);
+		r = hold_ports(s, &e);
+	}
+	if (r < 0)
+		prepare_failed(s, is_permanent(s, r), err_msg(&e));
+	else
+		feed_prepared(s);
+}
+
+static void on_java_probe(int exit_code, int exec_errno, const char *output, void *arg)
+{
+	struct supervised *s = arg;
+	struct runtime *rt = &s->runtime;
+	_cleanup_free_ char *first = NULL, *sentence = NULL;
+
+	s->java_probe = NULL;
+	if (exec_errno == 0 && exit_code == 0 &&
+		runtime_parse_java_version(output, &rt->java_major, &rt->java_version) == 0) {
+		prepare_rest(s);
+		return;
+	}
+	first = xstrndup(output, strcspn(output, "\n"));
+	sentence = xasprintf("%s is no usable Java: `java -version` %s%s%s", rt->java,
+		exec_errno      ? strerror(exec_errno)
+		: exit_code < 0 ? "did not end in time"
+				: "failed",
+		*first ? ": " : "", first);
+	prepare_failed(s, true, sentence);
+}
+
+void launch_prepare(struct supervised *s)
+{
+	_cleanup_(err_clear) struct err e = ERR_NULL;
+	struct runtime *rt = &s->runtime;
+	int r;
+
+	runtime_clear(rt);
+	r = runtime_find_java(s->cloud->conf->java, NULL, &rt->java, &e);
+	if (r < 0) {
+		prepare_failed(s, true, err_msg(&e));
+		return;
+	}
+	if (runtime_java_release(rt->java, &rt->java_major, &rt->java_version) == 0) {
+		prepare_rest(s);
+		return;
+	}
+	/* No release file beside it: ask it, without holding up the others. */
+	r = command_run(s->fleet->loop, (char *const[]){rt->java, (char *)"-version", NULL},
+		environ, JAVA_PROBE_MS, on_java_probe, s, &s->java_probe);
+	if (r < 0) {
+		err_set_errno(&e, r, "cannot run %s -version", rt->java);
+		prepare_failed(s, false, err_msg(&e));
+	}
+}
+
+void launch_forget_ports(struct supervised *s)
+{
+	for (unsigned i = 0; i < s->cloud->n_nodes; i++)
+		port_pair_release(&s->holds[i]);
+}
+
+/* ---- launching a member ---- */
+
+char *launch_token(const struct supervised *s, unsigned node)
+{
+	return xasprintf("%s=%s/%s/%u/%" PRIu64, TOKEN_ENV, s->fleet->id, s->cloud->conf->name,
+		node, s->cloud->generation);
+}
+
+/* A line of ours between two lives in a node's log. Returns where this life begins. */
+static int begin_log(struct supervised *s, struct member *m, struct err *e)
+{
+	_cleanup_close_ int fd =
+		open(m->log, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0640);
+	_cleanup_free_ char *line = NULL;
+	time_t now = time(NULL);
+	char when[32];
+	struct stat st;
+	struct tm tm;
+
+	if (fd < 0)
+		return err_set_errno(e, -errno, "cannot open its log %s", m->log);
+	localtime_r(&now, &tm);
+	strftime(when, sizeof(when), "%Y-%m-%d %H:%M:%S", &tm);
+	line = xasprintf("--- h2ofleet: cloud %s, node %u, generation %" PRIu64 ", %s\n",
+		s->cloud->conf->name, m->index, s->cloud->generation, when);
+	if (write(fd, line, strlen(line)) < 0)
+		return err_set_errno(e, -errno, "cannot write its log %s", m->log);
+	m->log_start = fstat(fd, &st) == 0 ? st.st_size : 0;
+	return 0;
+}
+
+static int write_flatfile(struct supervised *s, struct member *m, struct err *e)
+{
+	_cleanup_free_ char *text = plan_flatfile(s->cloud, m->index);
+
+	return file_write_atomic(m->flatfile, text, strlen(text), 0640, false, e);
+}
+
+static int spawn_member(struct supervised *s, struct member *m, struct err *e)
+{
+	_cleanup_free_ char *token = launch_token(s, m->index);
+	_cleanup_(strv_free) struct strv argv = STRV_NULL, env = STRV_NULL;
+	struct machine_facts machine = {machine_memory(), machine_cores()};
+	struct launch_place place = {
+		.java = s->runtime.java,
+		.java_major = s->runtime.java_major,
+		.jar = s->runtime.jar,
+		.ice_root = m->ice_dir,
+		.tmp_dir = m->tmp_dir,
+		.log_dir = s->log_dir,
+		.flatfile = m->flatfile,
+		.recovery_dir = s->recovery_dir,
+		.token = token + strlen(TOKEN_ENV) + 1,
+	};
+	struct spawn_request rq = {.output_path = m->log, .cwd = m->ice_dir};
+	int r;
+
+	r = plan_argv(s->cloud, m->index, &place, &machine, &argv, e);
+	if (r < 0)
+		return r;
+	plan_env(s->cloud, environ, &place, &env);
+	rq.argv = argv.v;
+	rq.env = env.v;
+	return proc_spawn(s->fleet->loop, &rq, exits_report, m, &m->proc, e);
+}
+
+void launch_node(struct supervised *s, unsigned node)
+{
+	struct member *m = &s->members[node];
+	_cleanup_(err_clear) struct err e = ERR_NULL;
+	int r;
+
+	r = state_save(s, false, &e); /* the intent, before there is a process */
+	if (r == 0)
+		r = write_flatfile(s, m, &e);
+	if (r == 0)
+		r = begin_log(s, m, &e);
+	if (r == 0)
+		r = spawn_member(s, m, &e);
+	if (r < 0) {
+		supervised_feed(
+			s, &(struct cloud_event){
+				   .type = EVENT_LAUNCH_FAILED, .node = node, .text = err_msg(&e)});
+		return;
+	}
+	m->last_pid = proc_pid(m->proc);
+	m->unreleased = true;
+	log_info("cloud %s: node %u: pid %d, port %u", s->cloud->conf->name, node, (int)m->last_pid,
+		s->cloud->nodes[node].api_port);
+	supervised_feed(s, &(struct cloud_event){.type = EVENT_LAUNCHED,
+				   .node = node,
+				   .pid = m->last_pid,
+				   .start_ticks = proc_start_ticks(m->proc)});
+}
+
+/* Those whose identity is on disk may execute. Where it could not be written, none may. */
+void launch_release(struct supervised *s)
+{
+	for (unsigned i = 0; i < s->cloud->n_nodes; i++) {
+		struct member *m = &s->members[i];
+
+		if (!m->unreleased || !m->proc)
+			continue;
+		m->unreleased = false;
+		if (!s->cloud->dirty) {
+			proc_release(m->proc);
+			continue;
+		}
+		proc_free(TAKE_PTR(m->proc)); /* sees the end of its pipe and exits */
+		supervised_feed(s, &(struct cloud_event){.type = EVENT_LAUNCH_FAILED,
+					   .node = i,
+					   .text = "its identity could not be written to the state "
+						   "directory; is the disk full?"});
+	}
+}
+
+void launch_adopt(struct supervised *s, unsigned node, pid_t pid, uint64_t start_ticks)
+{
+	struct member *m = &s->members[node];
+
+	if (proc_adopt(s->fleet->loop, pid, start_ticks, exits_report, m, &m->proc) < 0)
+		return; /* gone meanwhile */
+	m->last_pid = pid;
+	supervised_feed(s,
+		&(struct cloud_event){
+			.type = EVENT_FOUND, .node = node, .pid = pid, .start_ticks = start_ticks});
+}
+
+/* ---- after the end ---- */
+
+static void clean_member(struct supervised *s, struct member *m)
+{
+	_cleanup_free_ char *token = launch_token(s, m->index);
+	_cleanup_free_ char *ice =
+		xasprintf("%s/ice%u", m->ice_dir, s->cloud->nodes[m->index].api_port);
+	_cleanup_(err_clear) struct err e = ERR_NULL;
+	unsigned left;
+
+	if (!m->last_pid)
+		return;
+	left = proc_kill_stragglers(m->last_pid, token);
+	if (left)
+		log_warning("cloud %s: node %u left %u processes of its group behind; killed",
+			s->cloud->conf->name, m->index, left);
+	m->last_pid = 0;
+	if (file_empty_dir(m->tmp_dir, &e) < 0 || file_remove_tree(ice, &e) < 0)
+		log_warning("cloud %s: node %u: %s", s->cloud->conf->name, m->index, err_msg(&e));
+}
+
+void launch_clean(struct supervised *s)
+{
+	for (unsigned i = 0; i < s->cloud->n_nodes; i++)
+		clean_member(s, &s->members[i]);
+	supervised_feed(s, &(struct cloud_event){.type = EVENT_CLEANED});
+}

@@ -1,0 +1,181 @@
+/* An interrupted grid search: is there one, and is it to be resumed?
+ *
+ * H2O keeps what it needs in the directory given with -auto_recovery_dir, one slot: recovery.json
+ * {class, jobKey, resultKey}, the grid, its frames and models; all of it is removed on success.
+ * A standalone cloud resumes only when told so by POST /3/Recovery/resume
+ * (h2o-core/src/main/java/hex/faulttolerance/Recovery.java). */
+#include <dirent.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <sys/stat.h>
+#include <time.h>
+
+#include "base/file.h"
+#include "base/log.h"
+#include "base/text.h"
+#include "core/internal.h"
+#include "drv/machine.h"
+
+#define RESUME_TIMEOUT_MS 60000
+
+void recovery_choose_dir(struct supervised *s, uint64_t heap_bytes)
+{
+	const struct cloud_conf *conf = s->cloud->conf;
+	_cleanup_(err_clear) struct err e = ERR_NULL;
+	uint64_t wanted = heap_bytes * s->cloud->n_nodes;
+
+	free(s->recovery_dir);
+	s->recovery_dir = NULL;
+	if (streq(conf->auto_recovery_dir, "off"))
+		return;
+	s->recovery_dir = streq(conf->auto_recovery_dir, "auto") ? xasprintf("%s/recovery", s->dir)
+								 : xstrdup(conf->auto_recovery_dir);
+	if (file_mkdirs(s->recovery_dir, 0750, &e) < 0) {
+		log_warning("cloud %s: no recovery of grid searches: %s", conf->name, err_msg(&e));
+	} else if (streq(conf->auto_recovery_dir, "auto") &&
+		   machine_disk_free(s->recovery_dir) < wanted) {
+		_cleanup_free_ char *need = text_human_size(wanted);
+
+		log_notice(
+			"cloud %s: no recovery of grid searches: %s has not room for the cloud's "
+			"whole memory (%s); set auto_recovery_dir to a place that has",
+			conf->name, s->recovery_dir, need);
+	} else {
+		return;
+	}
+	free(s->recovery_dir);
+	s->recovery_dir = NULL;
+}
+
+/* Which recovery.json lies there: NULL if none. Owned by the caller. */
+static char *identity(const struct supervised *s)
+{
+	_cleanup_free_ char *path = NULL;
+	struct stat st;
+
+	if (!s->recovery_dir)
+		return NULL;
+	path = xasprintf("%s/recovery.json", s->recovery_dir);
+	if (stat(path, &st) < 0)
+		return NULL;
+	return xasprintf("%" PRIu64 ":%lld:%lld.%09ld", (uint64_t)st.st_ino, (long long)st.st_size,
+		(long long)st.st_mtim.tv_sec, st.st_mtim.tv_nsec);
+}
+
+static void add_up(const char *dir, unsigned depth, uint64_t *files, uint64_t *bytes)
+{
+	DIR *d = opendir(dir);
+	struct dirent *de;
+
+	while (d && (de = readdir(d))) {
+		_cleanup_free_ char *path = NULL;
+		struct stat st;
+
+		if (streq(de->d_name, ".") || streq(de->d_name, ".."))
+			continue;
+		path = xasprintf("%s/%s", dir, de->d_name);
+		if (lstat(path, &st) < 0)
+			continue;
+		*files += 1;
+		if (S_ISREG(st.st_mode))
+			*bytes += (uint64_t)st.st_size;
+		if (S_ISDIR(st.st_mode) && depth > 0)
+			add_up(path, depth - 1, files, bytes);
+	}
+	if (d)
+		closedir(d);
+}
+
+/* Changes whenever a model was finished: that is progress. Owned by the caller. */
+static char *contents(const struct supervised *s)
+{
+	uint64_t files = 0, bytes = 0;
+
+	add_up(s->recovery_dir, 3, &files, &bytes);
+	return xasprintf("%" PRIu64 " files, %" PRIu64 " bytes", files, bytes);
+}
+
+void recovery_ignore(struct supervised *s)
+{
+	if (!s->recovery_dir && !streq(s->cloud->conf->auto_recovery_dir, "off"))
+		recovery_choose_dir(s, 0);
+	free(s->ignored_recovery);
+	s->ignored_recovery = identity(s);
+	s->cloud->dirty = true;
+	if (s->ignored_recovery)
+		log_notice("cloud %s: an interrupted grid search lies in %s; it is not resumed, "
+			   "since the cloud was started anew (`h2ofleet start --resume` does it)",
+			s->cloud->conf->name, s->recovery_dir);
+}
+
+void recovery_inspect(struct supervised *s)
+{
+	_cleanup_free_ char *id = identity(s), *now = NULL;
+	bool there = id && !streq_null(id, s->ignored_recovery);
+
+	if (there)
+		now = contents(s);
+	supervised_feed(s, &(struct cloud_event){.type = EVENT_RECOVERY,
+				   .flag = there,
+				   .progress = there && !streq_null(now, s->resumed_recovery)});
+}
+
+static void on_resumed(const struct http_response *rsp, void *arg)
+{
+	struct supervised *s = arg;
+	bool ok = rsp->result == HTTP_OK && rsp->status == 200;
+
+	s->request = NULL;
+	if (ok)
+		log_notice(
+			"cloud %s: H2O resumes the interrupted grid search", s->cloud->conf->name);
+	else
+		log_warning("cloud %s: H2O did not resume the interrupted grid search in %s "
+			    "(status %d%s%s)",
+			s->cloud->conf->name, s->recovery_dir, rsp->status, rsp->error ? ", " : "",
+			rsp->error ? rsp->error : "");
+	supervised_feed(s, &(struct cloud_event){.type = EVENT_RESUMED, .flag = ok});
+}
+
+void recovery_resume(struct supervised *s)
+{
+	const char *context = s->cloud->conf->context_path;
+	_cleanup_free_ char *dir = http_escape(s->recovery_dir);
+	_cleanup_free_ char *form = xasprintf("recovery_dir=%s", dir);
+	_cleanup_free_ char *url = NULL;
+	struct http_spec spec = {.method = "POST", .timeout_ms = RESUME_TIMEOUT_MS};
+
+	while (context && *context == '/')
+		context++;
+	url = xasprintf("http://%s:%u%s%s/3/Recovery/resume", MEMBER_ADDR,
+		s->cloud->nodes[0].api_port, context && *context ? "/" : "",
+		context ? context : "");
+	spec.url = url;
+	spec.form = form;
+	free(s->resumed_recovery);
+	s->resumed_recovery = contents(s);
+	if (s->request)
+		http_cancel(s->request);
+	if (http_start(s->fleet->http, &spec, on_resumed, s, &s->request) < 0) {
+		s->request = NULL;
+		supervised_feed(s, &(struct cloud_event){.type = EVENT_RESUMED});
+	}
+}
+
+void recovery_set_aside(struct supervised *s)
+{
+	_cleanup_free_ char *aside =
+		xasprintf("%s.set-aside-%lld", s->recovery_dir, (long long)time(NULL));
+
+	if (rename(s->recovery_dir, aside) < 0) {
+		log_error("cloud %s: cannot rename %s: %s", s->cloud->conf->name, s->recovery_dir,
+			strerror(errno));
+		recovery_ignore(s);
+		return;
+	}
+	file_mkdirs(s->recovery_dir, 0750, NULL);
+	log_warning("cloud %s: resuming the interrupted grid search has brought the cloud down "
+		    "twice; it is set aside as %s",
+		s->cloud->conf->name, aside);
+}

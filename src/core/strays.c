@@ -1,0 +1,151 @@
+/* Processes that an earlier daemon on the same state directory started and that still run, found by
+ * the token in their environment. Those of a slot that is still configured are handed to their
+ * cloud, which ends them before it starts anything; others are ended here. */
+#include <ctype.h>
+#include <dirent.h>
+#include <signal.h>
+#include <stdio.h>
+
+#include "base/file.h"
+#include "base/log.h"
+#include "core/internal.h"
+#include "drv/machine.h"
+
+#define STRAY_TERM_MS 10000
+#define MAX_ENVIRON   (2u << 20)
+
+struct stray {
+	struct stray *next;
+	struct fleet *fleet;
+	struct proc *proc;
+	uv_timer_t *timer;
+};
+
+static void on_closed(uv_handle_t *h)
+{
+	free(h);
+}
+
+static void stray_free(struct stray *t)
+{
+	proc_free(t->proc);
+	uv_close((uv_handle_t *)t->timer, on_closed);
+	free(t);
+}
+
+static void on_gone(struct proc *p, const struct proc_exit *exit, void *arg)
+{
+	struct stray *t = arg;
+	struct fleet *f = t->fleet;
+	struct stray **at = &f->strays;
+
+	(void)exit;
+	log_info("stray process %d has ended", (int)proc_pid(p));
+	while (*at != t)
+		at = &(*at)->next;
+	*at = t->next;
+	stray_free(t);
+	fleet_check_done(f);
+}
+
+static void on_patience_over(uv_timer_t *timer)
+{
+	struct stray *t = timer->data;
+
+	proc_kill_group(t->proc);
+}
+
+static void end_stray(struct fleet *f, pid_t pid, uint64_t ticks)
+{
+	struct stray *t = xcalloc(1, sizeof(*t));
+
+	if (proc_adopt(f->loop, pid, ticks, on_gone, t, &t->proc) < 0) {
+		free(t);
+		return;
+	}
+	log_warning("pid %d was left behind by an earlier daemon and belongs to no cloud of the "
+		    "configuration; ending it",
+		(int)pid);
+	t->fleet = f;
+	t->timer = xcalloc(1, sizeof(*t->timer));
+	uv_timer_init(f->loop, t->timer);
+	t->timer->data = t;
+	uv_timer_start(t->timer, on_patience_over, STRAY_TERM_MS, 0);
+	t->next = f->strays;
+	f->strays = t;
+	proc_signal(t->proc, SIGTERM);
+}
+
+/* "CLOUD/NODE/GENERATION" behind our fleet's id in the token of process `pid`; NULL if it has none.
+ * Owned by the caller. */
+static char *token_of(const struct fleet *f, pid_t pid)
+{
+	_cleanup_free_ char *path = xasprintf("/proc/%d/environ", (int)pid), *env = NULL;
+	_cleanup_free_ char *mark = xasprintf("%s=%s/", TOKEN_ENV, f->id);
+	size_t len = 0;
+
+	if (file_read(path, MAX_ENVIRON, &env, &len) < 0)
+		return NULL;
+	for (size_t i = 0; i < len; i += strlen(env + i) + 1)
+		if (has_prefix(env + i, mark))
+			return xstrdup(env + i + strlen(mark));
+	return NULL;
+}
+
+static struct supervised *slot_of(struct fleet *f, const char *token, unsigned *node)
+{
+	const char *slash = strchr(token, '/');
+
+	for (size_t i = 0; slash && i < f->n; i++) {
+		const char *name = f->clouds[i].cloud->conf->name;
+
+		if (strlen(name) != (size_t)(slash - token) ||
+			strncmp(name, token, strlen(name)) != 0)
+			continue;
+		*node = (unsigned)strtoul(slash + 1, NULL, 10);
+		return *node < f->clouds[i].cloud->n_nodes ? &f->clouds[i] : NULL;
+	}
+	return NULL;
+}
+
+static void look_at(struct fleet *f, pid_t pid)
+{
+	uint64_t ticks = process_start_ticks(pid); /* before the token: the pair is checked later */
+	_cleanup_free_ char *token = NULL;
+	struct supervised *s;
+	unsigned node = 0;
+
+	/* Only leaders: what they started ends with their group. */
+	if (!ticks || getpgid(pid) != pid || getsid(pid) != pid)
+		return;
+	token = token_of(f, pid);
+	if (!token)
+		return;
+	s = slot_of(f, token, &node);
+	if (s && !s->members[node].proc)
+		launch_adopt(s, node, pid, ticks);
+	else
+		end_stray(f, pid, ticks);
+}
+
+void strays_find(struct fleet *f)
+{
+	DIR *d = opendir("/proc");
+	struct dirent *de;
+
+	while (d && (de = readdir(d)))
+		if (isdigit((unsigned char)de->d_name[0]))
+			look_at(f, (pid_t)strtol(de->d_name, NULL, 10));
+	if (d)
+		closedir(d);
+}
+
+void strays_free(struct fleet *f)
+{
+	while (f->strays) {
+		struct stray *t = f->strays;
+
+		f->strays = t->next;
+		stray_free(t);
+	}
+}

@@ -1,0 +1,471 @@
+/* The whole life of clouds, simulated: random members that boot, hang, die, ignore signals, answer
+ * late, wrongly or for a short-locked cloud, and operators who start and stop at the worst time.
+ * Virtual time, one seed a run; the invariants of HACKING.md are checked after each step.
+ *
+ *	test_sim                 the usual number of runs
+ *	SIM_SEED=N test_sim      one run, with its log
+ *	SIM_RUNS=N test_sim      more runs */
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include <inttypes.h>
+#include <signal.h>
+#include <stdio.h>
+
+#include "model/cloud.h"
+#include "model/plan.h"
+
+#define MAX_NODES 5
+
+/* A process as the world has it. */
+struct sim_proc {
+	bool alive;
+	pid_t pid;
+	uint64_t generation;
+	uint64_t serves_at; /* answers from then on */
+	uint64_t joins_at;  /* is in its cloud from then on */
+	uint64_t hangs_until;
+	uint64_t dies_at; /* by a signal of ours, under way */
+	int dies_of;
+	bool ignores_term;
+	bool polled;
+	bool poll_full;
+	uint64_t poll_due, poll_expires;
+};
+
+struct sim {
+	struct cloud *c;
+	struct cloud_conf conf;
+	struct sim_proc procs[MAX_NODES];
+	uint64_t now, rng;
+	pid_t next_pid;
+	bool prepare_due, clean_due, ports_held, locked_short;
+	uint64_t prepare_at, clean_at, clock_of_wanted;
+	uint64_t events;
+	bool verbose;
+	uint64_t seed;
+	/* seen along the way, so that a simulation that never gets anywhere fails */
+	unsigned readies, losses, failed, short_locks, hangs;
+};
+
+static uint64_t total_events;
+static unsigned total_readies, total_losses, total_failed, total_short_locks, total_hangs;
+
+static uint64_t below(struct sim *s, uint64_t n)
+{
+	return rng_next(&s->rng) % n;
+}
+
+static bool chance(struct sim *s, unsigned per_mille)
+{
+	return below(s, 1000) < per_mille;
+}
+
+#define invariant(s, cond)                                                                         \
+	do {                                                                                       \
+		if (!(cond))                                                                       \
+			fail_msg("seed %" PRIu64 ", t=%" PRIu64 ": violated: %s", (s)->seed,       \
+				(s)->now, #cond);                                                  \
+	} while (0)
+
+static void check(struct sim *s)
+{
+	struct cloud *c = s->c;
+	size_t alive = 0;
+
+	for (size_t i = 0; i < c->n_nodes; i++) {
+		struct sim_proc *p = &s->procs[i];
+
+		alive += p->alive;
+		/* No member of an old generation beside a newer one. */
+		if (p->alive)
+			invariant(s, p->generation == c->generation);
+		/* The model knows of every process. */
+		invariant(s, p->alive == (c->nodes[i].pid != 0));
+		if (p->alive)
+			invariant(s, node_alive(&c->nodes[i]));
+	}
+	if (c->state == CLOUD_STOPPED || c->state == CLOUD_FAILED || c->state == CLOUD_BACKOFF)
+		invariant(s, alive == 0);
+	if (c->state == CLOUD_STOPPED || c->state == CLOUD_FAILED)
+		invariant(s, !s->ports_held);
+	if (cloud_usable(c)) {
+		invariant(s, alive == c->n_nodes);
+		invariant(s, !s->locked_short);
+		invariant(s, c->ports_planned && s->ports_held);
+	}
+	if (c->state == CLOUD_READY)
+		invariant(s, c->reason == NULL);
+	if (c->state == CLOUD_FAILED || c->state == CLOUD_DEGRADED || c->state == CLOUD_BACKOFF)
+		invariant(s, c->reason != NULL);
+	/* Something is always under way, or the cloud is at rest. */
+	if (c->state != CLOUD_STOPPED && c->state != CLOUD_FAILED)
+		invariant(s, alive || s->prepare_due || s->clean_due ||
+				     cloud_next_deadline(c) != UINT64_MAX);
+}
+
+static void do_action(struct sim *s, const struct action *a);
+
+static void feed(struct sim *s, struct cloud_event ev)
+{
+	s->events++;
+	cloud_step(s->c, &ev, s->now);
+	for (size_t i = 0; i < s->c->n_transitions; i++) {
+		const struct transition *t = &s->c->transitions[i];
+
+		s->readies += t->to == CLOUD_READY && t->from != CLOUD_DEGRADED;
+		s->losses += t->to == CLOUD_RECOVERING;
+		s->failed += t->to == CLOUD_FAILED;
+		if (s->verbose)
+			printf("%8" PRIu64 " %s -> %s: %s\n", s->now, cloud_state_name(t->from),
+				cloud_state_name(t->to), t->reason ? t->reason : "");
+	}
+	cloud_drop_transitions(s->c);
+	while (s->c->n_actions) {
+		size_t n = s->c->n_actions;
+		struct action list[64];
+
+		assert_true(n <= ARRAY_SIZE(list));
+		memcpy(list, s->c->actions, n * sizeof(*list));
+		cloud_drop_actions(s->c);
+		for (size_t i = 0; i < n; i++)
+			do_action(s, &list[i]);
+	}
+}
+
+static void launch(struct sim *s, unsigned i)
+{
+	struct sim_proc *p = &s->procs[i];
+
+	/* Two JVMs never hold the same slot. */
+	invariant(s, !p->alive);
+	if (chance(s, 10)) {
+		feed(s, (struct cloud_event){.type = EVENT_LAUNCH_FAILED,
+				.node = i,
+				.text = "cannot fork",
+				.flag = chance(s, 300)});
+		return;
+	}
+	*p = (struct sim_proc){.alive = true, .pid = ++s->next_pid};
+	p->generation = s->c->generation;
+	p->serves_at = s->now + 800 + below(s, 1500);
+	p->joins_at = p->serves_at + 500 + below(s, 2500);
+	p->ignores_term = chance(s, 50);
+	if (chance(s, 20))
+		p->joins_at += 500000; /* never forms */
+	feed(s, (struct cloud_event){
+			.type = EVENT_LAUNCHED, .node = i, .pid = p->pid, .start_ticks = 1});
+}
+
+static void do_action(struct sim *s, const struct action *a)
+{
+	struct sim_proc *p = &s->procs[a->node];
+
+	switch (a->type) {
+	case ACTION_PREPARE:
+		/* Every old member is dead before anything new begins. */
+		for (size_t i = 0; i < s->c->n_nodes; i++)
+			invariant(s, !s->procs[i].alive);
+		s->prepare_due = true;
+		s->prepare_at = s->now + below(s, 200);
+		break;
+	case ACTION_LAUNCH:
+		launch(s, a->node);
+		break;
+	case ACTION_SIGNAL:
+		if (!p->alive)
+			break;
+		if (a->signal == SIGTERM && (p->ignores_term || s->now < p->hangs_until))
+			break;
+		p->dies_at = s->now + 1 + below(s, a->signal == SIGTERM ? 500 : 20);
+		p->dies_of = a->signal;
+		break;
+	case ACTION_POLL:
+		invariant(s, p->alive && !p->polled);
+		p->polled = true;
+		p->poll_full = a->full;
+		p->poll_due = s->now + below(s, 5);
+		p->poll_expires = s->now + a->timeout_ms;
+		break;
+	case ACTION_CLEAN:
+		for (size_t i = 0; i < s->c->n_nodes; i++)
+			invariant(s, !s->procs[i].alive);
+		invariant(s, !s->clean_due);
+		s->clean_due = true;
+		s->clean_at = s->now + below(s, 50);
+		break;
+	case ACTION_RELEASE_PORTS:
+		s->ports_held = false;
+		break;
+	case ACTION_INSPECT_RECOVERY:
+		feed(s, (struct cloud_event){.type = EVENT_RECOVERY,
+				.flag = chance(s, 300),
+				.progress = chance(s, 500)});
+		break;
+	case ACTION_RESUME:
+		feed(s, (struct cloud_event){.type = EVENT_RESUMED, .flag = chance(s, 900)});
+		break;
+	case ACTION_EVIDENCE:
+		s->hangs++;
+		/* A pause is not a death: nothing is killed before hang_timeout. */
+		invariant(s, s->now - s->c->nodes[a->node].answered_ms >= s->conf.hang_timeout_ms);
+		break;
+	case ACTION_REST_SHUTDOWN:
+	case ACTION_IGNORE_RECOVERY:
+	case ACTION_SET_ASIDE_RECOVERY:
+		break;
+	}
+}
+
+static void die(struct sim *s, unsigned i, int code, int signal, const char *log)
+{
+	struct sim_proc *p = &s->procs[i];
+	struct exit_evidence ev = {.known = true,
+		.code = code,
+		.signal = signal,
+		.sent_signal = s->c->nodes[i].sent_signal,
+		.kernel_oom_known = true,
+		.log_tail = log,
+		.exec_path = "java",
+		.node = i};
+
+	p->alive = false;
+	feed(s, (struct cloud_event){.type = EVENT_EXITED, .node = i, .exit = &ev, .wall_ms = 1});
+}
+
+/* What member i would answer now. */
+static void view_of(struct sim *s, unsigned i, struct h2o_cloud_view *v)
+{
+	struct cloud *c = s->c;
+	size_t n = 0;
+
+	*v = (struct h2o_cloud_view){
+		.consensus = true, .cloud_healthy = true, .locked = s->locked_short};
+	snprintf(v->cloud_name, sizeof(v->cloud_name), "%s", c->h2o_name);
+	v->members = xcalloc(MAX_NODES, sizeof(*v->members));
+	for (unsigned k = 0; k < c->n_nodes; k++) {
+		struct h2o_member *m = &v->members[n];
+
+		if (k != i && (!s->procs[k].pid || s->now < s->procs[k].joins_at ||
+				      s->now < s->procs[i].joins_at || s->locked_short))
+			continue;
+		snprintf(m->ip_port, sizeof(m->ip_port), MEMBER_ADDR ":%u", c->nodes[k].api_port);
+		m->pid = s->procs[k].pid;
+		m->healthy = true;
+		if (k == i)
+			v->node_idx = (int64_t)n;
+		n++;
+	}
+	v->n_members = n;
+	v->cloud_size = (int64_t)n;
+	v->consensus = n == c->n_nodes || chance(s, 500);
+}
+
+static void answer(struct sim *s, unsigned i)
+{
+	struct sim_proc *p = &s->procs[i];
+	struct h2o_cloud_view v = {0};
+	struct answer a = {.kind = ANSWER_OK, .full = p->poll_full, .good = true};
+
+	p->polled = false;
+	a.h2o_boot_ms = (uint64_t)p->pid;
+	if (s->now < p->serves_at || s->now < p->hangs_until) {
+		a.kind = s->now < p->serves_at ? ANSWER_REFUSED : ANSWER_TIMEOUT;
+	} else if (p->poll_full) {
+		view_of(s, i, &v);
+		if (chance(s, 1) && chance(s, 100))
+			v.members[v.node_idx].pid = 1; /* a lie: another process answers */
+		a.view = &v;
+	}
+	feed(s, (struct cloud_event){.type = EVENT_ANSWER, .node = i, .answer = &a});
+	h2o_cloud_view_free(&v);
+}
+
+static bool forming(const struct sim *s)
+{
+	return s->c->state == CLOUD_FORMING || s->c->state == CLOUD_STARTING;
+}
+
+/* Something bad, or somebody, now and then. */
+static void mischief(struct sim *s)
+{
+	unsigned i = (unsigned)below(s, s->c->n_nodes);
+	struct sim_proc *p = &s->procs[i];
+
+	switch (below(s, 12)) {
+	case 0:
+	case 1:
+		if (p->alive)
+			die(s, i, 0, SIGKILL, "");
+		break;
+	case 2:
+		if (p->alive)
+			p->hangs_until = s->now + below(s, 2 * s->conf.hang_timeout_ms);
+		break;
+	case 3:
+		if (p->alive && p->serves_at < s->now)
+			die(s, i, (int)below(s, 2) * 255, 0,
+				chance(s, 500) ? "required ports" : "");
+		break;
+	case 4:
+		if (forming(s) && s->procs[0].alive && s->now > s->procs[0].serves_at &&
+			s->c->n_nodes > 1 && s->now < s->procs[0].joins_at) {
+			s->locked_short = true;
+			s->short_locks++;
+		}
+		break;
+	case 5:
+		if (cloud_usable(s->c)) /* /3/Shutdown by a client */
+			for (unsigned k = 0; k < s->c->n_nodes; k++)
+				if (s->procs[k].alive && chance(s, 950))
+					die(s, k, 0, 0, "");
+		break;
+	case 6:
+		feed(s, (struct cloud_event){.type = EVENT_STOP});
+		break;
+	case 7:
+		feed(s, (struct cloud_event){.type = EVENT_RESTART, .flag = chance(s, 500)});
+		break;
+	case 8:
+		if (p->alive && chance(s, 100))
+			die(s, i, 1, 0, "ERROR: Unknown argument (x)");
+		break;
+	default:
+		feed(s, (struct cloud_event){.type = EVENT_START, .flag = chance(s, 100)});
+		break;
+	}
+}
+
+static void prepared(struct sim *s)
+{
+	uint16_t ports[MAX_NODES];
+
+	s->prepare_due = false;
+	if (chance(s, 20)) {
+		feed(s, (struct cloud_event){.type = EVENT_PREPARE_FAILED,
+				.flag = chance(s, 200),
+				.text = "no port"});
+		return;
+	}
+	if (!s->c->ports_planned || !s->c->nodes[0].api_port)
+		s->ports_held = true;
+	s->ports_held = true;
+	s->locked_short = false;
+	for (uint16_t i = 0; i < MAX_NODES; i++)
+		ports[i] = (uint16_t)(54321 + 2 * i);
+	feed(s, (struct cloud_event){.type = EVENT_PREPARED, .ports = ports});
+}
+
+static void world(struct sim *s)
+{
+	if (s->prepare_due && s->now >= s->prepare_at)
+		prepared(s);
+	if (s->clean_due && s->now >= s->clean_at) {
+		s->clean_due = false;
+		feed(s, (struct cloud_event){.type = EVENT_CLEANED});
+	}
+	for (unsigned i = 0; i < s->c->n_nodes; i++) {
+		struct sim_proc *p = &s->procs[i];
+
+		if (p->alive && p->dies_at && s->now >= p->dies_at)
+			die(s, i, p->dies_of == SIGTERM ? 143 : 0,
+				p->dies_of == SIGTERM ? 0 : p->dies_of, "");
+		if (!p->alive)
+			p->polled = false;
+		if (p->alive && p->polled &&
+			(s->now < p->hangs_until ? s->now >= p->poll_expires
+						 : s->now >= p->poll_due))
+			answer(s, i);
+	}
+	if (cloud_next_deadline(s->c) <= s->now)
+		feed(s, (struct cloud_event){.type = EVENT_TICK});
+}
+
+static void configure(struct sim *s)
+{
+	s->conf = (struct cloud_conf){
+		.name = (char *)"sim",
+		.h2o_name = (char *)"sim",
+		.nodes = (int64_t)(1 + below(s, MAX_NODES)),
+		.restart = (int)(chance(s, 200) ? RESTART_ALWAYS : RESTART_ON_FAILURE),
+		.restart_delay_ms = below(s, 3) * 500,
+		.restart_delay_max_ms = 60000,
+		.start_limit = {(unsigned)(2 + below(s, 8)), 600000},
+		.ready_timeout_ms = 30000,
+		.health_interval_ms = 1000,
+		.late_after_ms = 3000,
+		.hang_timeout_ms = 10000 + below(s, 50000),
+		.stop_timeout_ms = 2000,
+	};
+}
+
+static void run(uint64_t seed, bool verbose)
+{
+	struct sim s = {.rng = seed, .seed = seed, .now = 1, .next_pid = 1000};
+
+	s.verbose = verbose;
+	configure(&s);
+	s.c = cloud_new(&s.conf, seed);
+	feed(&s, (struct cloud_event){.type = EVENT_START});
+	for (unsigned i = 0; i < 3000; i++) {
+		s.now += below(&s, chance(&s, 100) ? 2000 : 100);
+		world(&s);
+		check(&s);
+		if (chance(&s, 8)) {
+			mischief(&s);
+			check(&s);
+		}
+	}
+	/* Left in peace, what is wanted comes about. */
+	feed(&s, (struct cloud_event){.type = chance(&s, 500) ? EVENT_STOP : EVENT_RESTART});
+	for (unsigned i = 0; i < 400000; i++) {
+		bool there = s.c->wanted == WANTED_STOPPED ? s.c->state == CLOUD_STOPPED
+							   : s.c->state == CLOUD_READY;
+		if (there || s.c->state == CLOUD_FAILED)
+			break;
+		s.now += 20;
+		for (unsigned k = 0; k < MAX_NODES; k++)
+			s.procs[k].hangs_until = 0;
+		world(&s);
+		check(&s);
+		invariant(&s, i < 399999);
+	}
+	total_events += s.events;
+	total_readies += s.readies;
+	total_losses += s.losses;
+	total_failed += s.failed;
+	total_short_locks += s.short_locks;
+	total_hangs += s.hangs;
+	cloud_free(s.c);
+}
+
+/* Proves: no sequence of faults and commands violates an invariant, and the cloud gets where it is
+ * wanted once it is left in peace. */
+static void test_invariants_hold(void **state)
+{
+	const char *one = getenv("SIM_SEED"), *runs = getenv("SIM_RUNS");
+	uint64_t n = runs ? strtoull(runs, NULL, 10) : 2000;
+
+	(void)state;
+	if (one) {
+		run(strtoull(one, NULL, 10), true);
+		return;
+	}
+	for (uint64_t seed = 1; seed <= n; seed++)
+		run(seed, false);
+	printf("%" PRIu64 " events; %u times ready, %u lost, %u failed, %u short locks, %u hangs\n",
+		total_events, total_readies, total_losses, total_failed, total_short_locks,
+		total_hangs);
+	assert_true(total_readies > n && total_losses > n && total_failed && total_short_locks &&
+		    total_hangs);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {cmocka_unit_test(test_invariants_hold)};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
