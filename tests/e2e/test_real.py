@@ -289,7 +289,8 @@ class Hammer(threading.Thread):
 
     def run(self):
         while not self.over.wait(0.05):
-            # The source port is bound: an outgoing socket must not take a node's port by chance.
+            # The ports of a test lie outside of the range for outgoing connections, so this never
+            # connects to itself.
             with contextlib.suppress(OSError, http.client.HTTPException, ValueError):
                 get(self.port, "/3/Jobs", timeout=2)
 

@@ -1,0 +1,287 @@
+/* The JVM's part of the command line, with the texts and exit codes of OpenJDK 17. */
+#include "fake.h"
+#include "jvm-flags.h"
+
+#include <fcntl.h>
+
+#include "base/text.h"
+
+static void give_up(const char *fmt, ...) _printf_(1, 2) _noreturn_;
+
+static void give_up(const char *fmt, ...)
+{
+	va_list ap;
+
+	va_start(ap, fmt);
+	vfprintf(stderr, fmt, ap);
+	va_end(ap);
+	fprintf(stderr, "\nError: Could not create the Java Virtual Machine.\n"
+			"Error: A fatal exception has occurred. Program will exit.\n");
+	exit(1);
+}
+
+/* These go to stdout, as HotSpot writes them there. */
+static void initialization_error(const char *fmt, ...) _printf_(1, 2) _noreturn_;
+
+static void initialization_error(const char *fmt, ...)
+{
+	va_list ap;
+
+	printf("Error occurred during initialization of VM\n");
+	va_start(ap, fmt);
+	vprintf(fmt, ap);
+	va_end(ap);
+	putchar('\n');
+	exit(1);
+}
+
+static bool takes_value(const char *a)
+{
+	static const char *const with_value[] = {"-cp", "-classpath", "--class-path", "--add-opens",
+		"--add-exports", "--add-modules", "--add-reads", "--enable-native-access", "-p",
+		"--module-path"};
+
+	for (size_t i = 0; i < ARRAY_SIZE(with_value); i++)
+		if (streq(a, with_value[i]))
+			return true;
+	return false;
+}
+
+static bool known_option(const char *a)
+{
+	static const char *const exact[] = {"-ea", "-esa", "-da", "-dsa", "-server", "-client",
+		"-enableassertions", "-disableassertions", "-enablesystemassertions",
+		"-disablesystemassertions", "-Xint", "-Xcomp", "-Xmixed", "-Xrs", "-Xbatch",
+		"-Xcheck:jni", "-Xnoclassgc", "-Xdebug", "-Xfuture", "-verbose", "-showversion",
+		"--show-version", "--enable-preview"};
+	static const char *const prefix[] = {"-ea:", "-da:", "-enableassertions:",
+		"-disableassertions:", "-verbose:", "-agentlib:", "-agentpath:", "-javaagent:",
+		"-Xlog", "-Xshare:", "-Xbootclasspath/a:", "-Xverify", "-Xrunjdwp",
+		"--add-opens=", "--add-exports=", "--add-modules=", "--add-reads=",
+		"--enable-native-access=", "--illegal-access="};
+
+	for (size_t i = 0; i < ARRAY_SIZE(exact); i++)
+		if (streq(a, exact[i]))
+			return true;
+	for (size_t i = 0; i < ARRAY_SIZE(prefix); i++)
+		if (has_prefix(a, prefix[i]))
+			return true;
+	return false;
+}
+
+static int compare_flag(const void *name, const void *entry)
+{
+	return strcmp(name, *(const char *const *)entry);
+}
+
+static void parse_xx(struct jvm_options *o, const char *a, bool ignore_unknown)
+{
+	const char *body = a + strlen("-XX:");
+	const char *name = *body == '+' || *body == '-' ? body + 1 : body;
+	_cleanup_free_ char *flag = xstrndup(name, strcspn(name, "="));
+
+	if (has_prefix(body, "ErrorFile="))
+		replace_str(&o->error_file, body + strlen("ErrorFile="));
+	else if (has_prefix(body, "SharedArchiveFile="))
+		replace_str(&o->archive, body + strlen("SharedArchiveFile="));
+	else if (has_prefix(body, "DumpLoadedClassList="))
+		replace_str(&o->class_list, body + strlen("DumpLoadedClassList="));
+	else if (streq(body, "-UsePerfData") || streq(body, "+PerfDisableSharedMem"))
+		o->perf_data = false;
+	else if (streq(body, "+ExitOnOutOfMemoryError"))
+		o->exit_on_oom = true;
+	if (!ignore_unknown && !has_prefix(name, "Flags=") &&
+		!bsearch(
+			flag, jvm_flags, ARRAY_SIZE(jvm_flags), sizeof(jvm_flags[0]), compare_flag))
+		give_up("Unrecognized VM option '%s'", name);
+}
+
+static uint64_t parse_memory(const char *a, const char *what)
+{
+	uint64_t bytes;
+
+	if (text_parse_size(a + strlen("-Xmx"), &bytes) < 0)
+		give_up("Invalid %s heap size: %s", what, a);
+	return bytes;
+}
+
+static void parse_option(struct jvm_options *o, const char *a, bool ignore_unknown)
+{
+	if (has_prefix(a, "-Xmx"))
+		o->xmx = parse_memory(a, "maximum");
+	else if (has_prefix(a, "-Xms"))
+		o->xms = parse_memory(a, "initial");
+	else if (has_prefix(a, "-Xmn") || has_prefix(a, "-Xss"))
+		(void)parse_memory(a, "young or stack");
+	else if (has_prefix(a, "-XX:"))
+		parse_xx(o, a, ignore_unknown);
+	else if (has_prefix(a, "-D"))
+		strv_add(&o->props, a + 2);
+	else if (streq(a, "-Xshare:dump"))
+		o->share_dump = true;
+	else if (!known_option(a))
+		give_up("Unrecognized option: %s", a);
+	if (streq(a, "-Xrs"))
+		o->reduce_signals = true;
+	strv_add(&o->args, a);
+}
+
+/* Options from the environment, which the JVM announces on stderr. */
+static void parse_environment(struct jvm_options *o, const char *name, const char *prefix)
+{
+	const char *value = getenv(name);
+	struct strv words = STRV_NULL;
+
+	if (!value || !*value)
+		return;
+	fprintf(stderr, "%sPicked up %s: %s\n", prefix, name, value);
+	if (strv_add_words(&words, value) == 0)
+		for (size_t i = 0; i < words.n; i++)
+			parse_option(o, words.v[i], false);
+	strv_free(&words);
+}
+
+static void print_version(FILE *f, const char *version)
+{
+	fprintf(f,
+		"openjdk version \"%s\"%s\n"
+		"OpenJDK Runtime Environment (build %s+6-Debian-1deb12u1)\n"
+		"OpenJDK 64-Bit Server VM (build %s+6-Debian-1deb12u1, mixed mode, sharing)\n",
+		version, has_prefix(version, "1.") ? "" : " 2025-04-15", version, version);
+}
+
+static void check_memory(const struct jvm_options *o)
+{
+	/* Where mmap(2) of 47 bits of address space gives up; measured between 60 and 120 TB. */
+	const uint64_t reservable = (uint64_t)100 << 40;
+
+	if (o->xmx && o->xmx < (uint64_t)2 << 20)
+		initialization_error("Too small maximum heap");
+	if (o->xmx && o->xms > o->xmx)
+		initialization_error(
+			"Initial heap size set to a larger value than the maximum heap size");
+	if (o->xmx > reservable)
+		initialization_error("Could not reserve enough space for %lluKB object heap",
+			(unsigned long long)(o->xmx >> 10));
+}
+
+void jvm_parse(struct node *n, int argc, char **argv, int *main_args)
+{
+	struct jvm_options *o = &n->jvm;
+	const char *version = getenv("FAKE_JAVA_VERSION");
+	bool ignore_unknown = false;
+	int i;
+
+	o->perf_data = true;
+	o->version = xstrdup(version && *version ? version : "17.0.15");
+	parse_environment(o, "JAVA_TOOL_OPTIONS", "");
+	parse_environment(o, "JDK_JAVA_OPTIONS", "NOTE: ");
+	for (i = 1; i < argc; i++)
+		if (streq(argv[i], "-XX:+IgnoreUnrecognizedVMOptions"))
+			ignore_unknown = true;
+	for (i = 1; i < argc && argv[i][0] == '-'; i++) {
+		const char *a = argv[i];
+
+		if (streq(a, "-version") || streq(a, "--version")) {
+			check_memory(o);
+			print_version(streq(a, "-version") ? stderr : stdout, o->version);
+			exit(0);
+		}
+		if (streq(a, "--fake-knobs")) {
+			faults_list(stdout);
+			exit(0);
+		}
+		if (streq(a, "-jar")) {
+			if (i + 1 >= argc)
+				give_up("Error: -jar requires jar file specification");
+			o->jar = xstrdup(argv[++i]);
+			i++;
+			break;
+		}
+		if (takes_value(a) && i + 1 < argc) {
+			strv_add(&o->args, a);
+			strv_add(&o->args, argv[++i]);
+		} else {
+			parse_option(o, a, ignore_unknown);
+		}
+	}
+	if (!o->jar && i < argc)
+		o->main_class = xstrdup(argv[i++]);
+	check_memory(o);
+	if (!o->jar && !o->main_class && !o->share_dump) {
+		fprintf(stderr, "Usage: java [options] <mainclass> [args...]\n"
+				"           (to execute a class)\n"
+				"   or  java [options] -jar <jarfile> [args...]\n"
+				"           (to execute a jar file)\n");
+		exit(1);
+	}
+	*main_args = i;
+}
+
+const char *jvm_property(const struct node *n, const char *name)
+{
+	size_t len = strlen(name);
+
+	for (size_t i = n->jvm.props.n; i-- > 0;) {
+		const char *p = n->jvm.props.v[i];
+
+		if (strncmp(p, name, len) == 0 && (p[len] == '=' || p[len] == 0))
+			return p[len] ? p + len + 1 : "";
+	}
+	return NULL;
+}
+
+void jvm_check_jar(const struct node *n)
+{
+	const struct jvm_options *o = &n->jvm;
+	char magic[2] = {0};
+
+	if (!o->jar) {
+		if (has_prefix(o->main_class, "water."))
+			return;
+		fprintf(stderr,
+			"Error: Could not find or load main class %s\n"
+			"Caused by: java.lang.ClassNotFoundException: %s\n",
+			o->main_class, o->main_class);
+		exit(1);
+	}
+	_cleanup_close_ int fd = open(o->jar, O_RDONLY | O_CLOEXEC);
+	if (fd < 0) {
+		fprintf(stderr, "Error: Unable to access jarfile %s\n", o->jar);
+		exit(1);
+	}
+	if (read(fd, magic, 2) != 2 || magic[0] != 'P' || magic[1] != 'K') {
+		fprintf(stderr, "Error: Invalid or corrupt jarfile %s\n", o->jar);
+		exit(1);
+	}
+}
+
+static int major_version(const char *v)
+{
+	return atoi(has_prefix(v, "1.") ? v + 2 : v);
+}
+
+static bool in_list(const char *list, int number)
+{
+	for (const char *p = list; p && *p; p += strcspn(p, ",")) {
+		p += *p == ',';
+		if (atoi(p) == number)
+			return true;
+	}
+	return false;
+}
+
+void jvm_check_version(const struct node *n)
+{
+	int major = major_version(n->jvm.version);
+	const char *unchecked = jvm_property(n, "sys.ai.h2o.debug.noJavaVersionCheck");
+
+	if ((major >= 8 && major <= 17) || n->h2o.allow_unsupported_java ||
+		in_list(jvm_property(n, "sys.ai.h2o.debug.allowJavaVersions"), major) ||
+		(unchecked && streq(unchecked, "true")))
+		return;
+	fprintf(stderr, "Only Java versions 8-17 are supported, system version is %s\n",
+		n->jvm.version);
+	files_exit((struct node *)n, false);
+	exit(3);
+}
