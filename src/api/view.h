@@ -1,4 +1,6 @@
-/* A cloud as JSON. Stable: programs read this (documented in HACKING.md and in the man page). */
+/* A cloud as JSON. Stable: programs read this (documented in HACKING.md and in the man page).
+ *
+ * What is not known is null, never left out. Texts are valid UTF-8 whatever a node's log held. */
 #pragma once
 
 #include <jansson.h>
@@ -8,3 +10,8 @@
 /* New references, owned by the caller. now_ms: monotonic. */
 json_t *view_cloud(const struct cloud *c, uint64_t now_ms);
 json_t *view_node(const struct node *n, uint64_t now_ms);
+
+/* A copy with U+FFFD for each byte that is no UTF-8. Owned by the caller. */
+char *view_utf8(const char *s);
+/* The same as a JSON string; null for NULL. A new reference. */
+json_t *view_text(const char *s);

@@ -107,7 +107,7 @@ struct conf {
 	struct strv files; /* that were read */
 };
 
-/* All that is wrong, one sentence each, "FILE:LINE: ..." in front. */
+/* All that is wrong, one sentence each, "FILE:LINE: ..." in front. Begins as { 0 }. */
 struct conf_errors {
 	struct strv list;
 };
@@ -118,6 +118,10 @@ struct conf_errors {
  * errors of all files in *errors, or another negative errno when a file could not be read (also in
  * *errors). */
 int conf_load(const char *file, struct conf **out, struct conf_errors *errors) _must_check_;
+
+/* The same for a directory: in it h2ofleet.conf, then the files conf.d/NAME.conf sorted by name,
+ * whatever there is of these. */
+int conf_load_dir(const char *dir, struct conf **out, struct conf_errors *errors) _must_check_;
 
 void conf_free(struct conf *c);
 void conf_freep(struct conf **c);
@@ -133,7 +137,27 @@ void conf_print(const struct conf *c, FILE *f, bool help);
 /* A cloud with all defaults. Owned by the caller. */
 struct cloud_conf *cloud_conf_new(const char *name);
 void cloud_conf_free(struct cloud_conf *c);
+void cloud_conf_freep(struct cloud_conf **c);
 struct cloud_conf *cloud_conf_dup(const struct cloud_conf *c);
+/* Whether all keys have the same values; names and places are not compared. */
+bool cloud_conf_equal(const struct cloud_conf *a, const struct cloud_conf *b);
+
+/* Sets one key as the files would; "" unsets a key that has no default. -ENOENT: no such key;
+ * -EINVAL, -ERANGE: a value that cannot be; then nothing is changed. What keys must be to each
+ * other is for cloud_conf_check(), once all are set. */
+int cloud_conf_set(
+	struct cloud_conf *c, const char *key, const char *value, struct err *e) _must_check_;
+/* The value as the files would have it; "" where unset; NULL when there is no such key. Owned by
+ * the caller. */
+char *cloud_conf_get(const struct cloud_conf *c, const char *key);
+/* Whether only root and the daemon's user may set it so: it means running code or touching files as
+ * that user. */
+bool cloud_conf_is_privileged(const char *key, const char *value);
+/* What keys must be to each other: 0, or -EINVAL with all that is wrong. `baseport`: the fleet's.
+ */
+int cloud_conf_check(const struct cloud_conf *c, int64_t baseport, struct err *e) _must_check_;
+/* Whether both insist on ports of which some are the same. */
+bool cloud_conf_ports_overlap(const struct cloud_conf *a, const struct cloud_conf *b);
 
 /* 1 to 32 characters: letters, digits, '_' and '-', a letter or digit first. */
 bool conf_cloud_name_valid(const char *name);

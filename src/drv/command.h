@@ -7,13 +7,16 @@
 
 struct command;
 
-/* `output` (stdout and stderr together, cut at 64 KiB) is valid during the call. exit_code: -1 when
- * it was killed or timed out; exec_errno: positive errno when it could not be executed. */
+/* `output` (stdout and stderr together, cut at 64 KiB; NUL bytes as blanks) is valid during the
+ * call. exit_code: -1 when it was killed or timed out; exec_errno: positive errno when it could not
+ * be executed. */
 typedef void (*command_cb)(int exit_code, int exec_errno, const char *output, void *arg);
 
-/* argv[0] is an absolute path. After timeout_ms it is killed. The callback is called exactly once,
- * never from within this call; *out is valid until then. Returns 0 or a negative errno of fork or
- * pipe. */
+/* argv[0] is an absolute path. After timeout_ms it and its process group are killed; should even
+ * that not end it (it hangs in the kernel), the callback comes two seconds later all the same. A
+ * grandchild that outlives it and keeps its output open is not waited for. The callback is called
+ * exactly once, never from within this call; *out is valid until then. Returns 0 or a negative
+ * errno of fork or pipe. */
 int command_run(uv_loop_t *loop, char *const *argv, char *const *env, uint64_t timeout_ms,
 	command_cb cb, void *arg, struct command **out);
 

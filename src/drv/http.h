@@ -1,7 +1,10 @@
 /* Outgoing HTTP to nodes: libcurl's multi interface in the libuv loop.
  *
  * No proxy is ever used, whatever the environment says; no redirect is followed; only numeric
- * addresses, so nothing resolves names. Connections are kept alive per node. */
+ * addresses, so nothing resolves names. Connections are kept alive per node: when one turns out to
+ * have been closed by the node before a byte of the answer came, a HEAD or GET is repeated on a new
+ * connection (so a node that is gone is HTTP_REFUSED, not HTTP_BROKEN). A POST always gets a new
+ * connection, and is sent at most once. */
 #pragma once
 
 #include <uv.h>
@@ -13,7 +16,7 @@ struct http_request;
 
 enum http_result {
 	HTTP_OK,      /* a response came, whatever its status */
-	HTTP_REFUSED, /* nobody listens */
+	HTTP_REFUSED, /* nobody listens (also: we were connected to ourselves) */
 	HTTP_TIMEOUT,
 	HTTP_BROKEN, /* reset, garbage, too long; `error` says what */
 };
@@ -25,30 +28,33 @@ struct http_response {
 	size_t body_len;
 	bool cluster_good;   /* X-h2o-cluster-good; true when absent */
 	uint64_t cluster_id; /* X-h2o-cluster-id: boot time of that node, ms; 0 when absent */
-	const char *error;   /* for HTTP_BROKEN */
+	const char *error;   /* NULL for HTTP_OK; else a sentence; valid during the callback */
 };
 
 typedef void (*http_cb)(const struct http_response *rsp, void *arg);
 
 struct http_spec {
-	const char *url;
-	const char *method; /* "HEAD", "GET", "POST" */
-	const char *form;   /* body of a POST, application/x-www-form-urlencoded; NULL: empty */
-	uint64_t timeout_ms;
-	size_t max_body; /* longer answers are HTTP_BROKEN; 0: 4 MiB */
-	bool fresh;      /* on a new connection */
+	const char *url;     /* http://<numeric address>:port/... */
+	const char *method;  /* "HEAD", "GET", "POST" */
+	const char *form;    /* body of a POST, application/x-www-form-urlencoded; NULL: empty */
+	uint64_t timeout_ms; /* for all of it; not 0 */
+	size_t max_body;     /* longer answers are HTTP_BROKEN; 0: 4 MiB */
+	bool fresh;          /* on a new connection */
 };
 
 int http_new(uv_loop_t *loop, struct http **out, struct err *e);
 
-/* Cancels what is on its way (without callbacks) and closes all handles. */
+/* May be called from a request's callback. Cancels what is on its way (without callbacks) and
+ * closes all handles. */
 void http_free(struct http *h);
 
-/* The callback is called exactly once, never from within this call, unless cancelled. */
+/* The callback is called exactly once, never from within this call, unless cancelled. *out (`out`
+ * may be NULL) is valid until it returns. -EINVAL for another method, a URL with a name in it, or
+ * no timeout; -ENOMEM. */
 int http_start(struct http *h, const struct http_spec *spec, http_cb cb, void *arg,
 	struct http_request **out);
 
-/* The callback is not called any more. */
+/* The callback is not called any more. Nothing when it is running already. */
 void http_cancel(struct http_request *r);
 
 /* Percent-encodes for a URL or form value; owned by the caller. */

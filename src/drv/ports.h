@@ -26,9 +26,11 @@ int port_pair_hold(const char *api_addr, const char *internal_addr, uint16_t api
 void port_pair_release(struct port_pair *p);
 
 /* Who listens on, or is bound to, a TCP port of this network namespace? From /proc/net/tcp{,6} and
- * /proc/PID/fd: "pid 812 (python3)", "pid 812 (java) of user alice", or "a process of user alice"
- * when its descriptors may not be read; NULL when nobody is found there (bound but not listening
- * sockets are in no table). Owned by the caller. */
+ * /proc/PID/fd: "pid 812 (python3)", "pid 812 (java) of user alice" when that is not our user, or
+ * "a process of user alice" when its descriptors may not be read. When no process has it any more,
+ * "a closed connection that the kernel remembers for up to a minute (TIME_WAIT)". A socket that is
+ * bound but does not listen, as another fleet's hold, is in no table; Linux 6.8 and later tell of
+ * it by netlink. NULL when nobody is found. Owned by the caller. */
 char *port_holder(uint16_t port);
 
 /* The same as a whole sentence: "port 54321 is taken by pid 812 (python3)", or "port 54321 is

@@ -1,10 +1,11 @@
 /* A runtime: a JVM and an h2o.jar. Found as the H2O clients find them, and identified.
  *
  * Java, as h2o-py h2o/backend/server.py _find_java: $H2O_JAVA_HOME, ./java (not done: the daemon
- * has no meaningful current directory), PATH, $JAVA_HOME; R: $JAVA_HOME, PATH; then /usr/lib/jvm.
- * Jar: $H2O_JAR_PATH; {sys.prefix, /usr/local, /usr/local/local, user base}/h2o_jar/h2o.jar;
- * an importable h2o package of a python3 on PATH or of $VIRTUAL_ENV or `extra_prefixes`
- * (lib/python3x/site-packages/h2o/backend/bin/h2o.jar); R: site-library/h2o/java/h2o.jar. */
+ * has no meaningful current directory), PATH, $JAVA_HOME; then the newest supported one of
+ * /usr/lib/jvm. Jar, as _jar_paths there: $H2O_JAR_PATH; the h2o package of each Python that
+ * packages.h finds (site-packages/h2o/backend/bin/h2o.jar); h2o_jar/h2o.jar in the prefixes of
+ * these; then R's package (site-library/h2o/java/h2o.jar) and /opt/h2o*. What is set in the
+ * environment and of no use is an error, as for these clients; so is a key. */
 #pragma once
 
 #include "base/err.h"
@@ -28,8 +29,8 @@ int runtime_find_jar(
 
 /* The major version of a JVM (8, 11, 17) and the full text ("17.0.15") without running it, from the
  * `release` file of its home (the real path of `java` without bin/java). -ENOENT when there is
- * none: then the caller runs `java -version` and gives its output to runtime_parse_java_version().
- */
+ * none: then the caller runs `java -version` and gives its output to
+ * runtime_parse_java_version(). */
 int runtime_java_release(const char *java, int *major, char **version);
 
 /* From the output of `java -version`. -EINVAL when it is none. */

@@ -18,11 +18,14 @@ struct spawn_request {
 	char *const *argv; /* argv[0] is the absolute path to execute */
 	char *const *env;
 	const char *output_path; /* NULL: /dev/null */
+	int output_fd;           /* if not 0: this instead of output_path; stays the caller's */
 	const char *cwd;         /* NULL: "/" */
 };
 
+/* `known` is false for a process that is not our child, unless the kernel (6.15 and later) tells
+ * the status of those too. */
 struct proc_exit {
-	bool known; /* false: not our child, so no status */
+	bool known;
 	int code;
 	int signal; /* 0: exited with `code` */
 	bool core;
@@ -31,16 +34,21 @@ struct proc_exit {
 
 struct proc;
 
+/* Remembers the limit on open descriptors as the one that children get: to be called before the
+ * daemon raises its own. */
+void spawn_save_limits(void);
+
 /* Called once, after the process was reaped (or, for adopted ones, seen to be gone by its pidfd).
  * The callback may call proc_free(). */
 typedef void (*proc_exit_cb)(struct proc *p, const struct proc_exit *exit, void *arg);
 
 /* Forks. On success the child waits; *out is owned by the caller. Errors: -EAGAIN and -ENOMEM from
- * fork, -EMFILE, or what open() of output_path gave, each with a sentence. */
+ * fork, -EMFILE, or what open() of output_path or cwd gave, each with a sentence. The callback is
+ * never called from within this call. */
 int proc_spawn(uv_loop_t *loop, const struct spawn_request *rq, proc_exit_cb cb, void *arg,
 	struct proc **out, struct err *e);
 
-/* Lets it execute. */
+/* Lets it execute. Nothing when it has ended or was released before. */
 void proc_release(struct proc *p);
 
 /* Watches a process that an earlier daemon started, after checking that pid still is the process
@@ -54,13 +62,18 @@ uint64_t proc_start_ticks(const struct proc *p); /* field 22 of /proc/PID/stat *
 /* Through the pidfd. 0, or -ESRCH when it has ended. */
 int proc_signal(struct proc *p, int sig);
 
-/* SIGKILL to the process, and to its process group while the group is still its own (checked). */
+/* SIGKILL to the process, and to its process group while the group is still its own (checked). 0,
+ * or -ESRCH when its end has been reported already: from then on the number may be another's, and
+ * proc_kill_stragglers() is for what is left. */
 int proc_kill_group(struct proc *p);
 
-/* After the leader's end: kills what is left of its group, if that still is of its session.
- * Returns how many processes were left. */
+/* After the leader's end: kills what is left of its group, if that still is of its session and has
+ * `token` ("NAME=value") in its environment: the number may have been given to others meanwhile.
+ * Returns how many processes were left; they may take a moment to go, and may have forked, so ask
+ * again until it says 0. */
 unsigned proc_kill_stragglers(pid_t pgid, const char *token);
 
-/* Stops watching; does not signal. A child that was not released yet exits by itself. NULL is fine.
- * Memory is released once libuv has closed the handles. */
+/* Stops watching; does not signal. A child that was not released yet exits by itself, and is still
+ * reaped. One that runs is not reaped by us any more, so this is for leaving it to the next daemon.
+ * NULL is fine. Memory is released once libuv has closed the handles. */
 void proc_free(struct proc *p);

@@ -116,7 +116,14 @@ static void feed(struct sim *s, struct cloud_event ev)
 	for (size_t i = 0; i < s->c->n_transitions; i++) {
 		const struct transition *t = &s->c->transitions[i];
 
-		s->readies += t->to == CLOUD_READY && t->from != CLOUD_DEGRADED;
+		if (t->to == CLOUD_READY && t->from != CLOUD_DEGRADED) {
+			s->readies++;
+			/* Published only once every member has really joined. */
+			for (size_t k = 0; k < s->c->n_nodes; k++)
+				invariant(s, s->procs[k].alive &&
+						     (s->c->n_nodes == 1 ||
+							     s->now >= s->procs[k].joins_at));
+		}
 		s->losses += t->to == CLOUD_RECOVERING;
 		s->failed += t->to == CLOUD_FAILED;
 		if (s->verbose)

@@ -1,0 +1,138 @@
+#include "api/listener.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <sys/file.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+
+#include "base/file.h"
+
+#define TEMP_SUFFIX ".new"
+
+/* Bounds how long we wait at start for another daemon that is at this very step. */
+#define LOCK_TRIES    100
+#define LOCK_PAUSE_US 20000
+
+static int make_address(const char *path, const char *suffix, struct sockaddr_un *sa, struct err *e)
+{
+	size_t max = sizeof(sa->sun_path) - sizeof(TEMP_SUFFIX);
+	int n;
+
+	*sa = (struct sockaddr_un){.sun_family = AF_UNIX};
+	if (path[0] != '/')
+		return err_set(e, -EINVAL, "the control socket's path must be absolute: %s", path);
+	if (strlen(path) > max)
+		return err_set(e, -ENAMETOOLONG,
+			"the control socket's path is too long (at most %zu bytes): %s", max, path);
+	n = snprintf(sa->sun_path, sizeof(sa->sun_path), "%s%s", path, suffix);
+	return n < 0 ? -EINVAL : 0;
+}
+
+/* A lock on the directory itself: it leaves nothing behind, and ends with its holder. */
+static int lock_dir(const char *dir, int *fd, struct err *e)
+{
+	*fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (*fd < 0)
+		return err_set_errno(e, -errno, "cannot open directory %s", dir);
+	for (int i = 0; i < LOCK_TRIES; i++) {
+		if (flock(*fd, LOCK_EX | LOCK_NB) == 0)
+			return 0;
+		if (errno != EWOULDBLOCK && errno != EINTR)
+			return err_set_errno(e, -errno, "cannot lock directory %s", dir);
+		usleep(LOCK_PAUSE_US);
+	}
+	return err_set(e, -EADDRINUSE, "another process holds a lock on directory %s", dir);
+}
+
+/* Is the place free, or taken by the socket of a dead daemon? */
+static int check_place(const char *path, const struct sockaddr_un *sa, struct err *e)
+{
+	_cleanup_close_ int fd = -1;
+	struct stat st;
+
+	if (lstat(path, &st) < 0)
+		return errno == ENOENT ? 0 : err_set_errno(e, -errno, "cannot look at %s", path);
+	if (!S_ISSOCK(st.st_mode))
+		return err_set(e, -EADDRINUSE, "%s is in the way: it is no socket", path);
+	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (fd < 0)
+		return err_set_errno(e, -errno, "cannot make a socket");
+	if (connect(fd, (const struct sockaddr *)sa, sizeof(*sa)) < 0) {
+		if (errno == ECONNREFUSED || errno == ENOENT)
+			return 0;
+		if (errno != EAGAIN) /* EAGAIN: alive, its backlog is full */
+			return err_set_errno(e, -errno, "cannot tell who uses %s", path);
+	}
+	return err_set(e, -EADDRINUSE, "another h2ofleetd answers at %s", path);
+}
+
+/* Bound and listening under a name beside it, then renamed over: whoever finds `path` finds a
+ * socket with the right mode that answers. */
+static int bind_and_rename(struct listener *l, const char *path, int fd, struct err *e)
+{
+	struct sockaddr_un sa;
+	struct stat st;
+	mode_t old;
+	int r = make_address(path, TEMP_SUFFIX, &sa, e);
+
+	if (r < 0)
+		return r;
+	if (unlink(sa.sun_path) < 0 && errno != ENOENT)
+		return err_set_errno(e, -errno, "cannot remove %s", sa.sun_path);
+	old = umask(0117); /* 0660 from the first moment */
+	r = bind(fd, (struct sockaddr *)&sa, sizeof(sa)) < 0 ? -errno : 0;
+	umask(old);
+	if (r < 0)
+		return err_set_errno(e, r, "cannot make the control socket %s", sa.sun_path);
+	if (listen(fd, SOMAXCONN) < 0 || lstat(sa.sun_path, &st) < 0 ||
+		rename(sa.sun_path, path) < 0) {
+		r = -errno;
+		unlink(sa.sun_path);
+		return err_set_errno(e, r, "cannot make the control socket %s", path);
+	}
+	l->dev = st.st_dev;
+	l->ino = st.st_ino;
+	return 0;
+}
+
+int listener_open(struct listener *l, const char *path, int *fd_out, struct err *e)
+{
+	_cleanup_close_ int fd = -1, dir_fd = -1;
+	_cleanup_free_ char *dir = xstrdup(path);
+	struct sockaddr_un sa;
+	char *slash;
+	int r = make_address(path, "", &sa, e);
+
+	if (r < 0)
+		return r;
+	slash = strrchr(dir, '/');
+	slash[slash == dir] = '\0';
+	r = file_mkdirs(dir, 0755, e);
+	if (r == 0)
+		r = lock_dir(dir, &dir_fd, e);
+	if (r == 0)
+		r = check_place(path, &sa, e);
+	if (r < 0)
+		return r;
+	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (fd < 0)
+		return err_set_errno(e, -errno, "cannot make a socket");
+	r = bind_and_rename(l, path, fd, e);
+	if (r < 0)
+		return r;
+	l->path = xstrdup(path);
+	*fd_out = TAKE_FD(fd);
+	return 0;
+}
+
+void listener_close(struct listener *l)
+{
+	struct stat st;
+
+	if (l->path && lstat(l->path, &st) == 0 && st.st_dev == l->dev && st.st_ino == l->ino)
+		unlink(l->path);
+	free(TAKE_PTR(l->path));
+}

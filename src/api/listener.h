@@ -1,0 +1,19 @@
+/* The control socket in the file system: taken safely, and given back only while it is ours. */
+#pragma once
+
+#include <sys/types.h>
+
+#include "base/err.h"
+
+struct listener {
+	char *path; /* owned */
+	dev_t dev;  /* which socket we put there */
+	ino_t ino;
+};
+
+/* Listens at `path`, mode 0660, non-blocking; the fd in *fd. Two daemons that start at once cannot
+ * both get it. -EADDRINUSE when a daemon answers there or something else is in the way. */
+int listener_open(struct listener *l, const char *path, int *fd, struct err *e);
+
+/* Removes the socket, unless somebody has put another in its place. Does not close the fd. */
+void listener_close(struct listener *l);

@@ -1,0 +1,182 @@
+#include "api/routes.h"
+
+#include "base/strbuf.h"
+#include "base/text.h"
+
+static const struct route routes[] = {
+	{"GET", "/v1/version", ACCESS_GROUP, handle_version, {}},
+	{"GET", "/v1/clouds", ACCESS_GROUP, handle_clouds, {}},
+	{"GET", "/v1/clouds/{name}", ACCESS_GROUP, handle_cloud, {"wait", "timeout"}},
+	{"POST", "/v1/clouds/{name}/start", ACCESS_GROUP, handle_start,
+		{"wait", "timeout", "resume"}},
+	{"POST", "/v1/clouds/{name}/stop", ACCESS_GROUP, handle_stop, {"wait", "timeout"}},
+	{"POST", "/v1/clouds/{name}/restart", ACCESS_GROUP, handle_restart,
+		{"wait", "timeout", "resume"}},
+	{"GET", "/v1/clouds/{name}/nodes/{index}/log", ACCESS_GROUP, handle_log, {"tail"}},
+};
+
+/* The end of the segment that begins at `s`. */
+static const char *segment_end(const char *s)
+{
+	return s + strcspn(s, "/");
+}
+
+/* Does `path` fit `pattern`? Then NAME and I are in the request. */
+static bool match(struct request *rq, const char *pattern, const char *path)
+{
+	while (*pattern == '/' && *path == '/') {
+		const char *pattern_end = segment_end(++pattern), *path_end = segment_end(++path);
+		size_t pattern_len = (size_t)(pattern_end - pattern);
+		size_t path_len = (size_t)(path_end - path);
+
+		if (*pattern == '{') {
+			char **into =
+				has_prefix(pattern, "{name}") ? &rq->cloud_name : &rq->node_index;
+
+			if (path_len == 0)
+				return false;
+			free(*into);
+			*into = xstrndup(path, path_len);
+		} else if (pattern_len != path_len || memcmp(pattern, path, path_len) != 0) {
+			return false;
+		}
+		pattern = pattern_end;
+		path = path_end;
+	}
+	return *pattern == '\0' && *path == '\0';
+}
+
+static bool serves(const struct route *r, const char *method)
+{
+	return streq(r->method, method) || (streq(r->method, "GET") && streq(method, "HEAD"));
+}
+
+/* Sets rq->route, or answers 404 or 405. */
+static void find_route(struct request *rq, const char *method, const char *path)
+{
+	_cleanup_(strbuf_free) struct strbuf allow = STRBUF_NULL;
+
+	for (size_t i = 0; i < ARRAY_SIZE(routes); i++) {
+		const struct route *r = &routes[i];
+
+		if (!match(rq, r->pattern, path))
+			continue;
+		if (serves(r, method)) {
+			rq->route = r;
+			return;
+		}
+		strbuf_printf(&allow, "%s%s%s", allow.len ? ", " : "", r->method,
+			streq(r->method, "GET") ? ", HEAD" : "");
+	}
+	if (!allow.len) {
+		problem(rq, MHD_HTTP_NOT_FOUND, "no-such-path", "No such path", "nothing is at %s",
+			path);
+		return;
+	}
+	problem(rq, MHD_HTTP_METHOD_NOT_ALLOWED, "method-not-allowed", "Method not allowed",
+		"%s does not know %s, only %s", path, method, strbuf_str(&allow));
+	rq->allow = strbuf_take(&allow);
+}
+
+static size_t n_known_params(const struct route *r)
+{
+	size_t n = 0;
+
+	while (n < ARRAY_SIZE(r->params) && r->params[n])
+		n++;
+	return n;
+}
+
+static void unknown_param(struct request *rq, const char *key)
+{
+	const char *near = text_nearest(key, rq->route->params, n_known_params(rq->route));
+
+	problem(rq, MHD_HTTP_BAD_REQUEST, "unknown-parameter", "Unknown parameter",
+		near ? "unknown parameter '%s'; did you mean '%s'?" : "unknown parameter '%s'", key,
+		near);
+}
+
+static bool is_known_param(const struct request *rq, const char *key)
+{
+	for (size_t i = 0; i < n_known_params(rq->route); i++)
+		if (streq(key, rq->route->params[i]))
+			return true;
+	return false;
+}
+
+static bool has_param(const struct request *rq, const char *key)
+{
+	for (size_t i = 0; i < rq->n_params; i++)
+		if (streq(rq->params[i].key, key))
+			return true;
+	return false;
+}
+
+/* Strings of libmicrohttpd stay valid as long as the request. */
+static enum MHD_Result take_param(
+	void *arg, enum MHD_ValueKind kind _unused_, const char *key, const char *value)
+{
+	struct request *rq = arg;
+
+	if (!is_known_param(rq, key)) {
+		unknown_param(rq, key);
+		return MHD_NO;
+	}
+	if (has_param(rq, key)) {
+		problem(rq, MHD_HTTP_BAD_REQUEST, "bad-parameter", "Bad parameter",
+			"parameter '%s' is given twice", key);
+		return MHD_NO;
+	}
+	rq->params[rq->n_params++] = (struct param){key, value};
+	return MHD_YES;
+}
+
+const char *request_param(const struct request *rq, const char *key)
+{
+	for (size_t i = 0; i < rq->n_params; i++)
+		if (streq(rq->params[i].key, key))
+			return rq->params[i].value ? rq->params[i].value : "";
+	return NULL;
+}
+
+static enum access access_of(const struct request *rq)
+{
+	const union MHD_ConnectionInfo *info =
+		MHD_get_connection_info(rq->conn, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
+	const struct peer *p = info ? info->socket_context : NULL;
+
+	return p ? p->access : ACCESS_NONE;
+}
+
+/* What can be said against the request before its path is looked at. */
+static void check_request(struct request *rq)
+{
+	if (access_of(rq) == ACCESS_NONE)
+		problem(rq, MHD_HTTP_FORBIDDEN, "forbidden", "Forbidden",
+			"you are not the daemon's user, and not in the group of its socket");
+	else if (rq->body > API_MAX_BODY)
+		problem(rq, MHD_HTTP_CONTENT_TOO_LARGE, "body-too-large", "Body too large",
+			"a request's body has at most %d bytes", API_MAX_BODY);
+	else if (rq->bad_url)
+		problem(rq, MHD_HTTP_BAD_REQUEST, "bad-request", "Bad request",
+			"the URL contains a NUL byte");
+	else if (rq->body)
+		problem(rq, MHD_HTTP_BAD_REQUEST, "bad-request", "Bad request",
+			"a body means nothing here; parameters go into the query");
+}
+
+void route_request(struct request *rq, const char *method, const char *path)
+{
+	check_request(rq);
+	if (!rq->status)
+		find_route(rq, method, path);
+	if (!rq->status && access_of(rq) < rq->route->access)
+		problem(rq, MHD_HTTP_FORBIDDEN, "forbidden", "Forbidden",
+			"only root and the daemon's user may do this");
+	if (!rq->status)
+		MHD_get_connection_values(rq->conn, MHD_GET_ARGUMENT_KIND, take_param, rq);
+	if (!rq->status && rq->cloud_name && !fleet_find(rq->api->fleet, rq->cloud_name))
+		problem_no_such_cloud(rq);
+	if (!rq->status)
+		rq->route->handler(rq);
+}

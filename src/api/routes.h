@@ -1,0 +1,21 @@
+/* The one table of what the control protocol offers. */
+#pragma once
+
+#include "api/server.h"
+
+struct route {
+	const char *method;  /* GET serves HEAD too */
+	const char *pattern; /* segments in braces are "{name}" and "{index}" */
+	enum access access;  /* the least that may */
+	void (*handler)(struct request *rq);
+	const char *params[4]; /* query parameters; ends in NULL */
+};
+
+/* handlers.c */
+void handle_version(struct request *rq);
+void handle_clouds(struct request *rq);
+void handle_cloud(struct request *rq);
+void handle_start(struct request *rq);
+void handle_stop(struct request *rq);
+void handle_restart(struct request *rq);
+void handle_log(struct request *rq);

@@ -1,0 +1,290 @@
+/* libmicrohttpd in the libuv loop, without threads: its epoll fd is watched by a uv_poll, and a
+ * uv_timer runs it when it wants to run by the clock. Everything below MHD_run() must not call
+ * MHD_run() again: the fleet's observers may be called in there (a command of a request), so they
+ * only mark connections as resumed and ask for another run. */
+#include "api/server.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <sys/socket.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+
+#define IDLE_TIMEOUT_S 60
+/* Bodies a little too large are read to their end, so that the client reads our answer instead of
+ * an error while sending. */
+#define MAX_DISCARDED (1u << 20)
+
+static const char too_many[] =
+	"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/problem+json\r\n"
+	"Connection: close\r\n\r\n"
+	"{\"type\":\"urn:h2ofleet:problem:too-many-connections\",\"title\":\"Too many "
+	"connections\",\"status\":503,\"detail\":\"too many connections\"}\n";
+
+static void schedule(struct api *a);
+
+static void run(struct api *a)
+{
+	a->run_asked = false;
+	MHD_run(a->mhd);
+	schedule(a);
+}
+
+static void on_poll(uv_poll_t *p, int status _unused_, int events _unused_)
+{
+	run(p->data);
+}
+
+static void on_mhd_timer(uv_timer_t *t)
+{
+	run(t->data);
+}
+
+static void schedule(struct api *a)
+{
+	MHD_UNSIGNED_LONG_LONG ms;
+
+	if (a->run_asked)
+		uv_timer_start(&a->mhd_timer, on_mhd_timer, 0, 0);
+	else if (MHD_get_timeout(a->mhd, &ms) == MHD_YES)
+		uv_timer_start(&a->mhd_timer, on_mhd_timer, ms, 0);
+	else
+		uv_timer_stop(&a->mhd_timer);
+}
+
+void server_run_soon(struct api *a)
+{
+	a->run_asked = true;
+	schedule(a);
+}
+
+static int connection_fd(struct MHD_Connection *conn)
+{
+	return MHD_get_connection_info(conn, MHD_CONNECTION_INFO_CONNECTION_FD)->connect_fd;
+}
+
+static void on_connection(void *arg, struct MHD_Connection *conn, void **context,
+	enum MHD_ConnectionNotificationCode what)
+{
+	struct api *a = arg;
+	int fd = connection_fd(conn);
+
+	if (what == MHD_CONNECTION_NOTIFY_CLOSED) {
+		peers_remove(&a->peers, *context);
+		return;
+	}
+	*context = peers_add(&a->peers, fd, a->listener.path);
+	if (*context)
+		return;
+	/* libmicrohttpd cannot refuse a connection here; it finds it ended and closes it. */
+	if (send(fd, too_many, sizeof(too_many) - 1, MSG_DONTWAIT | MSG_NOSIGNAL) < 0)
+		log_debug("cannot refuse a connection: %s", strerror(errno));
+	shutdown(fd, SHUT_RDWR);
+}
+
+/* The first we hear of a request. */
+static void *on_request_line(void *arg, const char *uri, struct MHD_Connection *conn)
+{
+	struct request *rq = xcalloc(1, sizeof(*rq));
+
+	rq->api = arg;
+	rq->conn = conn;
+	rq->bad_url = strstr(uri, "%00") != NULL;
+	return rq;
+}
+
+static void on_completed(void *arg _unused_, struct MHD_Connection *conn _unused_, void **context,
+	enum MHD_RequestTerminationCode why _unused_)
+{
+	struct request *rq = *context;
+
+	if (!rq)
+		return;
+	*context = NULL;
+	waiter_forget(rq);
+	json_decref(rq->json);
+	free(rq->cloud_name);
+	free(rq->node_index);
+	free(rq->text);
+	free(rq->allow);
+	free(rq);
+}
+
+static enum MHD_Result send_answer(struct request *rq)
+{
+	char *body = rq->text ? TAKE_PTR(rq->text) : NULL;
+	const char *type = body          ? "text/plain; charset=utf-8"
+			   : rq->problem ? "application/problem+json"
+					 : "application/json";
+	struct MHD_Response *rsp;
+	enum MHD_Result ok;
+
+	if (!body) {
+		_cleanup_free_ char *json = json_dumps(rq->json, JSON_COMPACT);
+
+		body = xasprintf("%s\n", json);
+	}
+	rsp = MHD_create_response_from_buffer(strlen(body), body, MHD_RESPMEM_MUST_FREE);
+	if (!rsp) {
+		free(body);
+		return MHD_NO;
+	}
+	MHD_add_response_header(rsp, MHD_HTTP_HEADER_CONTENT_TYPE, type);
+	MHD_add_response_header(rsp, MHD_HTTP_HEADER_CACHE_CONTROL, "no-store");
+	if (rq->allow)
+		MHD_add_response_header(rsp, MHD_HTTP_HEADER_ALLOW, rq->allow);
+	ok = MHD_queue_response(rq->conn, rq->status, rsp);
+	MHD_destroy_response(rsp);
+	return ok;
+}
+
+static uint64_t announced_body(struct MHD_Connection *conn)
+{
+	const char *s =
+		MHD_lookup_connection_value(conn, MHD_HEADER_KIND, MHD_HTTP_HEADER_CONTENT_LENGTH);
+
+	return s ? strtoull(s, NULL, 10) : 0;
+}
+
+/* Called with the headers, for each piece of the body, at the end of the request, and once more
+ * after a suspension. */
+static enum MHD_Result on_request(void *arg _unused_, struct MHD_Connection *conn, const char *url,
+	const char *method, const char *version _unused_, const char *data _unused_, size_t *size,
+	void **context)
+{
+	struct request *rq = *context;
+
+	if (rq->gone)
+		return MHD_NO;
+	if (!rq->begun) {
+		rq->begun = true;
+		if (announced_body(conn) <= MAX_DISCARDED)
+			return MHD_YES;
+		rq->body = announced_body(conn);
+		route_request(rq, method, url);
+		return send_answer(rq);
+	}
+	if (*size) {
+		rq->body += *size;
+		*size = 0;
+		return rq->body > MAX_DISCARDED ? MHD_NO : MHD_YES;
+	}
+	if (!rq->status)
+		route_request(rq, method, url);
+	return rq->status ? send_answer(rq) : MHD_YES;
+}
+
+static void on_fleet(const struct cloud *c, void *arg)
+{
+	struct api *a = arg;
+
+	if (a->fleet)
+		waiters_update(a, c);
+}
+
+static void on_mhd_log(void *arg _unused_, const char *fmt, va_list ap)
+{
+	char line[256];
+
+	vsnprintf(line, sizeof(line), fmt, ap);
+	line[strcspn(line, "\n")] = '\0';
+	log_debug("control socket: %s", line);
+}
+
+static struct MHD_Daemon *start_mhd(struct api *a, int fd)
+{
+	/* Its own limit is above ours, so that it never lets connections pile up unseen. */
+	unsigned limit = PEERS_MAX_OWN + PEERS_MAX_OTHERS + 64;
+
+	return MHD_start_daemon(MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG, 0,
+		NULL, NULL, on_request, a,
+		/* first, so that its own messages while it starts go there too */
+		MHD_OPTION_EXTERNAL_LOGGER, on_mhd_log, NULL, MHD_OPTION_LISTEN_SOCKET, fd,
+		MHD_OPTION_CONNECTION_LIMIT, limit, MHD_OPTION_CONNECTION_TIMEOUT,
+		(unsigned)IDLE_TIMEOUT_S, MHD_OPTION_NOTIFY_CONNECTION, on_connection, a,
+		MHD_OPTION_NOTIFY_COMPLETED, on_completed, a, MHD_OPTION_URI_LOG_CALLBACK,
+		on_request_line, a, MHD_OPTION_END);
+}
+
+static void on_closed(uv_handle_t *h)
+{
+	struct api *a = h->data;
+
+	if (--a->open_handles == 0)
+		free(a);
+}
+
+static void close_handles(struct api *a)
+{
+	uv_close((uv_handle_t *)&a->poll, on_closed);
+	uv_close((uv_handle_t *)&a->mhd_timer, on_closed);
+	uv_close((uv_handle_t *)&a->wait_timer, on_closed);
+}
+
+/* After this the handles must be closed. */
+static int add_to_loop(struct api *a)
+{
+	int epoll_fd = MHD_get_daemon_info(a->mhd, MHD_DAEMON_INFO_EPOLL_FD)->epoll_fd;
+	int r = uv_poll_init(a->loop, &a->poll, epoll_fd);
+
+	if (r < 0)
+		return r;
+	uv_timer_init(a->loop, &a->mhd_timer);
+	uv_timer_init(a->loop, &a->wait_timer);
+	a->poll.data = a->mhd_timer.data = a->wait_timer.data = a;
+	a->open_handles = 3;
+	return uv_poll_start(&a->poll, UV_READABLE, on_poll);
+}
+
+int api_new(uv_loop_t *loop, struct fleet *fleet, const char *path, struct api **out, struct err *e)
+{
+	struct api *a = xcalloc(1, sizeof(*a));
+	int fd = -1, r = listener_open(&a->listener, path, &fd, e);
+
+	if (r < 0) {
+		free(a);
+		return r;
+	}
+	a->loop = loop;
+	a->fleet = fleet;
+	a->started_ms = clock_monotonic_ms();
+	a->mhd = start_mhd(a, fd);
+	if (!a->mhd) {
+		close(fd);
+		listener_close(&a->listener);
+		free(a);
+		return err_set(e, -EIO, "cannot start the control protocol's server at %s", path);
+	}
+	r = add_to_loop(a);
+	if (r < 0) {
+		MHD_stop_daemon(a->mhd);
+		listener_close(&a->listener);
+		if (a->open_handles)
+			close_handles(a);
+		else
+			free(a);
+		return err_set_errno(e, r, "cannot watch the control socket %s", path);
+	}
+	fleet_observe(fleet, on_fleet, a);
+	schedule(a);
+	*out = a;
+	return 0;
+}
+
+void api_free(struct api *a)
+{
+	if (!a)
+		return;
+	listener_close(&a->listener);
+	uv_poll_stop(&a->poll);
+	waiters_end(a);
+	a->fleet = NULL;
+	/* The first run hands the answers of resumed requests in, the second sends what is left. */
+	MHD_run(a->mhd);
+	MHD_run(a->mhd);
+	MHD_stop_daemon(a->mhd); /* closes the listening socket too */
+	uv_timer_stop(&a->mhd_timer);
+	uv_timer_stop(&a->wait_timer);
+	close_handles(a);
+}

@@ -1,0 +1,96 @@
+/* What the files of the control protocol's server share; not for others.
+ *
+ * A request's way: server.c takes it from libmicrohttpd, routes.c finds its route and checks it,
+ * handlers.c answers, at once or (waiter.c) once a cloud has got where it should. The answer is
+ * kept in the request, because a suspended one is answered in another turn of the loop. */
+#pragma once
+
+#include <jansson.h>
+#include <microhttpd.h>
+#include <uv.h>
+
+#include "api/api.h"
+#include "api/listener.h"
+#include "api/peer.h"
+
+#define API_MAX_BODY  (64 * 1024)
+#define API_MAX_PARAM 8
+
+struct route;
+
+struct param {
+	const char *key;
+	const char *value; /* NULL: "?wait" without a value */
+};
+
+enum wait_for { WAIT_NONE, WAIT_READY, WAIT_STOPPED };
+
+/* Made when the request line came, freed when the request is over. */
+struct request {
+	struct api *api;
+	struct MHD_Connection *conn;
+	bool bad_url; /* holds a %00, which would end the path early */
+	bool begun;
+	uint64_t body; /* bytes of it that came, or will as the header says */
+
+	const struct route *route;
+	char *cloud_name; /* owned: NAME of the path, or NULL */
+	char *node_index; /* owned: I of the path, or NULL */
+	struct param params[API_MAX_PARAM];
+	size_t n_params;
+
+	/* The answer; status 0: none yet. */
+	unsigned status;
+	json_t *json; /* owned */
+	bool problem; /* json is a problem+json */
+	char *text;   /* owned: text/plain instead of json */
+	char *allow;  /* owned: of a 405 */
+
+	/* waiter.c; a waiting request is suspended and in api->waiters. */
+	enum wait_for wait_for;
+	bool waiting;
+	bool commanded;          /* it gave the command that it waits for */
+	bool moved;              /* the cloud was seen to do something since then */
+	bool gone;               /* the client hung up: just close */
+	uint64_t min_generation; /* readiness of an earlier one does not count */
+	uint64_t deadline_ms;    /* UINT64_MAX: none */
+	struct request *prev, *next;
+};
+
+struct api {
+	uv_loop_t *loop;
+	struct fleet *fleet; /* NULL once api_free() was called */
+	struct MHD_Daemon *mhd;
+	struct listener listener;
+	struct peers peers;
+	uint64_t started_ms;
+	struct request *waiters;
+	uv_poll_t poll;       /* MHD's epoll fd */
+	uv_timer_t mhd_timer; /* when MHD wants to run again */
+	uv_timer_t wait_timer;
+	bool run_asked;
+	unsigned open_handles;
+};
+
+/* Resumed connections go on in the next turn of the loop: nothing in the epoll fd tells of them. */
+void server_run_soon(struct api *a);
+
+/* routes.c: fills the answer, or leaves the request waiting. */
+void route_request(struct request *rq, const char *method, const char *path);
+
+/* A parameter's value, or NULL when it was not given. */
+const char *request_param(const struct request *rq, const char *key);
+
+/* waiter.c. Answers at once where the cloud is there already. */
+void waiter_begin(struct request *rq, enum wait_for what, uint64_t timeout_ms);
+void waiter_forget(struct request *rq);
+void waiters_update(struct api *a, const struct cloud *c);
+void waiters_end(struct api *a);
+void waiters_on_timer(uv_timer_t *t);
+
+/* problem.c: an RFC 9457 answer. `type` is the last part of "urn:h2ofleet:problem:TYPE". */
+void problem(struct request *rq, unsigned status, const char *type, const char *title,
+	const char *detail_fmt, ...) _printf_(5, 6);
+/* Adds the cloud as it is now to the problem. */
+void problem_add_cloud(struct request *rq, const struct cloud *c);
+void problem_no_such_cloud(struct request *rq);

@@ -1,0 +1,185 @@
+#include "api/view.h"
+
+#include <signal.h>
+#include <stdio.h>
+#include <time.h>
+
+#include "base/strbuf.h"
+#include "model/plan.h"
+
+/* Bytes of the UTF-8 character at `s` (NUL-terminated); 0 when there is none. */
+static size_t utf8_len(const unsigned char *s)
+{
+	size_t len = s[0] < 0x80 ? 1 : s[0] < 0xc2 ? 0 : s[0] < 0xe0 ? 2 : s[0] < 0xf0 ? 3 : 4;
+
+	if (s[0] > 0xf4)
+		return 0;
+	for (size_t i = 1; i < len; i++)
+		if ((s[i] & 0xc0) != 0x80)
+			return 0;
+	if ((s[0] == 0xe0 && s[1] < 0xa0) || (s[0] == 0xed && s[1] > 0x9f) ||
+		(s[0] == 0xf0 && s[1] < 0x90) || (s[0] == 0xf4 && s[1] > 0x8f))
+		return 0;
+	return len;
+}
+
+char *view_utf8(const char *s)
+{
+	struct strbuf b = STRBUF_NULL;
+
+	while (*s) {
+		size_t len = utf8_len((const unsigned char *)s);
+
+		if (len)
+			strbuf_add(&b, s, len);
+		else
+			strbuf_puts(&b, "\xef\xbf\xbd");
+		s += MAX(len, (size_t)1);
+	}
+	return strbuf_take(&b);
+}
+
+json_t *view_text(const char *s)
+{
+	_cleanup_free_ char *clean = s ? view_utf8(s) : NULL;
+
+	return clean ? json_string(clean) : json_null();
+}
+
+static json_t *view_ms(uint64_t ms)
+{
+	return json_integer((json_int_t)ms);
+}
+
+static json_t *view_since(uint64_t since_ms, uint64_t now_ms)
+{
+	return view_ms(now_ms > since_ms ? now_ms - since_ms : 0);
+}
+
+/* ISO 8601, UTC. */
+static json_t *view_wall(uint64_t wall_ms)
+{
+	time_t secs = (time_t)(wall_ms / 1000);
+	struct tm tm;
+	char day[40], all[64];
+
+	if (!wall_ms || !gmtime_r(&secs, &tm))
+		return json_null();
+	strftime(day, sizeof(day), "%Y-%m-%dT%H:%M:%S", &tm);
+	snprintf(all, sizeof(all), "%s.%03uZ", day, (unsigned)(wall_ms % 1000));
+	return json_string(all);
+}
+
+/* "SIGKILL"; null for none. */
+static json_t *view_signal(int sig)
+{
+	const char *abbrev = sig > 0 ? sigabbrev_np(sig) : NULL;
+
+	if (sig <= 0)
+		return json_null();
+	if (abbrev)
+		return json_sprintf("SIG%s", abbrev);
+	if (sig >= SIGRTMIN && sig <= SIGRTMAX)
+		return json_sprintf("SIGRTMIN+%d", sig - SIGRTMIN);
+	return json_sprintf("SIG%d", sig);
+}
+
+static json_t *view_last_exit(const struct last_exit *x)
+{
+	json_t *j;
+
+	if (!x->present)
+		return json_null();
+	j = json_object();
+	json_object_set_new(
+		j, "code", x->known && !x->signal ? json_integer(x->code) : json_null());
+	json_object_set_new(j, "signal", view_signal(x->known ? x->signal : 0));
+	json_object_set_new(j, "cause", json_string(cause_name(x->cause)));
+	json_object_set_new(j, "why", view_text(x->why));
+	json_object_set_new(j, "log_tail", view_text(x->log_tail));
+	json_object_set_new(j, "at", view_wall(x->wall_ms));
+	return j;
+}
+
+json_t *view_node(const struct node *n, uint64_t now_ms)
+{
+	json_t *j = json_object();
+
+	json_object_set_new(j, "index", json_integer(n->index));
+	json_object_set_new(j, "state", json_string(node_state_name(n->state)));
+	json_object_set_new(j, "pid", n->pid > 0 ? json_integer(n->pid) : json_null());
+	json_object_set_new(j, "ip", json_string(MEMBER_ADDR));
+	json_object_set_new(j, "api_port", n->api_port ? json_integer(n->api_port) : json_null());
+	json_object_set_new(
+		j, "uptime_ms", n->pid > 0 ? view_since(n->launched_ms, now_ms) : json_null());
+	json_object_set_new(j, "last_exit", view_last_exit(&n->last_exit));
+	return j;
+}
+
+/* The URL that clients use: "http://127.0.0.1:54321", and the context path if there is one. */
+static json_t *view_url(const struct cloud *c)
+{
+	const char *path = c->conf->context_path ? c->conf->context_path : "";
+	bool v6 = strchr(c->endpoint.addr, ':') != NULL;
+	_cleanup_free_ char *url = NULL;
+
+	path += strspn(path, "/");
+	url = xasprintf("http://%s%s%s:%u%s%s", v6 ? "[" : "", c->endpoint.addr, v6 ? "]" : "",
+		c->endpoint.port, *path ? "/" : "", path);
+	return view_text(url);
+}
+
+static void add_endpoint(json_t *j, const struct cloud *c)
+{
+	bool usable = cloud_usable(c);
+
+	json_object_set_new(j, "endpoint", usable ? view_url(c) : json_null());
+	json_object_set_new(
+		j, "endpoint_address", usable ? json_string(c->endpoint.addr) : json_null());
+	json_object_set_new(
+		j, "endpoint_port", usable ? json_integer(c->endpoint.port) : json_null());
+}
+
+static json_t *view_memory(const struct cloud_usage *u)
+{
+	json_t *j;
+
+	if (!u->known)
+		return json_null();
+	j = json_object();
+	json_object_set_new(j, "max_bytes", json_integer((json_int_t)u->max_mem));
+	json_object_set_new(j, "free_bytes", json_integer((json_int_t)u->free_mem));
+	return j;
+}
+
+static json_t *view_next_start(const struct cloud *c, uint64_t now_ms)
+{
+	if (c->state != CLOUD_BACKOFF)
+		return json_null();
+	return view_ms(c->next_start_ms > now_ms ? c->next_start_ms - now_ms : 0);
+}
+
+json_t *view_cloud(const struct cloud *c, uint64_t now_ms)
+{
+	json_t *j = json_object(), *nodes = json_array();
+	const char *version = c->usage.h2o_version;
+
+	json_object_set_new(j, "name", view_text(c->conf->name));
+	json_object_set_new(j, "state", json_string(cloud_state_name(c->state)));
+	json_object_set_new(j, "wanted", json_string(cloud_wanted_name(c->wanted)));
+	json_object_set_new(j, "size", json_integer((json_int_t)c->n_nodes));
+	json_object_set_new(j, "generation", json_integer((json_int_t)c->generation));
+	json_object_set_new(j, "restarts", json_integer((json_int_t)c->restarts));
+	add_endpoint(j, c);
+	json_object_set_new(j, "reason", view_text(c->reason));
+	json_object_set_new(j, "h2o_name", view_text(c->h2o_name));
+	json_object_set_new(j, "h2o_version", view_text(*version ? version : NULL));
+	json_object_set_new(j, "uptime_ms", view_since(c->since_ms, now_ms));
+	json_object_set_new(j, "short_locks", json_integer((json_int_t)c->short_locks));
+	json_object_set_new(j, "memory", view_memory(&c->usage));
+	json_object_set_new(j, "next_start_ms", view_next_start(c, now_ms));
+	cloud_for_each_node (n, c)
+		json_array_append_new(nodes, view_node(n, now_ms));
+	json_object_set_new(j, "nodes", nodes);
+	return j;
+}

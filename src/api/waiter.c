@@ -1,0 +1,167 @@
+/* Requests that wait for a cloud: suspended in libmicrohttpd until an observer call, the deadline,
+ * the client's hanging up or the end of the daemon decides. */
+#include "api/server.h"
+
+#include <poll.h>
+
+#include "api/view.h"
+#include "base/clock.h"
+
+/* A suspended connection is watched by nobody, so this is how soon a vanished client is noticed. */
+#define TICK_MS 250
+
+static void answer_reached(struct request *rq, const struct cloud *c)
+{
+	rq->status = MHD_HTTP_OK;
+	rq->json = view_cloud(c, clock_monotonic_ms());
+}
+
+static void answer_not_ready(struct request *rq, const struct cloud *c)
+{
+	bool failed = c->state == CLOUD_FAILED;
+
+	problem(rq, MHD_HTTP_CONFLICT, failed ? "cloud-failed" : "cloud-stopped",
+		failed ? "The cloud failed" : "The cloud was stopped", "cloud '%s' %s%s%s",
+		rq->cloud_name, failed ? "failed" : "was stopped before it was ready",
+		c->reason ? ": " : "", c->reason ? c->reason : "");
+	problem_add_cloud(rq, c);
+}
+
+static void answer_timeout(struct request *rq, const struct cloud *c)
+{
+	const char *goal = rq->wait_for == WAIT_READY ? "ready" : "stopped";
+
+	problem(rq, MHD_HTTP_GATEWAY_TIMEOUT, "wait-timeout", "Not reached in time",
+		"cloud '%s' is %s, not yet %s%s%s", rq->cloud_name, cloud_state_name(c->state),
+		goal, c->reason ? ": " : "", c->reason ? c->reason : "");
+	problem_add_cloud(rq, c);
+}
+
+static void judge_ready(struct request *rq, const struct cloud *c)
+{
+	if (cloud_usable(c) && c->generation >= rq->min_generation)
+		answer_reached(rq, c);
+	else if (c->state == CLOUD_FAILED)
+		answer_not_ready(rq, c);
+	else if (rq->commanded && rq->moved && c->state == CLOUD_STOPPED)
+		answer_not_ready(rq, c); /* somebody else's stop, or a client's shutdown */
+}
+
+/* A failed cloud has nothing running either. */
+static void judge_stopped(struct request *rq, const struct cloud *c)
+{
+	if (c->state == CLOUD_STOPPED || c->state == CLOUD_FAILED)
+		answer_reached(rq, c);
+}
+
+/* Fills the answer once there is one. */
+static void judge(struct request *rq, const struct cloud *c)
+{
+	rq->moved |= c->state != CLOUD_STOPPED;
+	if (rq->wait_for == WAIT_READY)
+		judge_ready(rq, c);
+	else
+		judge_stopped(rq, c);
+	if (!rq->status && clock_monotonic_ms() >= rq->deadline_ms)
+		answer_timeout(rq, c);
+}
+
+void waiter_begin(struct request *rq, enum wait_for what, uint64_t timeout_ms)
+{
+	struct api *a = rq->api;
+	uint64_t now = clock_monotonic_ms();
+
+	rq->wait_for = what;
+	rq->deadline_ms = timeout_ms > UINT64_MAX - now ? UINT64_MAX : now + timeout_ms;
+	judge(rq, fleet_find(a->fleet, rq->cloud_name));
+	if (rq->status)
+		return;
+	rq->waiting = true;
+	rq->prev = NULL;
+	rq->next = a->waiters;
+	if (a->waiters)
+		a->waiters->prev = rq;
+	a->waiters = rq;
+	MHD_suspend_connection(rq->conn);
+	if (!uv_is_active((uv_handle_t *)&a->wait_timer))
+		uv_timer_start(&a->wait_timer, waiters_on_timer, TICK_MS, TICK_MS);
+}
+
+void waiter_forget(struct request *rq)
+{
+	struct api *a = rq->api;
+
+	if (!rq->waiting)
+		return;
+	rq->waiting = false;
+	if (rq->prev)
+		rq->prev->next = rq->next;
+	else
+		a->waiters = rq->next;
+	if (rq->next)
+		rq->next->prev = rq->prev;
+	if (!a->waiters)
+		uv_timer_stop(&a->wait_timer);
+}
+
+/* The access handler is called again for it, and finds the answer. */
+static void resume(struct request *rq)
+{
+	waiter_forget(rq);
+	MHD_resume_connection(rq->conn);
+	server_run_soon(rq->api);
+}
+
+void waiters_update(struct api *a, const struct cloud *c)
+{
+	struct request *next;
+
+	for (struct request *rq = a->waiters; rq; rq = next) {
+		next = rq->next;
+		if (!streq(rq->cloud_name, c->conf->name))
+			continue;
+		judge(rq, c);
+		if (rq->status)
+			resume(rq);
+	}
+}
+
+/* Hung up for good; one that only ended its sending side still reads the answer. */
+static bool client_gone(const struct request *rq)
+{
+	const union MHD_ConnectionInfo *info =
+		MHD_get_connection_info(rq->conn, MHD_CONNECTION_INFO_CONNECTION_FD);
+	struct pollfd p = {.fd = info->connect_fd};
+
+	return poll(&p, 1, 0) > 0 && (p.revents & (POLLHUP | POLLERR));
+}
+
+void waiters_on_timer(uv_timer_t *t)
+{
+	struct api *a = t->data;
+	struct request *next;
+
+	for (struct request *rq = a->waiters; rq; rq = next) {
+		const struct cloud *c = fleet_find(a->fleet, rq->cloud_name);
+
+		next = rq->next;
+		rq->gone = client_gone(rq);
+		if (!rq->gone && c)
+			judge(rq, c);
+		else if (!rq->gone)
+			problem_no_such_cloud(rq);
+		if (rq->gone || rq->status)
+			resume(rq);
+	}
+}
+
+void waiters_end(struct api *a)
+{
+	while (a->waiters) {
+		problem(a->waiters, MHD_HTTP_SERVICE_UNAVAILABLE, "shutting-down",
+			"The daemon is ending",
+			"h2ofleetd is ending; nobody waits for '%s' any more",
+			a->waiters->cloud_name);
+		resume(a->waiters);
+	}
+}

@@ -1,0 +1,125 @@
+#include "fake_fleet.h"
+
+#include <stdio.h>
+
+#include "base/clock.h"
+#include "base/text.h"
+
+struct fleet *fake_fleet_new(void)
+{
+	return xcalloc(1, sizeof(struct fleet));
+}
+
+static void free_cloud(struct cloud *c)
+{
+	struct cloud_conf *conf = (struct cloud_conf *)c->conf;
+
+	cloud_for_each_node (n, c) {
+		free(n->last_exit.why);
+		free(n->last_exit.log_tail);
+	}
+	free(conf->name);
+	free(conf->context_path);
+	free(conf);
+	free(c->nodes);
+	free(c->reason);
+	free(c->h2o_name);
+	free(c);
+}
+
+void fake_fleet_free(struct fleet *f)
+{
+	for (size_t i = 0; i < f->n_clouds; i++)
+		free_cloud(f->clouds[i]);
+	free(f);
+}
+
+struct cloud *fake_fleet_add(struct fleet *f, const char *name, size_t n_nodes)
+{
+	struct cloud *c = xcalloc(1, sizeof(*c));
+	struct cloud_conf *conf = xcalloc(1, sizeof(*conf));
+
+	conf->name = xstrdup(name);
+	conf->nodes = (int64_t)n_nodes;
+	c->conf = conf;
+	c->nodes = xcalloc(n_nodes, sizeof(*c->nodes));
+	c->n_nodes = n_nodes;
+	for (size_t i = 0; i < n_nodes; i++)
+		c->nodes[i].index = (unsigned)i;
+	snprintf(c->endpoint.addr, sizeof(c->endpoint.addr), "127.0.0.1");
+	c->endpoint.port = 54321;
+	c->since_ms = clock_monotonic_ms();
+	f->clouds[f->n_clouds++] = c;
+	return c;
+}
+
+void fake_fleet_set(struct fleet *f, struct cloud *c, enum cloud_state s, const char *reason)
+{
+	c->state = s;
+	c->since_ms = clock_monotonic_ms();
+	replace_str(&c->reason, reason);
+	if (f->observer)
+		f->observer(c, f->observer_arg);
+}
+
+size_t fleet_n_clouds(const struct fleet *f)
+{
+	return f->n_clouds;
+}
+
+const struct cloud *fleet_cloud(const struct fleet *f, size_t i)
+{
+	return f->clouds[i];
+}
+
+static struct cloud *find(const struct fleet *f, const char *name)
+{
+	for (size_t i = 0; i < f->n_clouds; i++)
+		if (streq(f->clouds[i]->conf->name, name))
+			return f->clouds[i];
+	return NULL;
+}
+
+const struct cloud *fleet_find(const struct fleet *f, const char *name)
+{
+	return find(f, name);
+}
+
+const char *fleet_nearest(const struct fleet *f, const char *name)
+{
+	const char *names[FAKE_MAX_CLOUDS];
+
+	for (size_t i = 0; i < f->n_clouds; i++)
+		names[i] = f->clouds[i]->conf->name;
+	return text_nearest(name, names, f->n_clouds);
+}
+
+void fleet_command(struct fleet *f, const char *cloud, enum fleet_command cmd, bool resume)
+{
+	struct fake_command *rec = &f->commands[f->n_commands++];
+	struct cloud *c = find(f, cloud);
+
+	snprintf(rec->cloud, sizeof(rec->cloud), "%s", cloud);
+	rec->cmd = cmd;
+	rec->resume = resume;
+	if (f->lazy)
+		return;
+	c->wanted = cmd == FLEET_STOP ? WANTED_STOPPED : WANTED_RUNNING;
+	if (cmd == FLEET_START && !cloud_usable(c)) {
+		c->generation++;
+		fake_fleet_set(f, c, CLOUD_STARTING, NULL);
+	} else if (cmd != FLEET_START && c->state != CLOUD_STOPPED) {
+		fake_fleet_set(f, c, CLOUD_STOPPING, NULL);
+	}
+}
+
+char *fleet_node_log(const struct fleet *f, const char *cloud, unsigned node)
+{
+	return xasprintf("%s/%s-%u.log", f->log_dir, cloud, node);
+}
+
+void fleet_observe(struct fleet *f, fleet_observer cb, void *arg)
+{
+	f->observer = cb;
+	f->observer_arg = arg;
+}

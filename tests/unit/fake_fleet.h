@@ -1,0 +1,32 @@
+/* A fleet without processes: fleet.h's read functions over clouds made by hand, and a record of the
+ * commands that were given. */
+#pragma once
+
+#include "core/fleet.h"
+
+#define FAKE_MAX_CLOUDS   8
+#define FAKE_MAX_COMMANDS 64
+
+struct fake_command {
+	char cloud[64];
+	enum fleet_command cmd;
+	bool resume;
+};
+
+struct fleet {
+	struct cloud *clouds[FAKE_MAX_CLOUDS];
+	size_t n_clouds;
+	struct fake_command commands[FAKE_MAX_COMMANDS];
+	size_t n_commands;
+	bool lazy; /* commands change nothing at once */
+	const char *log_dir;
+	fleet_observer observer;
+	void *observer_arg;
+};
+
+struct fleet *fake_fleet_new(void);
+void fake_fleet_free(struct fleet *f);
+/* A stopped cloud at http://127.0.0.1:54321, as soon as it is usable. */
+struct cloud *fake_fleet_add(struct fleet *f, const char *name, size_t n_nodes);
+/* Changes the state and tells the observer. */
+void fake_fleet_set(struct fleet *f, struct cloud *c, enum cloud_state s, const char *reason);

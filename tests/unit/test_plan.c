@@ -1,0 +1,220 @@
+/* Launch plans: memory, threads, flatfiles, command line, environment. */
+#include "cmocka_all.h"
+
+#include <errno.h>
+
+#include "model/plan.h"
+
+static struct cloud_conf conf_of(int64_t nodes)
+{
+	return (struct cloud_conf){.name = (char *)"dev",
+		.h2o_name = (char *)"dev",
+		.nodes = nodes,
+		.bind_to_localhost = true};
+}
+
+static const struct machine_facts machine = {16ull << 30, 8};
+static const struct launch_place place = {.java = "/j/bin/java",
+	.java_major = 17,
+	.jar = "/h/h2o.jar",
+	.ice_root = "/s/ice",
+	.tmp_dir = "/s/ice/tmp",
+	.log_dir = "/l",
+	.flatfile = "/s/flat",
+	.token = "f/dev/0/1"};
+
+static struct cloud *cloud_of(const struct cloud_conf *conf)
+{
+	struct cloud *c = cloud_new(conf, 1);
+
+	c->h2o_name = xstrdup("dev-1-abcd");
+	cloud_for_each_node (n, c)
+		n->api_port = (uint16_t)(54321 + 2 * n->index);
+	return c;
+}
+
+static int memory(struct cloud_conf *conf, enum mem_kind kind, uint64_t value, uint64_t *xmx)
+{
+	uint64_t xms;
+
+	conf->max_mem_size = (struct mem_spec){kind, value};
+	return plan_memory(conf, &machine, xmx, &xms, NULL);
+}
+
+/* Proves: percentages and auto are of the machine and divided by the nodes; absurd heaps are
+ * refused. */
+static void test_memory(void **state)
+{
+	struct cloud_conf conf = conf_of(4);
+	uint64_t xmx = 0;
+
+	(void)state;
+	assert_int_equal(memory(&conf, MEM_BYTES, 2ull << 30, &xmx), 0);
+	assert_true(xmx == 2ull << 30);
+	assert_int_equal(memory(&conf, MEM_PERCENT, 50, &xmx), 0);
+	assert_true(xmx == machine.mem_bytes / 100 * 50 / 4);
+	assert_int_equal(memory(&conf, MEM_AUTO, 0, &xmx), 0);
+	assert_true(xmx == machine.mem_bytes / 100 * 25 / 4);
+	assert_int_equal(memory(&conf, MEM_UNSET, 0, &xmx), 0);
+	assert_true(xmx == 0);
+	assert_int_equal(memory(&conf, MEM_BYTES, 17ull << 30, &xmx), -ERANGE);
+	assert_int_equal(memory(&conf, MEM_BYTES, 1 << 20, &xmx), -ERANGE);
+	conf.nodes = 1000;
+	assert_int_equal(memory(&conf, MEM_AUTO, 0, &xmx), -ERANGE); /* 4 MB each */
+	conf.nodes = 1;
+	conf.min_mem_size = (struct mem_spec){MEM_BYTES, 2ull << 30};
+	assert_int_equal(memory(&conf, MEM_BYTES, 1ull << 30, &xmx), -ERANGE);
+}
+
+/* Proves: cores are divided, never below one; one node and -1 get all. */
+static void test_nthreads(void **state)
+{
+	struct cloud_conf conf = conf_of(3);
+
+	(void)state;
+	assert_int_equal(plan_nthreads(&conf, &machine), 2);
+	conf.nodes = 20;
+	assert_int_equal(plan_nthreads(&conf, &machine), 1);
+	conf.nodes = 1;
+	assert_int_equal(plan_nthreads(&conf, &machine), 0);
+	conf.nodes = 3;
+	conf.nthreads = NTHREADS_ALL;
+	assert_int_equal(plan_nthreads(&conf, &machine), 0);
+	conf.nthreads = 5;
+	assert_int_equal(plan_nthreads(&conf, &machine), 5);
+}
+
+/* Proves: flatfiles are triangular: each pair is linked exactly once, member 0 lists all. */
+static void test_flatfile(void **state)
+{
+	struct cloud_conf conf = conf_of(3);
+	struct cloud *c = cloud_of(&conf);
+	_cleanup_free_ char *f0 = plan_flatfile(c, 0), *f2 = plan_flatfile(c, 2);
+
+	(void)state;
+	assert_string_equal(f0, "127.0.0.1:54321\n127.0.0.1:54323\n127.0.0.1:54325\n");
+	assert_string_equal(f2, "127.0.0.1:54325\n");
+	cloud_free(c);
+}
+
+static char *command_line(const struct cloud_conf *conf)
+{
+	struct cloud *c = cloud_of(conf);
+	_cleanup_(strv_free) struct strv argv = STRV_NULL;
+	char *all = xstrdup("");
+
+	assert_int_equal(plan_argv(c, 0, &place, &machine, &argv, NULL), 0);
+	for (size_t i = 0; i < argv.n; i++) {
+		char *more = xasprintf("%s%s ", all, argv.v[i]);
+
+		free(all);
+		all = more;
+	}
+	cloud_free(c);
+	return all;
+}
+
+/* Proves: the plain command line is exactly this. */
+static void test_argv_plain(void **state)
+{
+	struct cloud_conf conf = conf_of(1);
+	_cleanup_free_ char *line = NULL;
+
+	(void)state;
+	conf.max_mem_size = (struct mem_spec){MEM_BYTES, 512 << 20};
+	line = command_line(&conf);
+	assert_string_equal(line,
+		"/j/bin/java -Xmx512m -Djava.io.tmpdir=/s/ice/tmp "
+		"-XX:ErrorFile=/l/hs_err_pid%p.log -Dsys.ai.h2o.telemetry.disabled=true "
+		"-jar /h/h2o.jar -name dev-1-abcd -ip 127.0.0.1 -web_ip 127.0.0.1 -port 54321 "
+		"-flatfile /s/flat -ice_root /s/ice -log_dir /l ");
+}
+
+/* Proves: every option of the configuration reaches the command line, JVM options before the
+ * program and H2O's after it; a class path needs what -jar would have opened. */
+static void test_argv_full(void **state)
+{
+	struct cloud_conf conf = conf_of(2);
+	struct launch_place with_recovery = place;
+	_cleanup_(strv_free) struct strv argv = STRV_NULL;
+	_cleanup_free_ char *line = NULL;
+	struct cloud *c;
+
+	(void)state;
+	conf.enable_assertions = true;
+	conf.min_mem_size = (struct mem_spec){MEM_BYTES, 64 << 20};
+	conf.allow_unsupported_java = true;
+	conf.extra_classpath = (char *)"/a.jar:/b.jar";
+	conf.bind_to_localhost = false;
+	conf.log_level = (char *)"WARN";
+	conf.max_log_file_size = (char *)"5MB";
+	conf.context_path = (char *)"h2o";
+	strv_add(&conf.jvm_custom_args, "-XX:+UseSerialGC");
+	strv_add(&conf.h2o_args, "-disable_flow");
+	line = command_line(&conf);
+	assert_non_null(strstr(line, "/j/bin/java -ea -Xms64m "));
+	assert_non_null(strstr(line, " -Dsys.ai.h2o.debug.allowJavaVersions=17 -XX:+UseSerialGC "
+				     "--add-opens=java.base/java.lang=ALL-UNNAMED "));
+	assert_non_null(strstr(line, " -cp /h/h2o.jar:/a.jar:/b.jar water.H2OApp "));
+	assert_non_null(strstr(line, " -nthreads 4 "));
+	assert_non_null(strstr(line, " -log_level WARN -max_log_file_size 5MB "));
+	assert_non_null(strstr(line, " -context_path h2o -disable_flow "));
+	assert_null(strstr(line, "-web_ip"));
+	assert_null(strstr(line, "-auto_recovery_dir"));
+
+	with_recovery.recovery_dir = "/s/recovery";
+	c = cloud_of(&conf);
+	assert_int_equal(plan_argv(c, 1, &with_recovery, &machine, &argv, NULL), 0);
+	assert_string_equal(argv.v[argv.n - 3], "-auto_recovery_dir");
+	assert_string_equal(argv.v[argv.n - 2], "/s/recovery");
+	cloud_free(c);
+	strv_free(&conf.jvm_custom_args);
+	strv_free(&conf.h2o_args);
+}
+
+static bool has(const struct strv *env, const char *assignment)
+{
+	for (size_t i = 0; i < env->n; i++)
+		if (streq(env->v[i], assignment))
+			return true;
+	return false;
+}
+
+/* Proves: what is ours or systemd's never reaches a JVM; the cloud's own variables win. */
+static void test_env(void **state)
+{
+	static char *const base[] = {(char *)"PATH=/bin", (char *)"NOTIFY_SOCKET=/run/n",
+		(char *)"LISTEN_FDS=1", (char *)"LISTEN_PID=7", (char *)"WATCHDOG_USEC=1",
+		(char *)"JAVA_TOOL_OPTIONS=-Xrs", (char *)"_JAVA_OPTIONS=-Xmx1m",
+		(char *)"H2O_KUBERNETES_SERVICE_DNS=x", (char *)"H2OFLEET_TOKEN=old",
+		(char *)"TZ=UTC", NULL};
+	struct cloud_conf conf = conf_of(1);
+	_cleanup_(strv_free) struct strv env = STRV_NULL;
+	struct cloud *c;
+
+	(void)state;
+	strv_add(&conf.env, "TZ=Europe/Prague");
+	c = cloud_of(&conf);
+	plan_env(c, base, &place, &env);
+	assert_int_equal(env.n, 4);
+	assert_true(has(&env, "PATH=/bin"));
+	assert_true(has(&env, "TZ=Europe/Prague"));
+	assert_true(has(&env, "DO_NOT_TRACK=1"));
+	assert_true(has(&env, "H2OFLEET_TOKEN=f/dev/0/1"));
+	cloud_free(c);
+	strv_free(&conf.env);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_memory),
+		cmocka_unit_test(test_nthreads),
+		cmocka_unit_test(test_flatfile),
+		cmocka_unit_test(test_argv_plain),
+		cmocka_unit_test(test_argv_full),
+		cmocka_unit_test(test_env),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

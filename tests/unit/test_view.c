@@ -1,0 +1,236 @@
+/* view_cloud(): every field, known and unknown. */
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include <signal.h>
+
+#include "api/view.h"
+#include "fake_fleet.h"
+
+static int setup(void **state)
+{
+	*state = fake_fleet_new();
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	fake_fleet_free(*state);
+	return 0;
+}
+
+/* Compares with a JSON text, and shows both when they differ. */
+static void assert_json(json_t *got, const char *want)
+{
+	json_error_t e;
+	json_t *expected = json_loads(want, JSON_DECODE_ANY, &e);
+
+	if (!expected)
+		fail_msg("bad JSON in the test: %s", e.text);
+	if (!json_equal(got, expected)) {
+		char *shown = json_dumps(got, JSON_ENCODE_ANY);
+
+		print_error("got  %s\nwant %s\n", shown, want);
+		free(shown);
+		fail();
+	}
+	json_decref(expected);
+	json_decref(got);
+}
+
+static void test_new_cloud(void **state)
+{
+	struct cloud *c = fake_fleet_add(*state, "dev", 1);
+
+	c->since_ms = 1000;
+	assert_json(view_cloud(c, 3500),
+		"{\"name\":\"dev\",\"state\":\"stopped\",\"wanted\":\"stopped\",\"size\":1,"
+		"\"generation\":0,\"restarts\":0,\"endpoint\":null,\"endpoint_address\":null,"
+		"\"endpoint_port\":null,\"reason\":null,\"h2o_name\":null,\"h2o_version\":null,"
+		"\"uptime_ms\":2500,\"short_locks\":0,\"memory\":null,\"next_start_ms\":null,"
+		"\"nodes\":[{\"index\":0,\"state\":\"down\",\"pid\":null,\"ip\":\"127.0.0.1\","
+		"\"api_port\":null,\"uptime_ms\":null,\"last_exit\":null}]}");
+}
+
+static void make_ready(struct cloud *c)
+{
+	c->state = CLOUD_READY;
+	c->wanted = WANTED_RUNNING;
+	c->since_ms = 100;
+	c->generation = 3;
+	c->restarts = 2;
+	c->short_locks = 4;
+	c->h2o_name = xstrdup("dev-3-0a1b");
+	c->usage = (struct cloud_usage){
+		.known = true, .max_mem = 2048, .free_mem = 1024, .h2o_version = "3.46.0.1"};
+	c->nodes[0].state = NODE_UP;
+	c->nodes[0].pid = 77;
+	c->nodes[0].api_port = 54321;
+	c->nodes[0].launched_ms = 40;
+}
+
+static void test_ready_cloud(void **state)
+{
+	struct cloud *c = fake_fleet_add(*state, "dev", 1);
+
+	make_ready(c);
+	assert_json(view_cloud(c, 1100),
+		"{\"name\":\"dev\",\"state\":\"ready\",\"wanted\":\"running\",\"size\":1,"
+		"\"generation\":3,\"restarts\":2,\"endpoint\":\"http://127.0.0.1:54321\","
+		"\"endpoint_address\":\"127.0.0.1\",\"endpoint_port\":54321,\"reason\":null,"
+		"\"h2o_name\":\"dev-3-0a1b\",\"h2o_version\":\"3.46.0.1\",\"uptime_ms\":1000,"
+		"\"short_locks\":4,\"memory\":{\"max_bytes\":2048,\"free_bytes\":1024},"
+		"\"next_start_ms\":null,\"nodes\":[{\"index\":0,\"state\":\"up\",\"pid\":77,"
+		"\"ip\":\"127.0.0.1\",\"api_port\":54321,\"uptime_ms\":1060,"
+		"\"last_exit\":null}]}");
+}
+
+static void assert_endpoint(struct cloud *c, const char *want)
+{
+	json_t *j = view_cloud(c, 0);
+	const char *url = json_string_value(json_object_get(j, "endpoint"));
+
+	if (want)
+		assert_string_equal(url ? url : "(null)", want);
+	else
+		assert_null(url);
+	json_decref(j);
+}
+
+static void test_endpoint_url(void **state)
+{
+	struct cloud *c = fake_fleet_add(*state, "dev", 1);
+	struct cloud_conf *conf = (struct cloud_conf *)c->conf;
+
+	for (int s = CLOUD_STOPPED; s <= CLOUD_FAILED; s++) {
+		c->state = (enum cloud_state)s;
+		assert_endpoint(c,
+			s == CLOUD_READY || s == CLOUD_DEGRADED ? "http://127.0.0.1:54321" : NULL);
+	}
+	c->state = CLOUD_READY;
+	replace_str(&conf->context_path, "/h2o");
+	assert_endpoint(c, "http://127.0.0.1:54321/h2o");
+	replace_str(&conf->context_path, "h2o");
+	assert_endpoint(c, "http://127.0.0.1:54321/h2o");
+	replace_str(&conf->context_path, "/");
+	assert_endpoint(c, "http://127.0.0.1:54321");
+	strcpy(c->endpoint.addr, "::1");
+	assert_endpoint(c, "http://[::1]:54321");
+}
+
+static void test_backoff(void **state)
+{
+	struct cloud *c = fake_fleet_add(*state, "dev", 1);
+	json_t *j;
+
+	c->state = CLOUD_BACKOFF;
+	c->next_start_ms = 5000;
+	j = view_cloud(c, 3000);
+	assert_int_equal(json_integer_value(json_object_get(j, "next_start_ms")), 2000);
+	json_decref(j);
+	j = view_cloud(c, 6000);
+	assert_true(json_is_integer(json_object_get(j, "next_start_ms")));
+	assert_int_equal(json_integer_value(json_object_get(j, "next_start_ms")), 0);
+	json_decref(j);
+	c->state = CLOUD_STARTING;
+	j = view_cloud(c, 3000);
+	assert_true(json_is_null(json_object_get(j, "next_start_ms")));
+	json_decref(j);
+}
+
+static json_t *view_exit(struct node *n)
+{
+	json_t *j = view_node(n, 0), *x = json_incref(json_object_get(j, "last_exit"));
+
+	json_decref(j);
+	return x;
+}
+
+static void test_last_exit(void **state)
+{
+	struct node *n = &fake_fleet_add(*state, "dev", 1)->nodes[0];
+	struct last_exit *x = &n->last_exit;
+
+	x->present = true;
+	x->known = true;
+	x->signal = SIGKILL;
+	x->code = 3; /* means nothing beside a signal */
+	x->cause = CAUSE_SIGNAL;
+	x->why = xstrdup("node 0 was killed");
+	x->log_tail = xstrdup("a\xff"
+			      "b\n\xc3\xa9");
+	x->wall_ms = 1700000000123;
+	assert_json(view_exit(n),
+		"{\"code\":null,\"signal\":\"SIGKILL\",\"cause\":\"signal\","
+		"\"why\":\"node 0 was killed\",\"log_tail\":\"a\\ufffdb\\n\\u00e9\","
+		"\"at\":\"2023-11-14T22:13:20.123Z\"}");
+	x->signal = 0;
+	replace_str(&x->why, NULL);
+	replace_str(&x->log_tail, NULL);
+	assert_json(view_exit(n), "{\"code\":3,\"signal\":null,\"cause\":\"signal\",\"why\":null,"
+				  "\"log_tail\":null,\"at\":\"2023-11-14T22:13:20.123Z\"}");
+	x->known = false;
+	x->signal = SIGKILL;
+	assert_json(view_exit(n),
+		"{\"code\":null,\"signal\":null,\"cause\":\"signal\",\"why\":null,"
+		"\"log_tail\":null,\"at\":\"2023-11-14T22:13:20.123Z\"}");
+}
+
+static void test_odd_signals(void **state)
+{
+	struct node *n = &fake_fleet_add(*state, "dev", 1)->nodes[0];
+	static const struct {
+		int sig;
+		const char *name;
+	} cases[] = {{SIGSEGV, "SIGSEGV"}, {36, "SIGRTMIN+2"}, {99, "SIG99"}};
+
+	n->last_exit.present = n->last_exit.known = true;
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		json_t *j;
+
+		n->last_exit.signal = cases[i].sig;
+		j = view_exit(n);
+		assert_string_equal(json_string_value(json_object_get(j, "signal")), cases[i].name);
+		json_decref(j);
+	}
+}
+
+static void test_utf8(void **state _unused_)
+{
+	static const struct {
+		const char *in, *out;
+	} cases[] = {
+		{"", ""},
+		{"plain\ttext\n", "plain\ttext\n"},
+		{"\xe2\x82\xac", "\xe2\x82\xac"},
+		{"\xe2\x82", "\xef\xbf\xbd\xef\xbf\xbd"},
+		{"\xc0\x80x", "\xef\xbf\xbd\xef\xbf\xbdx"},
+		{"\xed\xa0\x80", "\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd"},
+		{"\xf0\x9f\x98\x80", "\xf0\x9f\x98\x80"},
+		{"\xf5z", "\xef\xbf\xbdz"},
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		_cleanup_free_ char *out = view_utf8(cases[i].in);
+
+		assert_string_equal(out, cases[i].out);
+	}
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(test_new_cloud, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_ready_cloud, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_endpoint_url, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_backoff, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_last_exit, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_odd_signals, setup, teardown),
+		cmocka_unit_test(test_utf8),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
