@@ -18,10 +18,9 @@ die() {
 run_logged() {
     _log=$1
     shift
-    if "$@" >"$_log" 2>&1 </dev/null; then
-        return 0
-    fi
-    _rc=$?
+    _rc=0
+    "$@" >"$_log" 2>&1 </dev/null || _rc=$?
+    [ "$_rc" != 0 ] || return 0
     printf '%s failed; the end of %s:\n' "$*" "$_log" >&2
     tail -n 40 "$_log" | sed 's/^/    /' >&2
     return "$_rc"
