@@ -11,6 +11,8 @@
 #include <sys/resource.h>
 #include <sys/socket.h>
 
+#include "config.h"
+
 #include "api_fixture.h"
 #include "base/file.h"
 

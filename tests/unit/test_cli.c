@@ -14,6 +14,8 @@
 #include "api/api.h"
 #include "base/file.h"
 #include "cli_output.h"
+#include "config.h"
+
 #include "fake_fleet.h"
 
 static void test_state_exits(void **state _unused_)
