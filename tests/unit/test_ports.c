@@ -104,7 +104,7 @@ static void check_second_holder(const char *addr)
 	assert_int_equal(count_open_fds(), fds);
 	port_pair_release(&a);
 	assert_int_equal(a.api, 0);
-	assert_int_equal(count_open_fds(), fds - 2);
+	assert_int_equal(count_open_fds(), fds - 4);
 	port_pair_release(&a); /* twice is fine */
 }
 
@@ -181,6 +181,42 @@ static void test_wildcard_holds_ipv4(_unused_ void **state)
 	hold_free_pair("::", &p);
 	assert_int_equal(bind_socket("127.0.0.1", p.api, false, false), -EADDRINUSE);
 	assert_int_equal(bind_socket("0.0.0.0", p.api, false, false), -EADDRINUSE);
+	port_pair_release(&p);
+}
+
+/* A port that was just served: the server closed first, so TIME_WAIT stays on it. */
+static void leave_time_wait(uint16_t port)
+{
+	int listener = bind_socket("127.0.0.1", port, true, true), client, server;
+	struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons(port)};
+	char c;
+
+	assert_true(listener >= 0);
+	a.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+	client = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	assert_int_equal(connect(client, (struct sockaddr *)&a, sizeof(a)), 0);
+	server = accept(listener, NULL, NULL);
+	close(server);
+	assert_int_equal(read(client, &c, 1), 0);
+	close(client);
+	close(listener);
+}
+
+/* A cloud that was stopped a moment ago gets its ports back, although connections to it are still
+ * in TIME_WAIT, and they are exclusive then as ever. */
+static void test_hold_over_time_wait(_unused_ void **state)
+{
+	struct port_pair p, other;
+	uint16_t port;
+
+	hold_free_pair("127.0.0.1", &p);
+	port = p.api;
+	port_pair_release(&p);
+	leave_time_wait(port);
+	assert_int_equal(bind_socket("127.0.0.1", port, false, false), -EADDRINUSE);
+	assert_true(port_only_time_wait(port));
+	assert_int_equal(port_pair_hold("127.0.0.1", "127.0.0.1", port, &p, NULL), 0);
+	assert_int_equal(port_pair_hold("127.0.0.1", "127.0.0.1", port, &other, NULL), -EADDRINUSE);
 	port_pair_release(&p);
 }
 
@@ -460,6 +496,7 @@ int main(void)
 		cmocka_unit_test(test_node_may_listen),
 		cmocka_unit_test(test_dual_stack_node),
 		cmocka_unit_test(test_wildcard_holds_ipv4),
+		cmocka_unit_test(test_hold_over_time_wait),
 		cmocka_unit_test(test_bad_arguments),
 		cmocka_unit_test(test_outgoing_connections_keep_off),
 		cmocka_unit_test(test_ephemeral),
