@@ -16,8 +16,9 @@
 #include "api_fixture.h"
 #include "base/file.h"
 
-/* What a process of another user and group gets: its HTTP status as exit code, minus 200. */
-static int status_for(struct fixture *f, uid_t uid, gid_t gid, gid_t supplementary)
+/* The HTTP status that a process of another user and group gets; 450: it cannot connect. */
+static int status_for(
+	struct fixture *f, const char *target, uid_t uid, gid_t gid, gid_t supplementary)
 {
 	pid_t pid = fork();
 	int status;
@@ -25,7 +26,7 @@ static int status_for(struct fixture *f, uid_t uid, gid_t gid, gid_t supplementa
 	assert_true(pid >= 0);
 	if (pid == 0) {
 		struct sockaddr_un sa = {.sun_family = AF_UNIX};
-		const char *text = "GET /v1/clouds HTTP/1.1\r\nHost: x\r\n\r\n";
+		_cleanup_free_ char *text = xasprintf("GET %s HTTP/1.1\r\nHost: x\r\n\r\n", target);
 		char answer[64] = "";
 		int fd = socket(AF_UNIX, SOCK_STREAM, 0), code;
 
@@ -53,13 +54,15 @@ static void test_peer_credentials(void **state)
 		skip();
 	assert_int_equal(chmod(f->dir, 0755), 0);
 	assert_int_equal(chown(f->socket, 0, 4242), 0);
-	assert_int_equal(status_for(f, 0, 0, 0), 200);
-	assert_int_equal(status_for(f, 4001, 4242, 4001), 200);
-	assert_int_equal(status_for(f, 4001, 4001, 4242), 200);
-	assert_int_equal(status_for(f, 4001, 4001, 4001), 450); /* connect() itself fails */
+	assert_int_equal(status_for(f, "/v1/clouds", 0, 0, 0), 200);
+	assert_int_equal(status_for(f, "/v1/clouds", 4001, 4242, 4001), 200);
+	assert_int_equal(status_for(f, "/v1/clouds", 4001, 4001, 4242), 200);
+	assert_int_equal(
+		status_for(f, "/v1/clouds", 4001, 4001, 4001), 450); /* connect() itself fails */
 	assert_int_equal(chmod(f->socket, 0666), 0);
-	assert_int_equal(status_for(f, 4001, 4001, 4001), 403);
-	assert_int_equal(status_for(f, 4001, 4242, 4001), 200);
+	assert_int_equal(status_for(f, "/v1/clouds", 4001, 4001, 4001), 403);
+	assert_int_equal(status_for(f, "/v1/nowhere", 4001, 4001, 4001), 403);
+	assert_int_equal(status_for(f, "/v1/clouds", 4001, 4242, 4001), 200);
 }
 
 static void test_socket_mode(void **state)
