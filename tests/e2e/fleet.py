@@ -214,7 +214,7 @@ class Fleet:
         )
         return done.returncode, done.stdout
 
-    def signal(self, sig):
+    def send(self, sig):
         self.daemon.send_signal(sig)
 
     def wait_exit(self, timeout=40):
@@ -227,7 +227,7 @@ class Fleet:
     def stop(self, sig=signal.SIGTERM, timeout=40):
         if self.daemon and self.daemon.poll() is None:
             self.note_pids()
-            self.signal(sig)
+            self.send(sig)
         return self.wait_exit(timeout)
 
     def kill_daemon(self):
