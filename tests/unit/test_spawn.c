@@ -18,6 +18,9 @@
 
 #define TOKEN "H2OFLEET_TEST_TOKEN=7c1e"
 
+/* In a forked process an assertion would go on with the other tests. */
+static bool in_fork;
+
 struct seen {
 	unsigned n;
 	struct proc_exit exit;
@@ -78,8 +81,13 @@ static struct proc *spawn_argv(struct fixture *f, char *const *argv, struct seen
 	_cleanup_(err_clear) struct err e = ERR_NULL;
 	struct proc *p;
 
-	if (proc_spawn(&f->loop, &rq, on_proc_exit, s, &p, &e) < 0)
+	if (proc_spawn(&f->loop, &rq, on_proc_exit, s, &p, &e) < 0) {
+		if (in_fork)
+			_exit(99);
 		fail_msg("%s", err_msg(&e));
+	}
+	if (in_fork)
+		return p;
 	assert_true(proc_pid(p) > 1);
 	assert_int_equal(proc_start_ticks(p), process_start_ticks(proc_pid(p)));
 	return p;
@@ -213,15 +221,16 @@ static void test_parent_dies_before_release(void **state)
 		struct fixture own = {.out = f->out};
 		struct seen s = {0};
 
+		in_fork = true;
 		uv_loop_init(&own.loop);
 		child = proc_pid(spawn_sh(&own, script, &s));
 		if (write(fds[1], &child, sizeof(child)) != sizeof(child))
 			_exit(1);
 		_exit(0);
 	}
+	close(fds[1]);
 	assert_int_equal(read(fds[0], &child, sizeof(child)), sizeof(child));
 	close(fds[0]);
-	close(fds[1]);
 	assert_int_equal(waitpid(parent, &status, 0), parent);
 	assert_int_equal(status, 0);
 	/* As the subreaper we get the orphan, and its status. */
@@ -417,6 +426,7 @@ static void test_without_stdio_of_our_own(void **state)
 		struct seen s = {0};
 		struct proc *p;
 
+		in_fork = true;
 		close(0);
 		close(1);
 		close(2);
