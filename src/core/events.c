@@ -100,6 +100,9 @@ static void run_action(struct supervised *s, const struct action *a)
 	case ACTION_IGNORE_RECOVERY:
 		recovery_ignore(s);
 		break;
+	case ACTION_HEED_RECOVERY:
+		recovery_heed(s);
+		break;
 	case ACTION_SET_ASIDE_RECOVERY:
 		recovery_set_aside(s);
 		break;

@@ -113,6 +113,7 @@ void oom_sample(struct fleet *f);
 /* recovery.c */
 void recovery_choose_dir(struct supervised *s, uint64_t heap_bytes);
 void recovery_ignore(struct supervised *s);
+void recovery_heed(struct supervised *s);
 void recovery_inspect(struct supervised *s);
 void recovery_resume(struct supervised *s);
 void recovery_set_aside(struct supervised *s);

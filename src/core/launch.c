@@ -55,23 +55,31 @@ static const char *api_address(const struct supervised *s)
 	return s->cloud->conf->bind_to_localhost ? MEMBER_ADDR : "0.0.0.0";
 }
 
-/* Again the ports of the last generation, which may still be held. */
+static int taken_later(uint16_t port, struct err *e)
+{
+	_cleanup_free_ char *who = port_holder_sentence(port);
+
+	return err_set(e, -EADDRINUSE, "%s; the cloud keeps its ports and waits for it", who);
+}
+
+/* Again the ports of the last generation, which are held as a rule. All its members are dead: who
+ * listens there now (a hold does not hinder a server that sets SO_REUSEADDR) is a thief. */
 static int hold_same(struct supervised *s, struct err *e)
 {
 	uint16_t taken;
 
 	for (unsigned i = 0; i < s->cloud->n_nodes; i++) {
 		uint16_t api = s->cloud->nodes[i].api_port;
-		int r;
+		int r = 0;
 
-		if (s->holds[i].api)
-			continue;
-		r = port_pair_hold(api_address(s), MEMBER_ADDR, api, &s->holds[i], &taken);
-		if (r == -EADDRINUSE) {
-			_cleanup_free_ char *who = port_holder_sentence(taken);
-
-			return err_set(e, r, "%s; the cloud keeps its ports and waits for it", who);
-		}
+		if (port_has_listener(api))
+			return taken_later(api, e);
+		if (port_has_listener((uint16_t)(api + 1)))
+			return taken_later((uint16_t)(api + 1), e);
+		if (!s->holds[i].api)
+			r = port_pair_hold(api_address(s), MEMBER_ADDR, api, &s->holds[i], &taken);
+		if (r == -EADDRINUSE)
+			return taken_later(taken, e);
 		if (r < 0)
 			return err_set_errno(e, r, "cannot hold port %u", api);
 	}

@@ -109,6 +109,13 @@ void recovery_ignore(struct supervised *s)
 			s->cloud->conf->name, s->recovery_dir);
 }
 
+void recovery_heed(struct supervised *s)
+{
+	replace_str(&s->ignored_recovery, NULL);
+	replace_str(&s->resumed_recovery, NULL);
+	s->cloud->dirty = true;
+}
+
 void recovery_inspect(struct supervised *s)
 {
 	_cleanup_free_ char *id = identity(s), *now = NULL;

@@ -119,6 +119,17 @@ static void read_bound(int family, unsigned port, struct sockets *s)
 		continue;
 }
 
+bool port_has_listener(uint16_t port)
+{
+	struct sockets s;
+
+	read_tables(port, &s);
+	for (size_t i = 0; i < s.n; i++)
+		if (s.v[i].state == TCP_LISTEN)
+			return true;
+	return false;
+}
+
 bool port_only_time_wait(uint16_t port)
 {
 	struct sockets s;

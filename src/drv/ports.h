@@ -46,6 +46,9 @@ char *port_holder_sentence(uint16_t port);
  * hinder a plain bind, and are what a stopped cloud leaves. */
 bool port_only_time_wait(uint16_t port);
 
+/* Does anybody listen on it? */
+bool port_has_listener(uint16_t port);
+
 /* Does process `pid` itself listen on that port? Tells a member's own listener from a thief's. */
 bool port_listened_by(uint16_t port, pid_t pid);
 

@@ -75,7 +75,6 @@ static const struct symptom symptoms[] = {
 		"ran out of Java heap (OutOfMemoryError); give it more with max_mem_size"},
 	{1, "OutOfMemoryError", CAUSE_JAVA_OOM,
 		"ran out of Java heap (OutOfMemoryError); give it more with max_mem_size"},
-	{255, "ice_root", CAUSE_SETUP, "it could not use its ice_root"},
 };
 
 static const struct symptom *find_symptom(const struct exit_evidence *ev)

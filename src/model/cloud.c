@@ -99,6 +99,7 @@ void cloud_free(struct cloud *c)
 	free(c->nodes);
 	free(c->h2o_name);
 	free(c->reason);
+	free(c->unhealthy_why);
 	free(c);
 }
 
@@ -171,7 +172,6 @@ static void stop_timers(struct cloud *c)
 {
 	memset(c->timers, 0, sizeof(c->timers));
 	c->next_start_ms = 0;
-	c->unhealthy_ms = 0;
 }
 
 static void set_reason(struct cloud *c, const char *reason)
@@ -201,8 +201,8 @@ static void start_fresh(struct cloud *c, bool resume, uint64_t now_ms)
 	c->bad_resumes = 0;
 	c->resume_asked = resume;
 	set_reason(c, NULL);
-	if (!resume)
-		cloud_act(c, (struct action){.type = ACTION_IGNORE_RECOVERY});
+	cloud_act(
+		c, (struct action){.type = resume ? ACTION_HEED_RECOVERY : ACTION_IGNORE_RECOVERY});
 	prepare(c, now_ms);
 }
 
@@ -234,7 +234,6 @@ static void on_prepared(struct cloud *c, const struct cloud_event *ev, uint64_t 
 	if (!c->fresh)
 		c->restarts++;
 	c->generation++;
-	c->prepare_failures = 0;
 	c->ports_planned = true;
 	c->uncounted = c->leaving = c->resuming = false;
 	c->stop_rung = 0;
@@ -286,10 +285,12 @@ static void on_launched(struct cloud *c, const struct cloud_event *ev, uint64_t 
 	n->start_ticks = ev->start_ticks;
 	n->launched_wall_ms = ev->wall_ms;
 	c->dirty = true;
-	if (tearing_down(c)) /* overtaken by events */
+	if (tearing_down(c)) { /* overtaken by events */
 		signal_node(c, n, SIGKILL);
-	else if (c->state == CLOUD_STARTING && all_launched(c))
+	} else if (c->state == CLOUD_STARTING && all_launched(c)) {
+		c->prepare_failures = 0;
 		set_state(c, CLOUD_FORMING, now_ms);
+	}
 }
 
 /* ---- tearing down ---- */
@@ -411,6 +412,16 @@ static void back_off(struct cloud *c, uint64_t delay_ms, uint64_t now_ms)
 	c->next_start_ms = now_ms + delay_ms;
 }
 
+/* What hinders a launch (no memory, no descriptors, a full disk, a taken port) may pass. */
+static uint64_t retry_delay(const struct cloud *c)
+{
+	uint64_t delay = PREPARE_RETRY_MS;
+
+	for (unsigned i = 1; i < c->prepare_failures && delay < PREPARE_RETRY_MAX_MS; i++)
+		delay *= 2;
+	return MIN(delay, (uint64_t)PREPARE_RETRY_MAX_MS);
+}
+
 /* After a loss, with every member dead: again, later, or never? */
 static void recover(struct cloud *c, uint64_t now_ms)
 {
@@ -419,6 +430,8 @@ static void recover(struct cloud *c, uint64_t now_ms)
 
 	if (c->wanted == WANTED_STOPPED || c->shutting_down) {
 		come_to_rest(c, now_ms);
+	} else if (c->uncounted && c->prepare_failures) {
+		back_off(c, retry_delay(c), now_ms);
 	} else if (c->uncounted) {
 		start_again(c, now_ms);
 	} else if (c->permanent || conf->restart == RESTART_NEVER) {
@@ -694,17 +707,13 @@ static void on_found(struct cloud *c, const struct cloud_event *ev, uint64_t now
 
 static void on_prepare_failed(struct cloud *c, const struct cloud_event *ev, uint64_t now_ms)
 {
-	uint64_t delay = PREPARE_RETRY_MS;
-
 	set_reason(c, ev->text);
 	if (ev->flag) {
 		give_up(c, now_ms);
 		return;
 	}
-	for (unsigned i = 0; i < c->prepare_failures && delay < PREPARE_RETRY_MAX_MS; i++)
-		delay *= 2;
 	c->prepare_failures++;
-	back_off(c, MIN(delay, (uint64_t)PREPARE_RETRY_MAX_MS), now_ms);
+	back_off(c, retry_delay(c), now_ms);
 }
 
 static void on_prepare_ended(struct cloud *c, const struct cloud_event *ev, uint64_t now_ms)
@@ -729,7 +738,8 @@ static void on_launch_failed(struct cloud *c, const struct cloud_event *ev, uint
 		return;
 	}
 	c->permanent = ev->flag && !c->ever_ready;
-	cloud_lose(c, true, now_ms, "node %u: %s", n->index, ev->text);
+	c->prepare_failures += !ev->flag;
+	cloud_lose(c, ev->flag, now_ms, "node %u: %s", n->index, ev->text);
 }
 
 /* ---- time ---- */

@@ -84,9 +84,11 @@ struct node {
 	uint64_t poll_due_ms; /* next poll; 0: none planned */
 	bool polling;         /* one is on its way */
 	bool whole;           /* its last full answer was VERDICT_WHOLE */
-	bool doubted;    /* ready, but its last full answer was VERDICT_INCOMPLETE: ask again */
-	int sent_signal; /* last one that we sent in this life */
-	bool hung;       /* hang verdict: ended with SIGKILL at once */
+	bool doubted;  /* ready, but its last full answer was VERDICT_INCOMPLETE: ask again */
+	bool ask_full; /* its last full poll had no good answer: the next one is full, too */
+	uint64_t unhealthy_ms;      /* since when it calls the cloud unhealthy; 0: it does not */
+	int sent_signal;            /* last one that we sent in this life */
+	bool hung;                  /* hang verdict: ended with SIGKILL at once */
 	struct last_exit last_exit; /* survives the next launch */
 };
 
@@ -118,10 +120,10 @@ enum action_type {
 	ACTION_REST_SHUTDOWN, /* POST /3/Shutdown to member 0; no event */
 	ACTION_CLEAN,         /* all dead: groups, tmp, ice -> EVENT_CLEANED */
 	ACTION_RELEASE_PORTS,
-	ACTION_INSPECT_RECOVERY, /* is there an interrupted grid search? -> EVENT_RECOVERY */
-	ACTION_RESUME,           /* POST /3/Recovery/resume -> EVENT_RESUMED */
-	ACTION_IGNORE_RECOVERY, /* a fresh start: what lies in the recovery directory is not resumed
-				 */
+	ACTION_INSPECT_RECOVERY,   /* is there an interrupted grid search? -> EVENT_RECOVERY */
+	ACTION_RESUME,             /* POST /3/Recovery/resume -> EVENT_RESUMED */
+	ACTION_IGNORE_RECOVERY,    /* a fresh start: what lies in its directory is not resumed */
+	ACTION_HEED_RECOVERY,      /* start --resume: forget that mark */
 	ACTION_SET_ASIDE_RECOVERY, /* it brought the cloud down twice: rename it */
 };
 
@@ -165,20 +167,20 @@ struct cloud {
 	struct failure_history history;
 	uint64_t timers[N_CLOUD_TIMERS]; /* when; 0: not running */
 
-	bool preparing;        /* ACTION_PREPARE is on its way */
-	bool cleaning;         /* ACTION_CLEAN is on its way */
-	bool shutting_down;    /* the daemon ends: nothing is started any more */
-	bool fresh;            /* this start is the operator's, not a recovery */
-	bool restart_asked;    /* operator's restart: start again once stopped */
-	bool resume_asked;     /* start --resume */
-	bool leaving;          /* members end by a client's /3/Shutdown */
-	bool uncounted;        /* the teardown counts as no failure (short lock) */
-	bool permanent;        /* the teardown's cause cannot heal by itself */
-	bool resuming;         /* a recovery was resumed in this generation */
-	unsigned bad_resumes;  /* resumes in a row that ended in a loss without progress */
-	uint64_t unhealthy_ms; /* since when H2O says unhealthy; 0: it does not */
+	bool preparing;       /* ACTION_PREPARE is on its way */
+	bool cleaning;        /* ACTION_CLEAN is on its way */
+	bool shutting_down;   /* the daemon ends: nothing is started any more */
+	bool fresh;           /* this start is the operator's, not a recovery */
+	bool restart_asked;   /* operator's restart: start again once stopped */
+	bool resume_asked;    /* start --resume */
+	bool leaving;         /* members end by a client's /3/Shutdown */
+	bool uncounted;       /* the teardown counts as no failure (short lock) */
+	bool permanent;       /* the teardown's cause cannot heal by itself */
+	bool resuming;        /* a recovery was resumed in this generation */
+	unsigned bad_resumes; /* resumes in a row that ended in a loss without progress */
+	char *unhealthy_why;  /* owned: H2O's complaint, while a node's unhealthy_ms runs */
 	unsigned stop_rung;
-	unsigned prepare_failures; /* in a row */
+	unsigned prepare_failures; /* and failed launches, in a row: how long to wait */
 	unsigned full_poll_next;   /* whose turn it is */
 	uint64_t short_locks;      /* formations abandoned because a client locked too early */
 	uint64_t next_start_ms;    /* in backoff: when; for display */

@@ -36,6 +36,8 @@ void watch_begin_forming(struct cloud *c, struct node *n, uint64_t now_ms)
 	n->polling = false;
 	n->whole = false;
 	n->doubted = false;
+	n->ask_full = false;
+	n->unhealthy_ms = 0;
 	n->answered_ms = 0;
 	n->h2o_boot_ms = 0;
 	n->poll_due_ms = now_ms + BOOT_QUIET_MS;
@@ -44,7 +46,6 @@ void watch_begin_forming(struct cloud *c, struct node *n, uint64_t now_ms)
 void watch_begin_ready(struct cloud *c, uint64_t now_ms)
 {
 	c->timers[TIMER_FULL_POLL] = now_ms + FULL_POLL_MS;
-	c->unhealthy_ms = 0;
 	cloud_for_each_node (n, c) /* spread over the interval */
 		n->poll_due_ms = now_ms + 1 + c->conf->health_interval_ms * n->index / c->n_nodes;
 }
@@ -69,7 +70,7 @@ static void poll_node(struct cloud *c, struct node *n, bool full)
 /* Whose turn a full poll is: rotates over the members. */
 static bool full_poll_turn(struct cloud *c, const struct node *n, uint64_t now_ms)
 {
-	if (n->doubted || c->unhealthy_ms)
+	if (n->doubted || n->ask_full || n->unhealthy_ms)
 		return true;
 	if (now_ms < c->timers[TIMER_FULL_POLL] || c->full_poll_next % c->n_nodes != n->index)
 		return false;
@@ -146,12 +147,12 @@ static void view_while_ready(
 	n->doubted = false;
 	switch (verdict) {
 	case VERDICT_WHOLE:
-		c->unhealthy_ms = 0;
+		n->unhealthy_ms = 0;
 		break;
 	case VERDICT_UNHEALTHY:
-		if (!c->unhealthy_ms)
-			c->unhealthy_ms = now_ms;
-		cloud_set_degraded(c, now_ms, why);
+		if (!n->unhealthy_ms)
+			n->unhealthy_ms = now_ms;
+		replace_str(&c->unhealthy_why, why);
 		break;
 	case VERDICT_SHORT_LOCK:
 	case VERDICT_INCOMPLETE: /* asked twice before it is believed */
@@ -187,20 +188,22 @@ static void full_answer(
 static void assess(struct cloud *c, uint64_t now_ms)
 {
 	_cleanup_free_ char *late = NULL;
-	size_t n_late = 0;
+	const char *why = NULL;
 
 	if (!cloud_usable(c))
 		return;
 	cloud_for_each_node (n, c) {
-		if (n->state != NODE_LATE || n_late++)
-			continue;
-		late = xasprintf("node %u (pid %d) has not answered for more than %" PRIu64 " ms",
-			n->index, (int)n->pid, c->conf->late_after_ms);
+		if (n->unhealthy_ms)
+			why = c->unhealthy_why;
 	}
-	if (n_late)
-		cloud_set_degraded(c, now_ms, late);
-	else if (!c->unhealthy_ms)
-		cloud_set_degraded(c, now_ms, NULL);
+	cloud_for_each_node (n, c) {
+		if (n->state != NODE_LATE || late)
+			continue;
+		why = late =
+			xasprintf("node %u (pid %d) has not answered for more than %" PRIu64 " ms",
+				n->index, (int)n->pid, c->conf->late_after_ms);
+	}
+	cloud_set_degraded(c, now_ms, why);
 }
 
 static void good_answer(struct cloud *c, struct node *n, const struct answer *a, uint64_t now_ms)
@@ -215,9 +218,10 @@ static void good_answer(struct cloud *c, struct node *n, const struct answer *a,
 			n->api_port, n->index);
 		return;
 	}
+	n->ask_full = false;
 	if (a->full && a->view)
 		full_answer(c, n, a->view, now_ms);
-	else if (!a->good && !c->unhealthy_ms)
+	else if (!a->good && !n->unhealthy_ms)
 		n->doubted = true; /* ask in full, at once */
 }
 
@@ -228,6 +232,8 @@ void watch_answer(struct cloud *c, struct node *n, const struct answer *a, uint6
 		return;
 	if (a->kind == ANSWER_OK)
 		good_answer(c, n, a, now_ms);
+	else if (a->full)
+		n->ask_full = true;
 	if (!pollable(n) || !polled_state(c))
 		return;
 	if (!cloud_usable(c))
@@ -259,10 +265,10 @@ void watch_tick(struct cloud *c, uint64_t now_ms)
 		if (!polled_state(c))
 			return;
 	}
-	if (c->unhealthy_ms && now_ms - c->unhealthy_ms >= c->conf->hang_timeout_ms) {
-		_cleanup_free_ char *why = xstrdup(c->reason ? c->reason : "not healthy");
-
-		cloud_lose(c, true, now_ms, "%s", why);
+	cloud_for_each_node (n, c) {
+		if (!n->unhealthy_ms || now_ms - n->unhealthy_ms < c->conf->hang_timeout_ms)
+			continue;
+		cloud_lose(c, true, now_ms, "%s", c->unhealthy_why);
 		return;
 	}
 	assess(c, now_ms);
@@ -284,8 +290,8 @@ uint64_t watch_next_deadline(const struct cloud *c)
 			next = MIN(next, n->answered_ms + c->conf->late_after_ms);
 		if (n->state == NODE_LATE)
 			next = MIN(next, n->answered_ms + c->conf->hang_timeout_ms);
+		if (n->unhealthy_ms)
+			next = MIN(next, n->unhealthy_ms + c->conf->hang_timeout_ms);
 	}
-	if (c->unhealthy_ms)
-		next = MIN(next, c->unhealthy_ms + c->conf->hang_timeout_ms);
 	return next;
 }

@@ -221,6 +221,7 @@ static void do_action(struct sim *s, const struct action *a)
 		invariant(s, s->now - s->c->nodes[a->node].answered_ms >= s->conf.hang_timeout_ms);
 		break;
 	case ACTION_REST_SHUTDOWN:
+	case ACTION_HEED_RECOVERY:
 	case ACTION_IGNORE_RECOVERY:
 	case ACTION_SET_ASIDE_RECOVERY:
 		break;

@@ -1,0 +1,344 @@
+"""Faults that the real H2O does not show on demand, with fake nodes: each test says what it proves."""
+
+import contextlib
+import http.client
+import os
+import socket
+import subprocess
+import threading
+import time
+
+import pytest
+
+from fleet import FAKEJAVA, read, until
+
+QUICK = {"start_limit": "60 in 1m", "restart_delay_max": "0s"}
+
+
+def ask(port, method, path, timeout=2):
+    """Status of a node's answer; None when there is none."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout)
+    try:
+        connection.request(method, path)
+        return connection.getresponse().status
+    except (OSError, http.client.HTTPException):
+        return None
+    finally:
+        connection.close()
+
+
+def set_knob(fleet, index, key, value):
+    port = fleet.nodes()[index]["api_port"]
+    assert ask(port, "POST", f"/fake/{key}?value={value}") == 200
+
+
+def recovery_dir(fleet):
+    return fleet.state_dir / "clouds" / "c" / "recovery"
+
+
+# --- recovery of grid searches --------------------------------------------------------------------
+
+
+def test_grid_search_is_resumed(fake):
+    """After a loss the interrupted grid search is resumed: H2O empties its directory at the end."""
+    fleet = fake(nodes=3, knobs="-Dfake.resume_ms=300", **QUICK)
+    fleet.ready()
+    set_knob(fleet, 0, "grid_ms", 600000)
+    until("recovery.json", 5, (recovery_dir(fleet) / "recovery.json").exists)
+    fleet.kill_member(1)
+    fleet.ready(generation=2)
+    until("the resumed search to end", 10, lambda: not list(recovery_dir(fleet).iterdir()))
+    assert "resumes the interrupted grid search" in read(fleet.daemon_log)
+
+
+def test_operators_start_resumes_only_when_asked(fake):
+    """A start by the operator leaves an interrupted search alone, also when a member dies later; with
+    --resume it is taken up."""
+    fleet = fake(nodes=2, knobs="-Dfake.resume_ms=100", **QUICK)
+    fleet.ready()
+    set_knob(fleet, 0, "grid_ms", 600000)
+    left = recovery_dir(fleet) / "recovery.json"
+    until("recovery.json", 5, left.exists)
+    fleet.cli("restart", "c", "--wait")
+    fleet.kill_member(1)
+    fleet.ready(generation=3)
+    assert left.exists() and "resumes" not in read(fleet.daemon_log)
+    fleet.cli("restart", "c", "--wait", "--resume")
+    until("the resumed search to end", 10, lambda: not left.exists())
+
+
+def test_deadly_recovery_is_set_aside(fake):
+    """A resume that brings the cloud down twice without progress is set aside, kept, and said."""
+    fleet = fake(nodes=2, knobs="-Dfake.resume_crash=1", **QUICK)
+    fleet.ready()
+    set_knob(fleet, 0, "grid_ms", 600000)
+    until("recovery.json", 5, (recovery_dir(fleet) / "recovery.json").exists)
+    fleet.kill_member(1)
+    fleet.ready(generation=4, timeout=60)
+    aside = list(recovery_dir(fleet).parent.glob("recovery.set-aside-*"))
+    assert len(aside) == 1 and (aside[0] / "recovery.json").exists()
+    assert "has brought the cloud down twice" in read(fleet.daemon_log)
+    assert fleet.cloud()["state"] == "ready"
+
+
+# --- early clients --------------------------------------------------------------------------------
+
+
+def test_short_lock(fake):
+    """A client that locks the cloud while it is too small is noticed, the formation abandoned within
+    a second, nothing counted as a failure, and a whole cloud comes once the client lets it."""
+    fleet = fake(nodes=2, knobs="-Dfake.heartbeat_ms=600", start=False, autostart="no",
+                 start_limit="2 in 10m")
+    fleet.start()
+    port = fleet.ports.base
+    stop = threading.Event()
+
+    def hammer():
+        while not stop.is_set():
+            ask(port, "GET", "/3/Jobs", timeout=1)
+            time.sleep(0.01)
+
+    client = threading.Thread(target=hammer)
+    client.start()
+    try:
+        fleet.cli("start", "c")
+        until("three short locks", 60, lambda: fleet.cloud()["short_locks"] >= 3)
+    finally:
+        stop.set()
+        client.join()
+    cloud = fleet.ready(timeout=60)
+    assert cloud["generation"] >= 4
+    assert ask(port, "GET", "/3/Cloud") == 200
+
+
+# --- lies and wrong answers -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("knob, word", [("lie_pid=1", "pid 1"), ("lie_name=other", "another cloud"),
+                                        ("lie_size=9", "stranger")])
+def test_liars(fake, knob, word):
+    """Who answers for another process or cloud never makes this cloud ready, and is named."""
+    fleet = fake(nodes=2, knobs=f"-Dfake.1.{knob}", start_limit="2 in 10m", restart_delay_max="0s")
+    cloud = fleet.wait("failed", timeout=30)
+    assert word in cloud["reason"], cloud["reason"]
+    assert cloud["endpoint"] is None
+
+
+def test_unhealthy(fake):
+    """H2O's own "unhealthy" degrades the cloud and keeps the endpoint; for longer than hang_timeout it
+    is a loss."""
+    fleet = fake(nodes=2, late_after="500ms", hang_timeout="2s", health_interval="200ms", **QUICK)
+    first = fleet.ready()
+    set_knob(fleet, 1, "unhealthy", 1)
+    degraded = fleet.wait("degraded", timeout=20)
+    assert degraded["endpoint"] == first["endpoint"] and degraded["reason"]
+    set_knob(fleet, 1, "unhealthy", 0)
+    fleet.ready()
+    assert fleet.cloud()["generation"] == 1
+    set_knob(fleet, 1, "unhealthy", 1)
+    assert fleet.ready(generation=2, timeout=60)["restarts"] == 1
+
+
+@pytest.mark.parametrize("knob", ["garbage=500", "http_status=500", "http_status=401"])
+def test_broken_answers(fake, knob):
+    """Garbage, half answers and errors are no answers: the member is late, and in the end hung."""
+    fleet = fake(nodes=2, late_after="500ms", hang_timeout="2s", health_interval="200ms", **QUICK)
+    fleet.ready()
+    key, _, value = knob.partition("=")
+    set_knob(fleet, 1, key, value)
+    fleet.wait("degraded", timeout=10)
+    cloud = fleet.ready(generation=2, timeout=30)
+    assert cloud["nodes"][1]["last_exit"]["signal"] == "SIGKILL"
+
+
+def test_half_answers(fake):
+    """A member that answers HEAD but no whole GET does not pass for well."""
+    fleet = fake(nodes=2, late_after="500ms", hang_timeout="2s", health_interval="200ms", **QUICK)
+    fleet.ready()
+    set_knob(fleet, 1, "unhealthy", 1)  # in the header: the daemon asks in full
+    set_knob(fleet, 1, "truncate", 1)
+    assert fleet.ready(generation=2, timeout=30)["restarts"] == 1
+
+
+def test_lost_consensus(fake):
+    """Members that no longer agree are a loss, at once."""
+    fleet = fake(nodes=2, health_interval="200ms", **QUICK)
+    fleet.ready()
+    set_knob(fleet, 0, "no_consensus", 1)
+    set_knob(fleet, 0, "unhealthy", 1)  # makes the daemon ask in full
+    assert fleet.ready(generation=2)["restarts"] == 1
+
+
+# --- ends -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("knob, cause, words", [
+    ("hs_err=1", "jvm-crash", "hs_err_pid"),
+    ("oom=1", "java-oom", "max_mem_size"),
+    ("exit_code_now=255", "unknown", "exited with code 255"),
+    ("crash=SEGV", "signal", "SIGSEGV"),
+])
+def test_causes(fake, knob, cause, words):
+    """Why a node ended is worked out and said in words, with the last lines of its log."""
+    fleet = fake(nodes=2, **QUICK)
+    fleet.ready()
+    key, _, value = knob.partition("=")
+    with contextlib.suppress(AssertionError):  # it may die before it answers
+        set_knob(fleet, 1, key, value)
+    last = fleet.ready(generation=2)["nodes"][1]["last_exit"]
+    assert last["cause"] == cause and words in last["why"], last
+    assert last["log_tail"]
+    shown = fleet.cli("status", "c").stdout
+    assert words in " ".join(shown.split()), shown
+
+
+def test_killed_by_nobody_we_know(fake):
+    """SIGKILL from outside: not by us, and whether the kernel's OOM killer ran is said."""
+    fleet = fake(nodes=1, **QUICK)
+    fleet.ready()
+    fleet.kill_member(0)
+    why = fleet.ready(generation=2)["nodes"][0]["last_exit"]["why"]
+    assert "killed by SIGKILL, not by us" in why and "OOM killer" in why
+
+
+# --- ports ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("offset", [0, 1], ids=["api", "internal"])
+def test_thief_between_generations(fake, offset):
+    """A server with SO_REUSEADDR can listen on a port that is held for a member between two
+    generations. The cloud keeps its ports, waits, names the thief, counts no failure, and comes
+    back once the port is free."""
+    fleet = fake(nodes=2, restart_delay="2s", start_limit="2 in 10m")
+    first = fleet.ready()
+    port = first["nodes"][1]["api_port"] + offset
+    fleet.kill_member(1)
+    fleet.wait("backoff")
+    with socket.socket() as thief:
+        thief.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        thief.bind(("127.0.0.1", port))
+        thief.listen()
+        named = f"port {port} is taken by pid {os.getpid()}"
+        until("the thief is named", 15, lambda: named in (fleet.cloud()["reason"] or ""))
+        time.sleep(1.5)
+        assert fleet.cloud()["state"] == "backoff"
+    again = fleet.ready(generation=2, timeout=30)
+    assert again["endpoint"] == first["endpoint"]
+    assert [n["api_port"] for n in again["nodes"]] == [n["api_port"] for n in first["nodes"]]
+
+
+def test_ports_are_held(fake):
+    """While a cloud lives, nobody else gets its ports: not even in between two generations."""
+    fleet = fake(nodes=2, restart_delay="1s")
+    ports = [n["api_port"] for n in fleet.ready()["nodes"]]
+    fleet.kill_member(0)
+    fleet.wait("backoff")
+    for port in ports:
+        for p in (port, port + 1):
+            with socket.socket() as other, pytest.raises(OSError):
+                other.bind(("127.0.0.1", p))
+    fleet.ready(generation=2)
+
+
+def test_internal_port_is_never_touched(fake):
+    """Over a boot, watching, a loss and a stop nobody connects to an internal port: that would brick a
+    node for ever (the fake says so)."""
+    fleet = fake(nodes=3, health_interval="100ms", **QUICK)
+    fleet.ready()
+    fleet.kill_member(0)
+    fleet.ready(generation=2)
+    fleet.cli("logs", "c")
+    fleet.cli("doctor", code=None)
+    fleet.cli("stop", "c", "--wait")
+    assert not list(fleet.dir.rglob("bricked"))
+    for log in fleet.log_dir.rglob("*.log"):
+        assert "BRICKED" not in read(log)
+
+
+# --- surroundings ---------------------------------------------------------------------------------
+
+
+def test_proxy_in_the_environment(fleets, fake_keys):
+    """http_proxy is never used for the nodes (libcurl would, even for 127.0.0.1)."""
+    with socket.socket() as proxy:
+        proxy.bind(("127.0.0.1", 0))
+        proxy.listen()
+        url = f"http://127.0.0.1:{proxy.getsockname()[1]}"
+        names = ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY")
+        fleet = fleets({"c": fake_keys(2)}, env={name: url for name in names}).start()
+        fleet.ready()
+        assert fleet.cli("status", "c").returncode == 0
+        proxy.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            proxy.accept()
+
+
+def test_java_without_release_file_is_asked(fake, tmp_path):
+    """A java that is a script of its own (no release file beside it) is asked for its version without
+    holding up anything; stop in the middle of that is obeyed."""
+    java = tmp_path / "java"
+    java.write_text(f'#!/bin/sh\n[ "$1" = -version ] && sleep 1\nexec "{FAKEJAVA}" "$@"\n')
+    java.chmod(0o755)
+    fleet = fake(nodes=1, java=java)
+    until("starting", 5, lambda: fleet.cloud()["state"] == "starting")
+    begun = time.monotonic()
+    assert fleet.api("GET", "/v1/clouds")[0] == 200
+    assert time.monotonic() - begun < 0.5
+    fleet.cli("stop", "c")
+    fleet.wait("stopped", timeout=10)
+    fleet.cli("start", "c")
+    fleet.ready(timeout=20)
+
+
+def test_bound_to_all_interfaces(fake):
+    """bind_to_localhost = no: the API listens on every address, and is held so."""
+    fleet = fake(nodes=1, bind_to_localhost="no")
+    port = fleet.ready()["nodes"][0]["api_port"]
+    assert ask(port, "GET", "/3/Cloud") == 200
+    with socket.socket() as other, pytest.raises(OSError):
+        other.bind(("0.0.0.0", port))
+
+
+def test_context_path(fake):
+    """context_path: in the polls, the endpoint and the recovery, too."""
+    fleet = fake(nodes=2, context_path="some/where", **QUICK)
+    cloud = fleet.ready()
+    assert cloud["endpoint"].endswith("/some/where")
+    assert ask(cloud["nodes"][0]["api_port"], "GET", "/some/where/3/Cloud") == 200
+    assert ask(cloud["nodes"][0]["api_port"], "GET", "/3/Cloud") == 404
+    fleet.kill_member(1)
+    fleet.ready(generation=2)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="mounts a file system")
+def test_full_disk(fake):
+    """A full state directory: a clear reason, nothing launched that is not on record, tried again, and
+    all is well once there is room; a running cloud goes on."""
+    fleet = fake(nodes=2, start=False, **QUICK)
+    fleet.state_dir.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(fleet.state_dir)], check=False)
+    if mounted.returncode:
+        pytest.skip("tmpfs cannot be mounted here")
+    try:
+        fleet.start()
+        fleet.ready()
+        ballast = os.open(fleet.state_dir / "ballast", os.O_WRONLY | os.O_CREAT)
+        with contextlib.suppress(OSError):
+            while True:
+                os.write(ballast, b"x" * 4096)
+        os.close(ballast)
+        assert fleet.cloud()["state"] == "ready"
+        fleet.kill_member(0)
+        until("a reason that names the disk", 20,
+              lambda: "No space left" in (fleet.cloud()["reason"] or ""))
+        assert fleet.pids() == []
+        (fleet.state_dir / "ballast").unlink()
+        fleet.ready(generation=2, timeout=30)
+        fleet.stop()
+        fleet.assert_clean()
+    finally:
+        for pid in fleet.members():
+            with contextlib.suppress(OSError):
+                os.kill(pid, 9)
+        subprocess.run(["umount", "-l", str(fleet.state_dir)], check=False)
