@@ -207,10 +207,12 @@ static void save(struct supervised *s)
 
 	if (!s->cloud->dirty)
 		return;
-	if (state_save(s, false, &e) < 0)
+	if (state_save(s, false, &e) == 0) {
+		s->cloud->dirty = s->unsaved = false;
+	} else if (!s->unsaved) { /* said once; tried again at each event */
+		s->unsaved = true;
 		log_error("cloud %s: %s", s->cloud->conf->name, err_msg(&e));
-	else
-		s->cloud->dirty = false;
+	}
 }
 
 void supervised_feed(struct supervised *s, const struct cloud_event *ev)

@@ -55,6 +55,7 @@ struct supervised {
 	uv_timer_t *timer;            /* freed in its close callback */
 	uint64_t timer_due;           /* in fleet_now() time; 0: not armed */
 	bool handling;
+	bool unsaved; /* the state file could not be written, which was said */
 	struct queued_event *queue, **queue_end;
 };
 

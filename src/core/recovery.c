@@ -142,7 +142,9 @@ static void on_resumed(const struct http_response *rsp, void *arg)
 			    "(status %d%s%s)",
 			s->cloud->conf->name, s->recovery_dir, rsp->status, rsp->error ? ", " : "",
 			rsp->error ? rsp->error : "");
-	supervised_feed(s, &(struct cloud_event){.type = EVENT_RESUMED, .flag = ok});
+	/* Without an answer it may have been taken all the same, and be what ends the cloud. */
+	supervised_feed(s,
+		&(struct cloud_event){.type = EVENT_RESUMED, .flag = ok || rsp->result != HTTP_OK});
 }
 
 void recovery_resume(struct supervised *s)

@@ -508,7 +508,8 @@ static void record_exit(struct node *n, const struct cloud_event *ev)
 	n->pid = 0;
 	n->polling = false;
 	n->poll_due_ms = 0;
-	n->whole = false;
+	n->whole = n->doubted = n->ask_full = false;
+	n->unhealthy_ms = 0;
 }
 
 /* Exit codes of members when a client shut the cloud down: 0, or for the receiver the number of

@@ -209,7 +209,7 @@ enum event_type {
 	EVENT_CLEANED,
 	EVENT_RECOVERY, /* flag: there is something to resume; progress: more than at the last
 			   resume */
-	EVENT_RESUMED,  /* flag: H2O took it; else text */
+	EVENT_RESUMED,  /* flag: H2O took it, or may have */
 };
 
 enum answer_kind {

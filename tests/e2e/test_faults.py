@@ -324,15 +324,23 @@ def test_full_disk(fake):
         fleet.start()
         fleet.ready()
         ballast = os.open(fleet.state_dir / "ballast", os.O_WRONLY | os.O_CREAT)
-        with contextlib.suppress(OSError):
-            while True:
-                os.write(ballast, b"x" * 4096)
-        os.close(ballast)
+
+        def fill():
+            with contextlib.suppress(OSError):
+                while True:
+                    os.write(ballast, b"x" * 1024)
+
+        def blamed():
+            fill()  # whatever our own cleaning has freed
+            return "No space left" in (fleet.cloud()["reason"] or "")
+
+        fill()
         assert fleet.cloud()["state"] == "ready"
         fleet.kill_member(0)
-        until("a reason that names the disk", 20,
-              lambda: "No space left" in (fleet.cloud()["reason"] or ""))
+        until("a reason that names the disk", 20, blamed, 0.001)
+        fleet.wait("backoff")
         assert fleet.pids() == []
+        os.close(ballast)
         (fleet.state_dir / "ballast").unlink()
         fleet.ready(generation=2, timeout=30)
         fleet.stop()
