@@ -2,9 +2,11 @@
 #include "config.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <getopt.h>
 #include <signal.h>
 #include <stdio.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 
 #include <curl/curl.h>
@@ -15,6 +17,7 @@
 #include "base/log.h"
 #include "conf/conf.h"
 #include "core/fleet.h"
+#include "drv/spawn.h"
 
 enum mode { MODE_RUN, MODE_CHECK, MODE_PRINT };
 
@@ -164,6 +167,18 @@ static int start(struct daemon *d, struct conf *conf, struct err *e)
 	return 0;
 }
 
+/* A node takes several descriptors; its JVM gets the limit that we were given. */
+static void raise_descriptor_limit(void)
+{
+	struct rlimit rl;
+
+	spawn_save_limits();
+	if (getrlimit(RLIMIT_NOFILE, &rl) == 0) {
+		rl.rlim_cur = rl.rlim_max;
+		setrlimit(RLIMIT_NOFILE, &rl);
+	}
+}
+
 static int run(struct conf *conf)
 {
 	struct daemon d = {.from_terminal = isatty(STDIN_FILENO)};
@@ -171,6 +186,8 @@ static int run(struct conf *conf)
 	int r;
 
 	signal(SIGPIPE, SIG_IGN);
+	signal(SIGXFSZ, SIG_IGN); /* a limit on file sizes is an error of write(), too */
+	raise_descriptor_limit();
 	umask(S_IWGRP | S_IRWXO);
 	curl_global_init(CURL_GLOBAL_NOTHING);
 	uv_loop_init(&d.loop);
@@ -236,14 +253,27 @@ static int parse_args(int argc, char **argv, enum mode *mode, const char **file,
 	return -1;
 }
 
+/* Started without them, 0 to 2 would become sockets of ours, which the log then is written to. */
+static void open_stdio(void)
+{
+	int fd;
+
+	while ((fd = open("/dev/null", O_RDWR)) >= 0 && fd <= STDERR_FILENO)
+		continue;
+	if (fd >= 0)
+		close(fd);
+}
+
 int main(int argc, char **argv)
 {
 	enum mode mode = MODE_RUN;
 	const char *file = NULL;
 	struct conf *conf = NULL;
 	bool debug = false;
-	int r = parse_args(argc, argv, &mode, &file, &debug);
+	int r;
 
+	open_stdio();
+	r = parse_args(argc, argv, &mode, &file, &debug);
 	if (r >= 0)
 		return r;
 	if (load_conf(file, &conf) < 0)

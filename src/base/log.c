@@ -1,5 +1,7 @@
 #include "base/log.h"
 
+#include <limits.h>
+#include <poll.h>
 #include <stdio.h>
 #include <sys/stat.h>
 #include <time.h>
@@ -73,8 +75,10 @@ void log_write(enum log_level level, const char *fmt, ...)
 		line = xasprintf(
 			"%s.%03ld %s%s\n", when, ts.tv_nsec / 1000000, level_word(level), msg);
 	}
-	/* One write, so that lines of several processes do not mix; a full pipe loses the line
-	 * rather than holding up supervision. */
-	if (write(STDERR_FILENO, line, strlen(line)) < 0)
+	/* One write, so that lines of several processes do not mix; what does not fit into a full
+	 * pipe is lost rather than holding up supervision. */
+	if (poll(&(struct pollfd){.fd = STDERR_FILENO, .events = POLLOUT}, 1, 0) != 1)
+		return;
+	if (write(STDERR_FILENO, line, MIN(strlen(line), (size_t)PIPE_BUF)) < 0)
 		return;
 }

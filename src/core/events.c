@@ -6,25 +6,21 @@
 #include "core/internal.h"
 #include "drv/machine.h"
 
-/* A wake-up this much later than asked for: we were stopped, or the machine slept. */
+/* The beat comes at least this often (internal.h); one so much later still means that we were
+ * stopped, or could not run. */
 #define STALL_MS 1000
-
-static void note_stall(struct supervised *s)
-{
-	struct fleet *f = s->fleet;
-	uint64_t now = clock_monotonic_ms() - f->skew_ms;
-
-	if (s->timer_due && now > s->timer_due + STALL_MS) {
-		log_notice("was held up for %" PRIu64 " ms; that time does not count",
-			now - s->timer_due);
-		f->skew_ms += now - s->timer_due;
-	}
-}
 
 uint64_t fleet_now(struct fleet *f)
 {
 	uint64_t now = clock_monotonic_ms() - f->skew_ms;
 
+	if (f->last_now && now > f->last_now + FLEET_BEAT_MS + STALL_MS) {
+		uint64_t held_up = now - f->last_now - FLEET_BEAT_MS;
+
+		log_notice("was held up for %" PRIu64 " ms; that time does not count", held_up);
+		f->skew_ms += held_up;
+		now -= held_up;
+	}
 	f->last_now = MAX(f->last_now, now);
 	return f->last_now;
 }
@@ -138,11 +134,11 @@ static void announce(struct supervised *s)
 			"cloud %s: %s -> %s (generation %" PRIu64 ")%s%s", c->conf->name,
 			cloud_state_name(t->from), cloud_state_name(t->to), c->generation,
 			news ? ": " : "", news ? t->reason : "");
-		if (t->to == CLOUD_READY && t->from != CLOUD_DEGRADED)
-			log_notice("cloud %s: connect to http://%s:%u%s%s", c->conf->name,
-				c->endpoint.addr, c->endpoint.port,
-				c->conf->context_path ? "/" : "",
-				c->conf->context_path ? c->conf->context_path : "");
+		if (t->to == CLOUD_READY && t->from != CLOUD_DEGRADED) {
+			_cleanup_free_ char *url = supervised_url(s, 0, "");
+
+			log_notice("cloud %s: connect to %s", c->conf->name, url);
+		}
 	}
 	cloud_drop_transitions(c);
 }
@@ -222,7 +218,6 @@ void supervised_feed(struct supervised *s, const struct cloud_event *ev)
 		return;
 	}
 	s->handling = true;
-	note_stall(s);
 	step(s, ev);
 	while (step_queued(s))
 		;

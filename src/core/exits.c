@@ -53,23 +53,29 @@ static char *output_of(const struct member *m)
 static char *crash_report_of(const struct member *m)
 {
 	char *path = xasprintf("%s/hs_err_pid%d.log", m->s->log_dir, (int)m->last_pid);
+	uint64_t launched = m->s->cloud->nodes[m->index].launched_wall_ms;
+	struct stat st;
 
-	if (access(path, F_OK) == 0)
+	/* Of this life: an older process may have had the same pid. */
+	if (stat(path, &st) == 0 && (uint64_t)st.st_mtim.tv_sec * 1000 + 2000 >= launched)
 		return path;
 	free(path);
 	return NULL;
 }
 
 /* The JVM's performance file, which SIGKILL leaves behind; java.io.tmpdir does not move it. */
-static void remove_perf_file(pid_t pid)
+static void remove_perf_file(const struct fleet *f, pid_t pid)
 {
-	_cleanup_free_ char *user = NULL, *path = NULL;
+	_cleanup_free_ char *dir = NULL, *name = xasprintf("%d", (int)pid);
+	_cleanup_close_ int fd = -1;
 	struct stat st;
 
-	user = xstrdup(getenv("USER") ? getenv("USER") : "root");
-	path = xasprintf("/tmp/hsperfdata_%s/%d", user, (int)pid);
-	if (lstat(path, &st) == 0 && S_ISREG(st.st_mode) && st.st_uid == geteuid())
-		unlink(path);
+	if (!f->user)
+		return;
+	dir = xasprintf("/tmp/hsperfdata_%s", f->user);
+	fd = open(dir, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	if (fd >= 0 && fstat(fd, &st) == 0 && st.st_uid == geteuid())
+		unlinkat(fd, name, 0);
 }
 
 static char *holder_of(const struct member *m, const struct proc_exit *exit, const char *output)
@@ -115,7 +121,7 @@ void exits_report(struct proc *p, const struct proc_exit *exit, void *arg)
 	polls_cancel(m);
 	m->proc = NULL;
 	m->unreleased = false;
-	remove_perf_file(m->last_pid);
+	remove_perf_file(s->fleet, m->last_pid);
 	proc_free(p);
 	supervised_feed(
 		s, &(struct cloud_event){.type = EVENT_EXITED, .node = m->index, .exit = &ev});

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <pwd.h>
 #include <stdio.h>
 #include <sys/file.h>
 #include <sys/random.h>
@@ -168,6 +169,19 @@ static void free_cloud(struct supervised *s)
 	cloud_free(s->cloud);
 }
 
+/* As the JVM takes it for /tmp/hsperfdata_NAME: from the user database, not from $USER. */
+static char *own_name(void)
+{
+	const struct passwd *pw = getpwuid(geteuid());
+
+	return pw ? xstrdup(pw->pw_name) : NULL;
+}
+
+static void on_beat(uv_timer_t *t)
+{
+	fleet_now(t->data);
+}
+
 int fleet_new(uv_loop_t *loop, struct conf *conf, struct fleet **out, struct err *e)
 {
 	struct fleet *f = xcalloc(1, sizeof(*f));
@@ -176,6 +190,11 @@ int fleet_new(uv_loop_t *loop, struct conf *conf, struct fleet **out, struct err
 	f->loop = loop;
 	f->conf = conf;
 	f->lock_fd = -1;
+	f->user = own_name();
+	f->beat = xcalloc(1, sizeof(*f->beat));
+	uv_timer_init(loop, f->beat);
+	f->beat->data = f;
+	uv_timer_start(f->beat, on_beat, FLEET_BEAT_MS, FLEET_BEAT_MS);
 	oom_sample(f);
 	r = make_dirs(&conf->fleet, e);
 	if (r == 0)
@@ -209,24 +228,57 @@ void fleet_free(struct fleet *f)
 		http_free(f->http);
 	if (f->lock_fd >= 0)
 		close(f->lock_fd);
+	uv_close((uv_handle_t *)f->beat, on_timer_closed);
 	conf_free(f->conf);
+	free(f->user);
 	free(f);
+}
+
+/* Nothing is started beside what an earlier daemon has left. */
+static void start(struct supervised *s, bool resume)
+{
+	s->start_waits = s->fleet->strays != NULL;
+	s->start_resumes = resume;
+	if (s->start_waits)
+		log_notice("cloud %s: starts once the processes of an earlier daemon have ended",
+			s->cloud->conf->name);
+	else
+		supervised_feed(s, &(struct cloud_event){.type = EVENT_START, .flag = resume});
 }
 
 void fleet_autostart(struct fleet *f)
 {
 	for (size_t i = 0; i < f->n; i++)
 		if (f->clouds[i].cloud->conf->autostart)
-			supervised_feed(&f->clouds[i], &(struct cloud_event){EVENT_START});
+			start(&f->clouds[i], false);
+}
+
+void fleet_strays_gone(struct fleet *f)
+{
+	for (size_t i = 0; i < f->n; i++) {
+		struct supervised *s = &f->clouds[i];
+
+		if (s->start_waits)
+			start(s, s->start_resumes);
+	}
+	fleet_check_done(f);
 }
 
 void fleet_shutdown(struct fleet *f, bool at_once, void (*done)(void *arg), void *arg)
 {
+	f->done = NULL; /* not before all have been told */
+	if (at_once)
+		strays_kill(f);
+	for (size_t i = 0; i < f->n; i++) {
+		struct supervised *s = &f->clouds[i];
+
+		s->start_waits = false;
+		supervised_feed(s, &(struct cloud_event){.type = EVENT_SHUTDOWN, .flag = at_once});
+		launch_cancel_probe(s);
+	}
 	f->done = done;
 	f->done_arg = arg;
-	for (size_t i = 0; i < f->n && f->done; i++)
-		supervised_feed(&f->clouds[i],
-			&(struct cloud_event){.type = EVENT_SHUTDOWN, .flag = at_once});
+	fleet_check_done(f);
 }
 
 size_t fleet_n_clouds(const struct fleet *f)
@@ -272,7 +324,13 @@ void fleet_command(struct fleet *f, const char *cloud, enum fleet_command cmd, b
 	};
 	struct supervised *s = find(f, cloud);
 
-	if (s)
+	if (!s)
+		return;
+	if (cmd == FLEET_STOP)
+		s->start_waits = false;
+	if (cmd == FLEET_START)
+		start(s, resume);
+	else
 		supervised_feed(s, &(struct cloud_event){.type = types[cmd], .flag = resume});
 }
 

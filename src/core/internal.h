@@ -52,8 +52,10 @@ struct supervised {
 	char *recovery_dir;           /* NULL: off */
 	char *ignored_recovery;       /* identity of a recovery.json that is not to be resumed */
 	char *resumed_recovery;       /* state of the recovery directory when it was last resumed */
-	uv_timer_t *timer;            /* freed in its close callback */
-	uint64_t timer_due;           /* in fleet_now() time; 0: not armed */
+	bool start_waits;             /* for strays to be gone; with --resume? */
+	bool start_resumes;
+	uv_timer_t *timer;  /* freed in its close callback */
+	uint64_t timer_due; /* in fleet_now() time; 0: not armed */
 	bool handling;
 	bool unsaved; /* the state file could not be written, which was said */
 	struct queued_event *queue, **queue_end;
@@ -61,16 +63,21 @@ struct supervised {
 
 struct stray;
 
+/* fleet_now() is asked at least so often, so that a time in which we did not run is seen. */
+#define FLEET_BEAT_MS 1000
+
 struct fleet {
 	uv_loop_t *loop;
 	struct conf *conf;
 	struct http *http;
 	struct supervised *clouds;
 	size_t n;
+	char *user;  /* owned: our name as the JVM knows it; NULL: none */
 	char id[17]; /* of the state directory: marks our processes */
 	int lock_fd;
 	uint64_t skew_ms; /* slept or stopped so long */
 	uint64_t last_now;
+	uv_timer_t *beat; /* freed in its close callback */
 	struct {
 		int64_t before, now; /* the kernel's count, some seconds apart */
 		uint64_t at;
@@ -95,6 +102,8 @@ void launch_node(struct supervised *s, unsigned node);
 void launch_release(struct supervised *s);
 void launch_adopt(struct supervised *s, unsigned node, pid_t pid, uint64_t start_ticks);
 void launch_forget_ports(struct supervised *s);
+/* `java -version` may hang: what waits for it fails. */
+void launch_cancel_probe(struct supervised *s);
 /* All processes are dead: nothing of them may stay. */
 void launch_clean(struct supervised *s);
 void runtime_clear(struct runtime *r);
@@ -102,6 +111,8 @@ void runtime_clear(struct runtime *r);
 char *launch_token(const struct supervised *s, unsigned node);
 
 /* polls.c */
+/* URL of a member with the cloud's context path; owned by the caller. */
+char *supervised_url(const struct supervised *s, unsigned node, const char *path);
 void polls_start(struct supervised *s, unsigned node, bool full, uint64_t timeout_ms);
 void polls_cancel(struct member *m);
 void polls_rest_shutdown(struct supervised *s);
@@ -112,7 +123,8 @@ void exits_report(struct proc *p, const struct proc_exit *exit, void *member);
 void oom_sample(struct fleet *f);
 
 /* recovery.c */
-void recovery_choose_dir(struct supervised *s, uint64_t heap_bytes);
+/* -errno (with a sentence) when a directory that was asked for by name cannot be used. */
+int recovery_choose_dir(struct supervised *s, uint64_t heap_bytes, struct err *e);
 void recovery_ignore(struct supervised *s);
 void recovery_heed(struct supervised *s);
 void recovery_inspect(struct supervised *s);
@@ -129,3 +141,8 @@ void state_load(struct supervised *s);
 /* strays.c: processes of an earlier daemon on the same state directory. */
 void strays_find(struct fleet *f);
 void strays_free(struct fleet *f);
+/* At once, instead of in order. */
+void strays_kill(struct fleet *f);
+
+/* fleet.c: no stray is left; starts that waited for that begin. */
+void fleet_strays_gone(struct fleet *f);

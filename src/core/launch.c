@@ -34,14 +34,46 @@ static void prepare_failed(struct supervised *s, bool permanent, const char *sen
 			   .type = EVENT_PREPARE_FAILED, .flag = permanent, .text = sentence});
 }
 
+/* Below a user's ice_root somebody else may have made our directory first, or a link in its place.
+ */
+static int check_ours(const char *path, struct err *e)
+{
+	struct stat st;
+
+	if (lstat(path, &st) < 0)
+		return err_set_errno(e, -errno, "cannot look at %s", path);
+	if (!S_ISDIR(st.st_mode) || st.st_uid != geteuid())
+		return err_set(e, -EPERM,
+			"%s is not a directory of the daemon's user; remove it or set another "
+			"ice_root",
+			path);
+	return 0;
+}
+
+static int make_ice_dir(const struct supervised *s, const struct member *m, struct err *e)
+{
+	_cleanup_free_ char *parent =
+		xstrndup(m->ice_dir, (size_t)(strrchr(m->ice_dir, '/') - m->ice_dir));
+	int r = file_mkdirs(m->ice_dir, 0750, e);
+
+	if (r < 0 && s->cloud->conf->ice_root)
+		return err_wrap(e, "ice_root");
+	if (r == 0)
+		r = check_ours(parent, e);
+	return r < 0 ? r : check_ours(m->ice_dir, e);
+}
+
 static int make_dirs(struct supervised *s, struct err *e)
 {
 	int r = file_mkdirs(s->dir, 0750, e);
 
-	if (r == 0)
-		r = file_mkdirs(s->log_dir, 0750, e);
+	if (r < 0)
+		return err_wrap(e, "state_dir");
+	r = file_mkdirs(s->log_dir, 0750, e);
+	if (r < 0)
+		return err_wrap(e, "log_dir");
 	for (unsigned i = 0; r == 0 && i < s->cloud->n_nodes; i++) {
-		r = file_mkdirs(s->members[i].ice_dir, 0750, e);
+		r = make_ice_dir(s, &s->members[i], e);
 		if (r == 0)
 			r = file_empty_dir(s->members[i].tmp_dir, e);
 		if (r == 0)
@@ -72,9 +104,9 @@ static int hold_same(struct supervised *s, struct err *e)
 		uint16_t api = s->cloud->nodes[i].api_port;
 		int r = 0;
 
-		if (port_has_listener(api))
+		if (!port_is_open_to_jvm(api_address(s), api))
 			return taken_later(api, e);
-		if (port_has_listener((uint16_t)(api + 1)))
+		if (!port_is_open_to_jvm(MEMBER_ADDR, (uint16_t)(api + 1)))
 			return taken_later((uint16_t)(api + 1), e);
 		if (!s->holds[i].api)
 			r = port_pair_hold(api_address(s), MEMBER_ADDR, api, &s->holds[i], &taken);
@@ -87,6 +119,14 @@ static int hold_same(struct supervised *s, struct err *e)
 }
 
 /* `exact`: these very ports; else upwards from the first, past taken ones. */
+static void say_moved(const struct supervised *s, uint16_t from)
+{
+	_cleanup_free_ char *who = port_holder_sentence(from);
+
+	log_notice("cloud %s: its ports are %u and up instead of %u: %s", s->cloud->conf->name,
+		s->holds[0].api, from, who);
+}
+
 static int hold_new(struct supervised *s, bool exact, uint16_t first, struct err *e)
 {
 	unsigned port = first, i = 0;
@@ -116,6 +156,8 @@ static int hold_new(struct supervised *s, bool exact, uint16_t first, struct err
 		}
 		port += 2;
 	}
+	if (s->holds[0].api != first)
+		say_moved(s, first);
 	return 0;
 }
 
@@ -158,6 +200,8 @@ static void warn_of_memory(struct supervised *s, uint64_t heap, uint64_t there)
 /* Whether a failure can heal by itself: a full disk and a taken port of a running cloud can. */
 static bool is_permanent(const struct supervised *s, int r)
 {
+	if (s->cloud->ever_ready) /* what worked may work again */
+		return false;
 	if (r == -EADDRINUSE)
 		return !s->cloud->ports_planned;
 	return r != -ENOSPC && r != -EMFILE && r != -ENFILE && r != -ENOMEM && r != -EDQUOT;
@@ -185,9 +229,13 @@ static void prepare_rest(struct supervised *s)
 		r = make_dirs(s, &e);
 	if (r == 0) {
 		warn_of_memory(s, xmx, machine.mem_bytes);
-		recovery_choose_dir(s, xmx);
-		r = hold_ports(s, &e);
+		oom_sample(s->fleet);
+		r = recovery_choose_dir(s, xmx, &e);
 	}
+	if (r == 0)
+		r = hold_ports(s, &e);
+	if (r == 0) /* can a launch be recorded? */
+		r = state_save(s, false, &e);
 	if (r < 0)
 		prepare_failed(s, is_permanent(s, r), err_msg(&e));
 	else
@@ -238,6 +286,14 @@ void launch_prepare(struct supervised *s)
 		err_set_errno(&e, r, "cannot run %s -version", rt->java);
 		prepare_failed(s, false, err_msg(&e));
 	}
+}
+
+void launch_cancel_probe(struct supervised *s)
+{
+	if (!s->java_probe)
+		return;
+	command_cancel(TAKE_PTR(s->java_probe));
+	prepare_failed(s, false, "stopped while Java was asked for its version");
 }
 
 void launch_forget_ports(struct supervised *s)
@@ -376,6 +432,18 @@ void launch_adopt(struct supervised *s, unsigned node, pid_t pid, uint64_t start
 
 /* ---- after the end ---- */
 
+/* What a member has left running: killed, and waited for a short while. Returns how many. */
+static unsigned kill_stragglers(const char *token)
+{
+	unsigned left = proc_kill_stragglers(token);
+
+	for (unsigned i = 0, more = left; more && i < 50; i++) {
+		usleep(2000);
+		more = proc_kill_stragglers(token);
+	}
+	return left;
+}
+
 static void clean_member(struct supervised *s, struct member *m)
 {
 	_cleanup_free_ char *token = launch_token(s, m->index);
@@ -386,9 +454,9 @@ static void clean_member(struct supervised *s, struct member *m)
 
 	if (!m->last_pid)
 		return;
-	left = proc_kill_stragglers(m->last_pid, token);
+	left = kill_stragglers(token);
 	if (left)
-		log_warning("cloud %s: node %u left %u processes of its group behind; killed",
+		log_warning("cloud %s: node %u left %u processes behind; killed",
 			s->cloud->conf->name, m->index, left);
 	m->last_pid = 0;
 	if (file_empty_dir(m->tmp_dir, &e) < 0 || file_remove_tree(ice, &e) < 0)

@@ -2,7 +2,7 @@
 
 #include "core/internal.h"
 
-static char *node_url(const struct supervised *s, unsigned node, const char *path)
+char *supervised_url(const struct supervised *s, unsigned node, const char *path)
 {
 	const char *context = s->cloud->conf->context_path;
 
@@ -61,7 +61,7 @@ static void on_answer(const struct http_response *rsp, void *arg)
 void polls_start(struct supervised *s, unsigned node, bool full, uint64_t timeout_ms)
 {
 	struct member *m = &s->members[node];
-	_cleanup_free_ char *url = node_url(s, node, "/3/Cloud?skip_ticks=true");
+	_cleanup_free_ char *url = supervised_url(s, node, "/3/Cloud?skip_ticks=true");
 	struct http_spec spec = {
 		.url = url, .method = full ? "GET" : "HEAD", .timeout_ms = timeout_ms};
 	static const struct answer failed = {.kind = ANSWER_BROKEN, .text = "cannot send"};
@@ -92,7 +92,7 @@ static void on_shutdown_answer(const struct http_response *rsp, void *arg)
 
 void polls_rest_shutdown(struct supervised *s)
 {
-	_cleanup_free_ char *url = node_url(s, 0, "/3/Shutdown");
+	_cleanup_free_ char *url = supervised_url(s, 0, "/3/Shutdown");
 	struct http_spec spec = {
 		.url = url, .method = "POST", .timeout_ms = s->cloud->conf->stop_timeout_ms};
 

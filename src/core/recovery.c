@@ -19,44 +19,53 @@
 
 #define RESUME_TIMEOUT_MS 60000
 
-void recovery_choose_dir(struct supervised *s, uint64_t heap_bytes)
+static char *configured_dir(const struct supervised *s)
+{
+	const char *wanted = s->cloud->conf->auto_recovery_dir;
+
+	if (streq(wanted, "off"))
+		return NULL;
+	return streq(wanted, "auto") ? xasprintf("%s/recovery", s->dir) : xstrdup(wanted);
+}
+
+int recovery_choose_dir(struct supervised *s, uint64_t heap_bytes, struct err *e)
 {
 	const struct cloud_conf *conf = s->cloud->conf;
-	_cleanup_(err_clear) struct err e = ERR_NULL;
+	bool automatic = streq(conf->auto_recovery_dir, "auto");
+	_cleanup_(err_clear) struct err why = ERR_NULL;
 	uint64_t wanted = heap_bytes * s->cloud->n_nodes;
+	int r;
 
 	free(s->recovery_dir);
-	s->recovery_dir = NULL;
-	if (streq(conf->auto_recovery_dir, "off"))
-		return;
-	s->recovery_dir = streq(conf->auto_recovery_dir, "auto") ? xasprintf("%s/recovery", s->dir)
-								 : xstrdup(conf->auto_recovery_dir);
-	if (file_mkdirs(s->recovery_dir, 0750, &e) < 0) {
-		log_warning("cloud %s: no recovery of grid searches: %s", conf->name, err_msg(&e));
-	} else if (streq(conf->auto_recovery_dir, "auto") &&
-		   machine_disk_free(s->recovery_dir) < wanted) {
+	s->recovery_dir = configured_dir(s);
+	if (!s->recovery_dir)
+		return 0;
+	r = file_mkdirs(s->recovery_dir, 0750, &why);
+	if (r < 0 && !automatic)
+		return err_set(
+			e, r, "auto_recovery_dir: %s; set another, or auto, or off", err_msg(&why));
+	if (r == 0 && (!automatic || machine_disk_free(s->recovery_dir) >= wanted))
+		return 0;
+	if (r == 0) {
 		_cleanup_free_ char *need = text_human_size(wanted);
 
-		log_notice(
-			"cloud %s: no recovery of grid searches: %s has not room for the cloud's "
-			"whole memory (%s); set auto_recovery_dir to a place that has",
-			conf->name, s->recovery_dir, need);
-	} else {
-		return;
+		err_set(&why, -ENOSPC,
+			"%s has not room for the cloud's whole memory (%s); set auto_recovery_dir "
+			"to a place that has",
+			s->recovery_dir, need);
 	}
+	log_notice("cloud %s: no recovery of grid searches: %s", conf->name, err_msg(&why));
 	free(s->recovery_dir);
 	s->recovery_dir = NULL;
+	return 0;
 }
 
 /* Which recovery.json lies there: NULL if none. Owned by the caller. */
-static char *identity(const struct supervised *s)
+static char *identity(const char *dir)
 {
-	_cleanup_free_ char *path = NULL;
+	_cleanup_free_ char *path = xasprintf("%s/recovery.json", dir);
 	struct stat st;
 
-	if (!s->recovery_dir)
-		return NULL;
-	path = xasprintf("%s/recovery.json", s->recovery_dir);
 	if (stat(path, &st) < 0)
 		return NULL;
 	return xasprintf("%" PRIu64 ":%lld:%lld.%09ld", (uint64_t)st.st_ino, (long long)st.st_size,
@@ -98,15 +107,16 @@ static char *contents(const struct supervised *s)
 
 void recovery_ignore(struct supervised *s)
 {
-	if (!s->recovery_dir && !streq(s->cloud->conf->auto_recovery_dir, "off"))
-		recovery_choose_dir(s, 0);
+	_cleanup_free_ char *dir = configured_dir(s);
+
 	free(s->ignored_recovery);
-	s->ignored_recovery = identity(s);
+	s->ignored_recovery = dir ? identity(dir) : NULL;
 	s->cloud->dirty = true;
 	if (s->ignored_recovery)
 		log_notice("cloud %s: an interrupted grid search lies in %s; it is not resumed, "
-			   "since the cloud was started anew (`h2ofleet start --resume` does it)",
-			s->cloud->conf->name, s->recovery_dir);
+			   "since the cloud was started anew (`h2ofleet restart %s --resume` does "
+			   "it)",
+			s->cloud->conf->name, dir, s->cloud->conf->name);
 }
 
 void recovery_heed(struct supervised *s)
@@ -118,7 +128,8 @@ void recovery_heed(struct supervised *s)
 
 void recovery_inspect(struct supervised *s)
 {
-	_cleanup_free_ char *id = identity(s), *now = NULL;
+	_cleanup_free_ char *id = s->recovery_dir ? identity(s->recovery_dir) : NULL;
+	_cleanup_free_ char *now = NULL;
 	bool there = id && !streq_null(id, s->ignored_recovery);
 
 	if (there)
@@ -149,17 +160,12 @@ static void on_resumed(const struct http_response *rsp, void *arg)
 
 void recovery_resume(struct supervised *s)
 {
-	const char *context = s->cloud->conf->context_path;
 	_cleanup_free_ char *dir = http_escape(s->recovery_dir);
 	_cleanup_free_ char *form = xasprintf("recovery_dir=%s", dir);
 	_cleanup_free_ char *url = NULL;
 	struct http_spec spec = {.method = "POST", .timeout_ms = RESUME_TIMEOUT_MS};
 
-	while (context && *context == '/')
-		context++;
-	url = xasprintf("http://%s:%u%s%s/3/Recovery/resume", MEMBER_ADDR,
-		s->cloud->nodes[0].api_port, context && *context ? "/" : "",
-		context ? context : "");
+	url = supervised_url(s, 0, "/3/Recovery/resume");
 	spec.url = url;
 	spec.form = form;
 	free(s->resumed_recovery);

@@ -19,6 +19,8 @@ struct stray {
 	struct fleet *fleet;
 	struct proc *proc;
 	uv_timer_t *timer;
+	char *token;   /* owned: "NAME=value" */
+	char *tmp_dir; /* owned: its java.io.tmpdir, which it may leave full */
 };
 
 static void on_closed(uv_handle_t *h)
@@ -30,6 +32,8 @@ static void stray_free(struct stray *t)
 {
 	proc_free(t->proc);
 	uv_close((uv_handle_t *)t->timer, on_closed);
+	free(t->token);
+	free(t->tmp_dir);
 	free(t);
 }
 
@@ -44,8 +48,11 @@ static void on_gone(struct proc *p, const struct proc_exit *exit, void *arg)
 	while (*at != t)
 		at = &(*at)->next;
 	*at = t->next;
+	proc_kill_stragglers(t->token);
+	file_empty_dir(t->tmp_dir, NULL);
 	stray_free(t);
-	fleet_check_done(f);
+	if (!f->strays)
+		fleet_strays_gone(f);
 }
 
 static void on_patience_over(uv_timer_t *timer)
@@ -55,7 +62,17 @@ static void on_patience_over(uv_timer_t *timer)
 	proc_kill_group(t->proc);
 }
 
-static void end_stray(struct fleet *f, pid_t pid, uint64_t ticks)
+/* Members run in their ice directory (launch.c). Owned by the caller. */
+static char *tmp_dir_of(pid_t pid)
+{
+	_cleanup_free_ char *link = xasprintf("/proc/%d/cwd", (int)pid);
+	char cwd[4096];
+	ssize_t n = readlink(link, cwd, sizeof(cwd) - 1);
+
+	return n < 0 ? xstrdup("/nonexistent") : xasprintf("%.*s/tmp", (int)n, cwd);
+}
+
+static void end_stray(struct fleet *f, pid_t pid, uint64_t ticks, const char *token)
 {
 	struct stray *t = xcalloc(1, sizeof(*t));
 
@@ -67,6 +84,8 @@ static void end_stray(struct fleet *f, pid_t pid, uint64_t ticks)
 		    "configuration; ending it",
 		(int)pid);
 	t->fleet = f;
+	t->token = xasprintf("%s=%s/%s", TOKEN_ENV, f->id, token);
+	t->tmp_dir = tmp_dir_of(pid);
 	t->timer = xcalloc(1, sizeof(*t->timer));
 	uv_timer_init(f->loop, t->timer);
 	t->timer->data = t;
@@ -125,7 +144,7 @@ static void look_at(struct fleet *f, pid_t pid)
 	if (s && !s->members[node].proc)
 		launch_adopt(s, node, pid, ticks);
 	else
-		end_stray(f, pid, ticks);
+		end_stray(f, pid, ticks, token);
 }
 
 void strays_find(struct fleet *f)
@@ -138,6 +157,12 @@ void strays_find(struct fleet *f)
 			look_at(f, (pid_t)strtol(de->d_name, NULL, 10));
 	if (d)
 		closedir(d);
+}
+
+void strays_kill(struct fleet *f)
+{
+	for (struct stray *t = f->strays; t; t = t->next)
+		proc_kill_group(t->proc);
 }
 
 void strays_free(struct fleet *f)

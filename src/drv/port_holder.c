@@ -119,18 +119,7 @@ static void read_bound(int family, unsigned port, struct sockets *s)
 		continue;
 }
 
-bool port_has_listener(uint16_t port)
-{
-	struct sockets s;
-
-	read_tables(port, &s);
-	for (size_t i = 0; i < s.n; i++)
-		if (s.v[i].state == TCP_LISTEN)
-			return true;
-	return false;
-}
-
-bool port_only_time_wait(uint16_t port)
+bool port_has_only_remains(uint16_t port)
 {
 	struct sockets s;
 
@@ -138,8 +127,8 @@ bool port_only_time_wait(uint16_t port)
 	read_bound(AF_INET, port, &s);
 	read_bound(AF_INET6, port, &s);
 	for (size_t i = 0; i < s.n; i++)
-		if (s.v[i].state != TCP_TIME_WAIT)
-			return false;
+		if (s.v[i].inode || s.v[i].state == TCP_LISTEN)
+			return false; /* a process has it */
 	return s.n > 0;
 }
 
@@ -226,9 +215,7 @@ static char *describe_socket(const struct sockets *s)
 			(!best || (s->v[i].state == TCP_LISTEN && best->state != TCP_LISTEN)))
 			best = &s->v[i];
 	if (!best)
-		return s->n ? xstrdup("a closed connection that the kernel remembers for up to a "
-				      "minute (TIME_WAIT)")
-			    : NULL;
+		return s->n ? xstrdup("the remains of a connection, for up to a minute") : NULL;
 	user = user_name(best->uid);
 	return xasprintf("a process of user %s", user);
 }

@@ -51,7 +51,7 @@ static int claim(uint16_t port)
 }
 
 /* Binds, and sets SO_REUSEADDR for the JVM: after the bind, which then is exclusive; before it
- * where only connections that ended lately (TIME_WAIT) are in the way. "::" is held for IPv4 too,
+ * where only what is left of connections is in the way. "::" is held for IPv4 too,
  * whatever net.ipv6.bindv6only says, for a JVM's wildcard socket is one for both. */
 static int bind_port(const union address *a, socklen_t len, bool reuse)
 {
@@ -85,7 +85,7 @@ static int hold(const char *address, uint16_t port, struct port_hold *out)
 	if (out->claim < 0)
 		return TAKE_FD(out->claim);
 	out->fd = bind_port(&a, (socklen_t)len, false);
-	if (out->fd == -EADDRINUSE && port_only_time_wait(port))
+	if (out->fd == -EADDRINUSE && port_has_only_remains(port))
 		out->fd = bind_port(&a, (socklen_t)len, true);
 	if (out->fd < 0) {
 		closep(&out->claim);
@@ -93,6 +93,18 @@ static int hold(const char *address, uint16_t port, struct port_hold *out)
 		return TAKE_FD(out->fd);
 	}
 	return 0;
+}
+
+bool port_is_open_to_jvm(const char *address, uint16_t port)
+{
+	_cleanup_close_ int fd = -1;
+	union address a;
+	int len = parse_address(address, port, &a);
+
+	if (len < 0)
+		return false;
+	fd = bind_port(&a, (socklen_t)len, true);
+	return fd >= 0;
 }
 
 static void release(struct port_hold *h)

@@ -42,12 +42,13 @@ char *port_holder(uint16_t port);
  * taken, by whom is not known". Owned by the caller. */
 char *port_holder_sentence(uint16_t port);
 
-/* Is the port in the way only of connections that ended less than a minute ago (TIME_WAIT)? They
- * hinder a plain bind, and are what a stopped cloud leaves. */
-bool port_only_time_wait(uint16_t port);
+/* Is there nothing on the port but what is left of connections: TIME_WAIT, or FIN_WAIT until the
+ * other side has closed, too? That hinders a plain bind, and is what a stopped cloud leaves. */
+bool port_has_only_remains(uint16_t port);
 
-/* Does anybody listen on it? */
-bool port_has_listener(uint16_t port);
+/* Could a server that sets SO_REUSEADDR, as every JVM does, bind it on `address` now? A hold of
+ * ours does not hinder it, a listener does. */
+bool port_is_open_to_jvm(const char *address, uint16_t port);
 
 /* Does process `pid` itself listen on that port? Tells a member's own listener from a thief's. */
 bool port_listened_by(uint16_t port, pid_t pid);

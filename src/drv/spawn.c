@@ -477,15 +477,13 @@ int proc_kill_group(struct proc *p)
 }
 
 struct stragglers {
-	pid_t pgid;
 	const char *token;
 	unsigned n;
 };
 
-static bool is_straggler(const struct stragglers *s, const struct process_stat *st)
+static bool runs(const struct process_stat *st)
 {
-	return st->pgrp == s->pgid && st->session == s->pgid && st->state != 'Z' &&
-	       st->state != 'X';
+	return st->state != 'Z' && st->state != 'X';
 }
 
 static int kill_if_straggler(pid_t pid, void *arg)
@@ -494,24 +492,23 @@ static int kill_if_straggler(pid_t pid, void *arg)
 	struct stragglers *s = arg;
 	int pidfd;
 
-	if (process_stat_read(pid, &before) < 0 || !is_straggler(s, &before) ||
+	if (pid == getpid() || process_stat_read(pid, &before) < 0 || !runs(&before) ||
 		!process_has_env(pid, s->token))
 		return 0;
 	pidfd = pidfd_open(pid, 0);
 	if (pidfd < 0)
 		return 0;
 	if (process_stat_read(pid, &now) == 0 && now.start_ticks == before.start_ticks &&
-		is_straggler(s, &now) && pidfd_send_signal(pidfd, SIGKILL, NULL, 0) == 0)
+		runs(&now) && pidfd_send_signal(pidfd, SIGKILL, NULL, 0) == 0)
 		s->n++;
 	close(pidfd);
 	return 0;
 }
 
-unsigned proc_kill_stragglers(pid_t pgid, const char *token)
+unsigned proc_kill_stragglers(const char *token)
 {
-	struct stragglers s = {.pgid = pgid, .token = token};
+	struct stragglers s = {.token = token};
 
-	if (pgid > 1)
-		process_each(kill_if_straggler, &s);
+	process_each(kill_if_straggler, &s);
 	return s.n;
 }

@@ -67,11 +67,11 @@ int proc_signal(struct proc *p, int sig);
  * proc_kill_stragglers() is for what is left. */
 int proc_kill_group(struct proc *p);
 
-/* After the leader's end: kills what is left of its group, if that still is of its session and has
- * `token` ("NAME=value") in its environment: the number may have been given to others meanwhile.
- * Returns how many processes were left; they may take a moment to go, and may have forked, so ask
- * again until it says 0. */
-unsigned proc_kill_stragglers(pid_t pgid, const char *token);
+/* After a process's end: kills whatever it has left running, in its group or out of it, known by
+ * `token` ("NAME=value") in the environment, which is unique to that process and inherited. Returns
+ * how many there were; they may take a moment to go, and may have forked, so ask again until it
+ * says 0. */
+unsigned proc_kill_stragglers(const char *token);
 
 /* Stops watching; does not signal. A child that was not released yet exits by itself, and is still
  * reaped. One that runs is not reaped by us any more, so this is for leaving it to the next daemon.

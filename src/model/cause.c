@@ -71,9 +71,9 @@ static const struct symptom symptoms[] = {
 	{-1, "H2O version mismatch", CAUSE_MISMATCH, "another version of H2O is in its cloud"},
 	{255, "required ports", CAUSE_PORT_TAKEN, "its port was taken by somebody else"},
 	{255, "Cannot find free port", CAUSE_PORT_TAKEN, "it found no free port"},
-	{255, "OutOfMemoryError", CAUSE_JAVA_OOM,
+	{255, "java.lang.OutOfMemoryError", CAUSE_JAVA_OOM,
 		"ran out of Java heap (OutOfMemoryError); give it more with max_mem_size"},
-	{1, "OutOfMemoryError", CAUSE_JAVA_OOM,
+	{1, "java.lang.OutOfMemoryError", CAUSE_JAVA_OOM,
 		"ran out of Java heap (OutOfMemoryError); give it more with max_mem_size"},
 };
 
@@ -163,6 +163,20 @@ static enum cause judge_code(const struct exit_evidence *ev, char **why)
 	return CAUSE_UNKNOWN;
 }
 
+static const char *advice_for(enum cause cause)
+{
+	switch (cause) {
+	case CAUSE_ARGUMENTS:
+		return "; correct h2o_args";
+	case CAUSE_JVM_OPTIONS:
+		return "; correct jvm_custom_args or max_mem_size";
+	case CAUSE_JAVA_VERSION:
+		return "; set java to another one, or allow_unsupported_java = yes";
+	default:
+		return "";
+	}
+}
+
 static enum cause judge_symptom(const struct exit_evidence *ev, const struct symptom *s, char **why)
 {
 	_cleanup_free_ char *line = NULL;
@@ -178,8 +192,8 @@ static enum cause judge_symptom(const struct exit_evidence *ev, const struct sym
 		line = line_with(ev->log_tail, "Invalid ");
 	if (s->cause == CAUSE_JVM_OPTIONS && !line)
 		line = line_with(ev->log_tail, "Unrecognized ");
-	*why = xasprintf(
-		"node %u: %s%s%s", ev->node, s->meaning, line ? ": " : "", line ? line : "");
+	*why = xasprintf("node %u: %s%s%s%s", ev->node, s->meaning, line ? ": " : "",
+		line ? line : "", advice_for(s->cause));
 	return s->cause;
 }
 

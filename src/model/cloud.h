@@ -13,7 +13,7 @@
  * randomness of its own (rng is part of the state): a run can be replayed.
  *
  * What the operator wants (`wanted`) and what is seen (`state`) are separate. Only set_state() in
- * cloud.c writes `state`. */
+ * lifecycle.c writes `state`. */
 #pragma once
 
 #include "base/err.h"
@@ -151,6 +151,7 @@ struct cloud {
 	enum cloud_state state;
 	enum cloud_wanted wanted;
 	uint64_t since_ms;        /* monotonic time of the last state change */
+	uint64_t ready_ms;        /* when this generation became ready; 0: not yet */
 	uint64_t since_wall_ms;   /* for display; set by core */
 	uint64_t generation;      /* counts launches; 0: never launched */
 	uint64_t restarts;        /* generations begun by us since the operator's start */

@@ -38,8 +38,9 @@ static int check_heap(const char *key, uint64_t heap, const struct machine_facts
 			key, asked);
 	if (heap > m->mem_bytes)
 		return err_set(e, -ERANGE,
-			"%s asks for %s for each node, but this machine (or container) has %s", key,
-			asked, there);
+			"%s asks for %s for each node, but this machine (or container) has %s: set "
+			"it lower",
+			key, asked, there);
 	return 0;
 }
 
@@ -56,7 +57,7 @@ int plan_memory(const struct cloud_conf *conf, const struct machine_facts *machi
 	if (r == 0 && *xmx_bytes && *xms_bytes > *xmx_bytes)
 		r = err_set(e, -ERANGE,
 			"min_mem_size comes to %" PRIu64 " MB for each node, max_mem_size to only "
-			"%" PRIu64 " MB",
+			"%" PRIu64 " MB: set min_mem_size lower",
 			*xms_bytes >> 20, *xmx_bytes >> 20);
 	return r;
 }

@@ -1,9 +1,10 @@
-/* What cloud.c and watch.c share of the state machine; for nobody else. */
+/* What cloud.c, lifecycle.c and watch.c share of the state machine; for nobody else. */
 #pragma once
 
 #include "model/cloud.h"
 
 void cloud_act(struct cloud *c, struct action a);
+void last_exit_clear(struct last_exit *x);
 
 /* Lost on evidence: withdraws the endpoint and begins to end all members. `counted`: as a failure
  * (start limit, back-off). */

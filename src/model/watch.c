@@ -187,7 +187,7 @@ static void full_answer(
 /* Ready or degraded by what is known now. */
 static void assess(struct cloud *c, uint64_t now_ms)
 {
-	_cleanup_free_ char *late = NULL;
+	_cleanup_free_ char *late = NULL, *limit = NULL;
 	const char *why = NULL;
 
 	if (!cloud_usable(c))
@@ -199,9 +199,9 @@ static void assess(struct cloud *c, uint64_t now_ms)
 	cloud_for_each_node (n, c) {
 		if (n->state != NODE_LATE || late)
 			continue;
-		why = late =
-			xasprintf("node %u (pid %d) has not answered for more than %" PRIu64 " ms",
-				n->index, (int)n->pid, c->conf->late_after_ms);
+		limit = text_human_duration(c->conf->late_after_ms);
+		why = late = xasprintf("node %u (pid %d) has not answered for more than %s",
+			n->index, (int)n->pid, limit);
 	}
 	cloud_set_degraded(c, now_ms, why);
 }
