@@ -23,5 +23,7 @@ struct api;
 int api_new(
 	uv_loop_t *loop, struct fleet *fleet, const char *path, struct api **out, struct err *e);
 
-/* Stops listening, ends waiting requests, removes the socket. */
+/* Stops listening, answers waiting requests with 503, removes the socket if it is still ours.
+ * Before fleet_free(), in the same turn of the loop: the fleet knows its observer until then. The
+ * loop must run on until the handles are closed. NULL is well. */
 void api_free(struct api *a);

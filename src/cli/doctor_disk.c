@@ -141,6 +141,11 @@ static void check_room(struct doctor *d, struct places *l, size_t first)
 			"%s: %s", strbuf_str(&names), strerror(errno));
 		return;
 	}
+	if (v.f_blocks == 0) {
+		doctor_add(d, "disk", CHECK_WARNING, "set another path",
+			"%s: a file system that stores nothing", strbuf_str(&names));
+		return;
+	}
 	avail = (uint64_t)v.f_bavail * v.f_frsize;
 	total = (uint64_t)v.f_blocks * v.f_frsize;
 	low = avail < LOW_BYTES || avail < total / 100 * LOW_PERCENT;

@@ -126,6 +126,7 @@ static void announce(struct supervised *s)
 		const struct transition *t = &c->transitions[i];
 		bool bad = t->to == CLOUD_RECOVERING || t->to == CLOUD_FAILED ||
 			   t->to == CLOUD_BACKOFF;
+		bool news = t->reason && t->to != CLOUD_STARTING && t->to != CLOUD_FORMING;
 
 		c->since_wall_ms = clock_wall_ms();
 		log_write(t->to == CLOUD_FAILED ? LOG_LEVEL_ERROR
@@ -133,7 +134,7 @@ static void announce(struct supervised *s)
 						: LOG_LEVEL_NOTICE,
 			"cloud %s: %s -> %s (generation %" PRIu64 ")%s%s", c->conf->name,
 			cloud_state_name(t->from), cloud_state_name(t->to), c->generation,
-			t->reason ? ": " : "", t->reason ? t->reason : "");
+			news ? ": " : "", news ? t->reason : "");
 		if (t->to == CLOUD_READY && t->from != CLOUD_DEGRADED)
 			log_notice("cloud %s: connect to http://%s:%u%s%s", c->conf->name,
 				c->endpoint.addr, c->endpoint.port,

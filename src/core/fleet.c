@@ -15,17 +15,33 @@
 
 /* ---- the state directory is one daemon's ---- */
 
+/* A daemon that was just killed may need a moment to be gone. */
+static int lock_patiently(int fd)
+{
+	for (unsigned i = 0; i < 20; i++) {
+		if (flock(fd, LOCK_EX | LOCK_NB) == 0)
+			return 0;
+		if (errno != EWOULDBLOCK)
+			return -errno;
+		usleep(50000);
+	}
+	return -EBUSY;
+}
+
 static int take_lock(struct fleet *f, struct err *e)
 {
+	int r;
+
 	_cleanup_free_ char *path = xasprintf("%s/lock", f->conf->fleet.state_dir);
 	_cleanup_free_ char *holder = NULL, *pid = NULL;
 
 	f->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0640);
 	if (f->lock_fd < 0)
 		return err_set_errno(e, -errno, "cannot open %s", path);
-	if (flock(f->lock_fd, LOCK_EX | LOCK_NB) < 0) {
-		if (errno != EWOULDBLOCK)
-			return err_set_errno(e, -errno, "cannot lock %s", path);
+	r = lock_patiently(f->lock_fd);
+	if (r < 0) {
+		if (r != -EBUSY)
+			return err_set_errno(e, r, "cannot lock %s", path);
 		if (file_read(path, 64, &holder, NULL) == 0)
 			holder[strcspn(holder, "\n")] = '\0';
 		return err_set(e, -EBUSY,

@@ -64,7 +64,7 @@ static int hold_same(struct supervised *s, struct err *e)
 		uint16_t api = s->cloud->nodes[i].api_port;
 		int r;
 
-		if (s->holds[i].fd_api >= 0)
+		if (s->holds[i].api)
 			continue;
 		r = port_pair_hold(api_address(s), MEMBER_ADDR, api, &s->holds[i], &taken);
 		if (r == -EADDRINUSE) {

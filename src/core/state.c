@@ -78,7 +78,6 @@ void state_load(struct supervised *s)
 	_cleanup_free_ char *path = state_path(s), *text = NULL;
 	json_auto_t *j = NULL;
 	json_int_t generation = 0;
-	const char *ignored = NULL;
 	json_error_t je;
 	int version = 0;
 	int r = file_read(path, MAX_STATE, &text, NULL);
@@ -90,13 +89,14 @@ void state_load(struct supervised *s)
 		return;
 	}
 	j = json_loads(text, 0, &je);
-	if (!j || json_unpack_ex(j, &je, 0, "{s:i, s:I, s?:s}", "version", &version, "generation",
-			  &generation, "ignored_recovery", &ignored) < 0) {
+	if (!j || json_unpack_ex(j, &je, 0, "{s:i, s:I}", "version", &version, "generation",
+			  &generation) < 0) {
 		set_aside(path, je.text);
 	} else if (version != STATE_VERSION || generation < 0) {
 		set_aside(path, "it is of another version of h2ofleetd");
 	} else {
 		s->cloud->generation = (uint64_t)generation; /* never used twice */
-		replace_str(&s->ignored_recovery, ignored);
+		replace_str(&s->ignored_recovery,
+			json_string_value(json_object_get(j, "ignored_recovery")));
 	}
 }

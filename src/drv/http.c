@@ -26,7 +26,8 @@ struct http_request {
 	size_t max_body;
 	bool too_long;
 	bool self_connected;
-	bool ended; /* its callback has begun */
+	curl_socket_t fd; /* of the connection that was opened for it, or CURL_SOCKET_BAD */
+	bool ended;       /* its callback has begun */
 	bool cluster_good;
 	uint64_t cluster_id;
 	char error[CURL_ERROR_SIZE];
@@ -89,6 +90,8 @@ static void judge(struct http_request *r, CURLcode code, struct http_response *r
 			r->max_body);
 	} else if (r->self_connected) {
 		rsp->result = HTTP_REFUSED;
+		snprintf(r->error, sizeof(r->error),
+			"nobody listens: we were connected to ourselves");
 	} else if (code == CURLE_OK) {
 		long status = 0;
 
@@ -295,19 +298,26 @@ static size_t on_header(char *data, size_t size, size_t n, void *arg)
  * goes to is connected to itself: nobody listens there. */
 static int on_connected(void *arg, char *remote_ip, char *local_ip, int remote_port, int local_port)
 {
+	struct linger reset = {.l_onoff = 1};
 	struct http_request *r = arg;
 
 	if (remote_port != local_port || !streq(remote_ip, local_ip))
 		return CURL_PREREQFUNC_OK;
 	r->self_connected = true;
+	/* Closed by a reset, or the port would be in TIME_WAIT, which nobody could hold. */
+	if (r->fd != CURL_SOCKET_BAD)
+		setsockopt(r->fd, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset));
 	return CURL_PREREQFUNC_ABORT;
 }
 
 /* curl's own would not be close-on-exec. */
 static curl_socket_t on_open_socket(
-	_unused_ void *arg, _unused_ curlsocktype purpose, struct curl_sockaddr *a)
+	void *arg, _unused_ curlsocktype purpose, struct curl_sockaddr *a)
 {
-	return socket(a->family, a->socktype | SOCK_CLOEXEC, a->protocol);
+	struct http_request *r = arg;
+
+	r->fd = socket(a->family, a->socktype | SOCK_CLOEXEC, a->protocol);
+	return r->fd;
 }
 
 /* ---- beginnings ---- */
@@ -382,6 +392,7 @@ static void set_options(CURL *c, const struct http_spec *spec, struct http_reque
 	curl_easy_setopt(c, CURLOPT_PREREQFUNCTION, on_connected);
 	curl_easy_setopt(c, CURLOPT_PREREQDATA, r);
 	curl_easy_setopt(c, CURLOPT_OPENSOCKETFUNCTION, on_open_socket);
+	curl_easy_setopt(c, CURLOPT_OPENSOCKETDATA, r);
 }
 
 int http_start(struct http *h, const struct http_spec *spec, http_cb cb, void *arg,
@@ -407,6 +418,7 @@ int http_start(struct http *h, const struct http_spec *spec, http_cb cb, void *a
 		.cb = cb,
 		.arg = arg,
 		.next = h->requests,
+		.fd = CURL_SOCKET_BAD,
 		.max_body = spec->max_body ? spec->max_body : MAX_BODY_DEFAULT,
 		.cluster_good = true};
 	set_options(c, spec, r);

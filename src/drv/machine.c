@@ -183,12 +183,12 @@ static void leaks_mark_mapped(struct leaks *l, const char *line)
 			l->v[i].used = true;
 }
 
-/* Where we may not look, the owner's files count as used. */
+/* Where we may not look, the owner's files count as used if it is a JVM. */
 static int leaks_ask_process(pid_t pid, void *arg)
 {
 	_cleanup_free_ char *text = NULL;
 	struct leaks *l = arg;
-	char path[64], *rest, *line;
+	char path[64], comm[32], *rest, *line;
 	struct stat st;
 	int r;
 
@@ -197,7 +197,8 @@ static int leaks_ask_process(pid_t pid, void *arg)
 		return 0;
 	snprintf(path, sizeof(path), "/proc/%d/maps", (int)pid);
 	r = file_read(path, 64u << 20, &text, NULL);
-	if (r == -EACCES || r == -EPERM || r == -EFBIG)
+	process_comm(pid, comm);
+	if ((r == -EACCES || r == -EPERM || r == -EFBIG) && strstr(comm, "java"))
 		for (size_t i = 0; i < l->n; i++)
 			l->v[i].used |= l->v[i].uid == st.st_uid;
 	rest = text;

@@ -36,7 +36,7 @@ char *process_snapshot(pid_t pid);
 
 /* Linked libxgboost*.so files in /tmp that belong to no running process: JVMs that crashed left
  * them. Number and bytes on the disk. Files younger than a minute do not count (a JVM may be
- * unpacking them), nor do those of users whose processes we may not look into. Reads the maps of
+ * unpacking them), nor do those of users with a JVM that we may not look into. Reads the maps of
  * all processes: for `doctor`, not for every second. */
 void machine_leaked_xgboost(unsigned *n, uint64_t *bytes);
 /* The same for another directory than /tmp. */

@@ -119,6 +119,19 @@ static void read_bound(int family, unsigned port, struct sockets *s)
 		continue;
 }
 
+bool port_only_time_wait(uint16_t port)
+{
+	struct sockets s;
+
+	read_tables(port, &s);
+	read_bound(AF_INET, port, &s);
+	read_bound(AF_INET6, port, &s);
+	for (size_t i = 0; i < s.n; i++)
+		if (s.v[i].state != TCP_TIME_WAIT)
+			return false;
+	return s.n > 0;
+}
+
 /* ---- from sockets to processes ---- */
 
 struct search {

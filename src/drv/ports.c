@@ -4,7 +4,9 @@
 #include <errno.h>
 #include <netinet/in.h>
 #include <stdio.h>
+#include <stddef.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 
 #include "base/file.h"
 
@@ -31,59 +33,104 @@ static int parse_address(const char *text, uint16_t port, union address *out)
 	return -EINVAL;
 }
 
-/* The descriptor, or a negative errno. The option must come after the bind: before it, two holders
- * would coexist. "::" is held for IPv4 too, whatever net.ipv6.bindv6only says, for a JVM's wildcard
- * socket is one for both. */
-static int hold(const char *address, uint16_t port)
+/* A name in the network namespace that says "held by an h2ofleet": exclusive like a bound port, and
+ * gone with its holder. It makes holding safe where the bind itself cannot be exclusive. */
+static int claim(uint16_t port)
 {
-	_cleanup_close_ int fd = -1;
-	union address a;
-	int len = parse_address(address, port, &a), off = 0, on = 1;
+	_cleanup_close_ int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	struct sockaddr_un a = {.sun_family = AF_UNIX};
+	int n;
 
-	if (len < 0)
-		return len;
-	fd = socket(a.sa.sa_family, SOCK_STREAM | SOCK_CLOEXEC, IPPROTO_TCP);
 	if (fd < 0)
 		return -errno;
-	if (a.sa.sa_family == AF_INET6 &&
-		setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof(off)) < 0)
-		return -errno;
-	if (bind(fd, &a.sa, (socklen_t)len) < 0 ||
-		setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) < 0)
+	n = snprintf(a.sun_path + 1, sizeof(a.sun_path) - 1, "h2ofleet/port/%u", port);
+	if (bind(fd, (struct sockaddr *)&a,
+		    (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + (size_t)n)) < 0)
 		return -errno;
 	return TAKE_FD(fd);
+}
+
+/* Binds, and sets SO_REUSEADDR for the JVM: after the bind, which then is exclusive; before it
+ * where only connections that ended lately (TIME_WAIT) are in the way. "::" is held for IPv4 too,
+ * whatever net.ipv6.bindv6only says, for a JVM's wildcard socket is one for both. */
+static int bind_port(const union address *a, socklen_t len, bool reuse)
+{
+	_cleanup_close_ int fd = socket(a->sa.sa_family, SOCK_STREAM | SOCK_CLOEXEC, IPPROTO_TCP);
+	int off = 0, on = 1;
+
+	if (fd < 0)
+		return -errno;
+	if (a->sa.sa_family == AF_INET6 &&
+		setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof(off)) < 0)
+		return -errno;
+	if (reuse && setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) < 0)
+		return -errno;
+	if (bind(fd, &a->sa, len) < 0)
+		return -errno;
+	if (!reuse && setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) < 0)
+		return -errno;
+	return TAKE_FD(fd);
+}
+
+/* 0 and *out, or a negative errno. */
+static int hold(const char *address, uint16_t port, struct port_hold *out)
+{
+	union address a;
+	int len = parse_address(address, port, &a);
+
+	*out = PORT_HOLD_NULL;
+	if (len < 0)
+		return len;
+	out->claim = claim(port);
+	if (out->claim < 0)
+		return TAKE_FD(out->claim);
+	out->fd = bind_port(&a, (socklen_t)len, false);
+	if (out->fd == -EADDRINUSE && port_only_time_wait(port))
+		out->fd = bind_port(&a, (socklen_t)len, true);
+	if (out->fd < 0) {
+		closep(&out->claim);
+		out->claim = -1;
+		return TAKE_FD(out->fd);
+	}
+	return 0;
+}
+
+static void release(struct port_hold *h)
+{
+	closep(&h->fd);
+	closep(&h->claim);
+	*h = PORT_HOLD_NULL;
 }
 
 int port_pair_hold(const char *api_addr, const char *internal_addr, uint16_t api,
 	struct port_pair *out, uint16_t *taken)
 {
 	struct port_pair p = PORT_PAIR_NULL;
+	union address unused;
 
 	*out = PORT_PAIR_NULL;
-	if (api == 0 || api == UINT16_MAX)
+	if (api == 0 || api == UINT16_MAX || parse_address(api_addr, api, &unused) < 0 ||
+		parse_address(internal_addr, api, &unused) < 0)
 		return -EINVAL;
-	p.api = api;
-	p.fd_api = hold(api_addr, api);
-	if (p.fd_api < 0) {
-		if (taken)
-			*taken = api;
-		return p.fd_api;
+	r = hold(api_addr, api, &out->api_hold);
+	if (r == 0) {
+		failed = (uint16_t)(api + 1);
+		r = hold(internal_addr, failed, &out->internal_hold);
 	}
-	p.fd_internal = hold(internal_addr, (uint16_t)(api + 1));
-	if (p.fd_internal < 0) {
+	if (r < 0) {
+		port_pair_release(out);
 		if (taken)
-			*taken = (uint16_t)(api + 1);
-		close(p.fd_api);
-		return p.fd_internal;
+			*taken = failed;
+		return r;
 	}
-	*out = p;
+	out->api = api;
 	return 0;
 }
 
 void port_pair_release(struct port_pair *p)
 {
-	closep(&p->fd_api);
-	closep(&p->fd_internal);
+	release(&p->api_hold);
+	release(&p->internal_hold);
 	*p = PORT_PAIR_NULL;
 }
 

@@ -10,13 +10,18 @@
 
 #include "base/err.h"
 
-struct port_pair {
-	uint16_t api; /* the internal port is api + 1 */
-	int fd_api;
-	int fd_internal;
+struct port_hold {
+	int fd;    /* bound, never listening */
+	int claim; /* "held by an h2ofleet", in the abstract namespace of unix sockets */
 };
 
-#define PORT_PAIR_NULL ((struct port_pair){0, -1, -1})
+struct port_pair {
+	uint16_t api; /* the internal port is api + 1; 0: not held */
+	struct port_hold api_hold, internal_hold;
+};
+
+#define PORT_HOLD_NULL ((struct port_hold){-1, -1})
+#define PORT_PAIR_NULL ((struct port_pair){0, PORT_HOLD_NULL, PORT_HOLD_NULL})
 
 /* Holds `api` on api_addr and `api`+1 on internal_addr (numeric IPv4 or IPv6). 0; -EADDRINUSE and
  * which of the two it is in *taken (may be NULL); another negative errno. All or nothing. */
@@ -36,6 +41,10 @@ char *port_holder(uint16_t port);
 /* The same as a whole sentence: "port 54321 is taken by pid 812 (python3)", or "port 54321 is
  * taken, by whom is not known". Owned by the caller. */
 char *port_holder_sentence(uint16_t port);
+
+/* Is the port in the way only of connections that ended less than a minute ago (TIME_WAIT)? They
+ * hinder a plain bind, and are what a stopped cloud leaves. */
+bool port_only_time_wait(uint16_t port);
 
 /* Does process `pid` itself listen on that port? Tells a member's own listener from a thief's. */
 bool port_listened_by(uint16_t port, pid_t pid);

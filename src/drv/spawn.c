@@ -6,6 +6,7 @@
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
+#include <sys/syscall.h>
 #include <sys/ioctl.h>
 #include <sys/pidfd.h>
 #include <sys/resource.h>
@@ -75,11 +76,13 @@ static void child_close_from(int first)
 
 static void child_reset_signals(void)
 {
-	struct sigaction sa = {.sa_handler = SIG_DFL};
+	/* The kernel's struct sigaction, all zero: SIG_DFL. Called directly, since the C library
+	 * refuses its two internal signals, which may be ignored, too. */
+	static const unsigned long by_default[4];
 	sigset_t none;
 
 	for (int sig = 1; sig < NSIG; sig++)
-		sigaction(sig, &sa, NULL);
+		syscall(SYS_rt_sigaction, sig, by_default, NULL, sizeof(uint64_t));
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
 }

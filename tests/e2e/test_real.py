@@ -154,26 +154,25 @@ def test_killed_member(cloud3):
 def test_grid_search_survives(cloud3):
     """A running grid search goes on over the death of a member, in an unchanged client program."""
     before = cloud3.cloud()
-    program = client(FRAME.replace("60000", "20000") + """
+    program = client(FRAME + """
 from h2o.estimators import H2OGradientBoostingEstimator
 from h2o.grid import H2OGridSearch
 grid = H2OGridSearch(H2OGradientBoostingEstimator(seed=1), grid_id="survivor", hyper_params={
-    "ntrees": [5, 10, 15], "max_depth": [3, 5, 7], "learn_rate": [0.05, 0.1]})
+    "ntrees": [5, 10, 15], "max_depth": [3, 4, 5], "learn_rate": [0.05, 0.1]})
 grid.train(y="y", training_frame=frame)
 print("MODELS", len(grid.model_ids))
 """, before["endpoint"])
 
-    def some_models():
-        """Of the 18. (The progress of such a job is about 0 to the end: H2O reckons with the largest
-        number of models that there is.)"""
+    def well_under_way():
+        """Some models are there, most are not. (The progress of H2O's job stays near 0 till the end.)"""
         assert program.poll() is None, program.communicate()[0]
         with contextlib.suppress(OSError, http.client.HTTPException, ValueError):
             status, grid = get(port_of(before), "/99/Grids/survivor")
-            return status == 200 and 3 <= len(grid["model_ids"])
+            return status == 200 and len(grid["model_ids"]) >= 3
         return False
 
     try:
-        until("the grid search to be under way", 90, some_models, 0.2)
+        until("the grid search to be well under way", 90, well_under_way, 0.1)
         cloud3.kill_member(2)
         cloud3.ready(timeout=60, generation=before["generation"] + 1)
         said = finish(program, timeout=180)

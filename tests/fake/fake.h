@@ -220,9 +220,9 @@ void jvm_parse(struct node *n, int argc, char **argv, int *main_args);
 /* The JVM's property, or NULL; the last one wins. */
 const char *jvm_property(const struct node *n, const char *name);
 /* H2OApp's own check; exits 3. */
-void jvm_check_version(const struct node *n);
+void jvm_check_version(struct node *n);
 /* Exit 1 with the text of a JVM whose jar or main class is missing. */
-void jvm_check_jar(const struct node *n);
+void jvm_check_jar(struct node *n);
 
 /* options.c. Errors: H2O's text on stdout, exit 1. */
 void options_parse(struct node *n, int argc, char **argv);

@@ -239,8 +239,8 @@ static void on_kill(struct node *n, const struct peer *killer, uint32_t reason)
 {
 	static const char *const texts[] = {
 		"Attempting to join an H2O cloud that is no longer accepting new H2O nodes",
-		"Attempting to join an H2O cloud with a different H2O version (is H2O already "
-		"running?)",
+		("Attempting to join an H2O cloud with a different H2O version (is H2O already "
+		 "running?)"),
 		"Error leading to a cloud kill"};
 
 	console_log(

@@ -17,6 +17,12 @@ void http_init(struct node *n)
 		n->conns[i].fd = -1;
 }
 
+/* The test's remote control is always answered, at once and straight. */
+static bool is_control(const struct conn *c)
+{
+	return c->rq.path && has_prefix(c->rq.path, "/fake/");
+}
+
 static void drop_request(struct conn *c)
 {
 	free(c->rq.path);
@@ -142,7 +148,9 @@ static void parse(struct node *n, struct conn *c)
 	c->rq.params =
 		xasprintf("%s&%.*s", query ? query + 1 : "", (int)body_len, c->in.s + head_len);
 	c->rq.keep_alive = streq(version, "1.1") && !(h && strncasecmp(h, "close", 5) == 0);
-	c->rq.due = clock_monotonic_ms() + (uint64_t)knob(n, KNOB_slow_ms);
+	c->rq.due = clock_monotonic_ms();
+	if (!is_control(c))
+		c->rq.due += (uint64_t)knob(n, KNOB_slow_ms);
 	c->have_request = true;
 	consume(&c->in, head_len + body_len);
 }
@@ -253,7 +261,7 @@ void http_reply(struct node *n, struct conn *c, int status, const char *type, co
 	char date[64];
 	struct tm tm;
 
-	if (knob(n, KNOB_garbage) > 0) {
+	if (knob(n, KNOB_garbage) > 0 && !is_control(c)) {
 		add_garbage(&c->out, (size_t)knob(n, KNOB_garbage));
 		c->close_after = true;
 		return;
@@ -273,7 +281,7 @@ void http_reply(struct node *n, struct conn *c, int status, const char *type, co
 		c->rq.keep_alive ? "" : "Connection: close\r\n", len);
 	if (!head)
 		strbuf_add(&c->out, body, len);
-	if (knob(n, KNOB_truncate)) {
+	if (knob(n, KNOB_truncate) && !is_control(c)) {
 		c->out.len /= 2;
 		c->close_after = true;
 	}

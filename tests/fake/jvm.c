@@ -231,7 +231,7 @@ const char *jvm_property(const struct node *n, const char *name)
 	return NULL;
 }
 
-void jvm_check_jar(const struct node *n)
+void jvm_check_jar(struct node *n)
 {
 	const struct jvm_options *o = &n->jvm;
 	char magic[2] = {0};
@@ -243,16 +243,16 @@ void jvm_check_jar(const struct node *n)
 			"Error: Could not find or load main class %s\n"
 			"Caused by: java.lang.ClassNotFoundException: %s\n",
 			o->main_class, o->main_class);
-		exit(1);
+		node_exit(n, 1);
 	}
 	_cleanup_close_ int fd = open(o->jar, O_RDONLY | O_CLOEXEC);
 	if (fd < 0) {
 		fprintf(stderr, "Error: Unable to access jarfile %s\n", o->jar);
-		exit(1);
+		node_exit(n, 1);
 	}
 	if (read(fd, magic, 2) != 2 || magic[0] != 'P' || magic[1] != 'K') {
 		fprintf(stderr, "Error: Invalid or corrupt jarfile %s\n", o->jar);
-		exit(1);
+		node_exit(n, 1);
 	}
 }
 
@@ -271,7 +271,7 @@ static bool in_list(const char *list, int number)
 	return false;
 }
 
-void jvm_check_version(const struct node *n)
+void jvm_check_version(struct node *n)
 {
 	int major = major_version(n->jvm.version);
 	const char *unchecked = jvm_property(n, "sys.ai.h2o.debug.noJavaVersionCheck");
@@ -282,6 +282,5 @@ void jvm_check_version(const struct node *n)
 		return;
 	fprintf(stderr, "Only Java versions 8-17 are supported, system version is %s\n",
 		n->jvm.version);
-	files_exit((struct node *)n, false);
-	exit(3);
+	node_exit(n, 3);
 }

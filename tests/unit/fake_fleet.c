@@ -107,7 +107,7 @@ void fleet_command(struct fleet *f, const char *cloud, enum fleet_command cmd, b
 	c->wanted = cmd == FLEET_STOP ? WANTED_STOPPED : WANTED_RUNNING;
 	if (cmd == FLEET_START && !cloud_usable(c)) {
 		c->generation++;
-		fake_fleet_set(f, c, CLOUD_STARTING, NULL);
+		fake_fleet_set(f, c, CLOUD_STARTING, resume ? "resuming" : NULL);
 	} else if (cmd != FLEET_START && c->state != CLOUD_STOPPED) {
 		fake_fleet_set(f, c, CLOUD_STOPPING, NULL);
 	}

@@ -55,7 +55,7 @@ static const char *srcdir(void)
 
 static void write_text(const char *path, const char *text)
 {
-	assert_int_equal(file_write_atomic(path, text, strlen(text), 0600, false, NULL), 0);
+	assert_int_equal(file_write_atomic(path, text, strlen(text), 0644, false, NULL), 0);
 }
 
 static char *read_text(const char *path)
@@ -474,6 +474,14 @@ static void directories_of_systemd(void **state)
 	assert_string_equal(c->fleet.log_dir, "/var/log/one");
 }
 
+static void log_directory_of_a_user_follows_the_state(void **state)
+{
+	_cleanup_(conf_freep) struct conf *c = load_text(*state, "[fleet]\nstate_dir = /srv/h2o\n");
+
+	assert_string_equal(
+		c->fleet.log_dir, geteuid() == 0 ? "/var/log/h2ofleet" : "/srv/h2o/log");
+}
+
 static void default_socket_may_be_too_long(void **state)
 {
 	struct scratch *s = *state;
@@ -833,6 +841,7 @@ int main(void)
 		cmocka_unit_test(directories_of_root),
 		cmocka_unit_test(directories_of_a_user),
 		SCRATCH_TEST(directories_of_systemd),
+		SCRATCH_TEST(log_directory_of_a_user_follows_the_state),
 		SCRATCH_TEST(default_socket_may_be_too_long),
 		cmocka_unit_test(defaults_are_those_of_the_design),
 		cmocka_unit_test(table_is_sound),

@@ -1,0 +1,293 @@
+#ifdef HAVE_CONFIG_H
+#include "config.h"
+#endif
+
+#include "cli/cli.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <sys/ioctl.h>
+
+#include "base/text.h"
+
+#define MAX_NAMES 64
+
+int cli_fail(struct cli *cli, int code, const char *fmt, ...)
+{
+	_cleanup_free_ char *raw = NULL, *shown = NULL;
+	va_list ap;
+
+	va_start(ap, fmt);
+	raw = xvasprintf(fmt, ap);
+	va_end(ap);
+	shown = text_visible(raw, strlen(raw));
+	fprintf(cli->err, "h2ofleet: %s\n", shown);
+	return code;
+}
+
+int cli_usage(struct cli *cli, const char *fmt, ...)
+{
+	_cleanup_free_ char *raw = NULL;
+	va_list ap;
+
+	va_start(ap, fmt);
+	raw = xvasprintf(fmt, ap);
+	va_end(ap);
+	cli_fail(cli, CLI_USAGE, "%s", raw);
+	if (cli->command)
+		fprintf(cli->err, "usage: h2ofleet %s%s%s\n", cli->command->name,
+			*cli->command->args ? " " : "", cli->command->args);
+	return CLI_USAGE;
+}
+
+static int fail_unknown_option(
+	struct cli *cli, const char *word, const struct cli_option *options, size_t n)
+{
+	const char *names[MAX_NAMES];
+	const char *near;
+	size_t m = MIN(n, (size_t)MAX_NAMES);
+
+	for (size_t i = 0; i < m; i++)
+		names[i] = options[i].name;
+	near = has_prefix(word, "--") ? text_nearest(word + 2, names, m) : NULL;
+	if (near)
+		return cli_usage(cli, "unknown option %s; did you mean --%s?", word, near);
+	return cli_usage(cli, "unknown option %s", word);
+}
+
+/* The option that `word` names ("--name", "--name=value", "-x", "-xVALUE"), or NULL. *value is the
+ * part behind it, or NULL. */
+static const struct cli_option *find_option(
+	const char *word, const struct cli_option *options, size_t n, const char **value)
+{
+	bool is_long = has_prefix(word, "--");
+	const char *name = word + 2;
+	size_t len = strcspn(name, "=");
+
+	*value = NULL;
+	for (size_t i = 0; i < n; i++) {
+		const struct cli_option *o = &options[i];
+
+		if (is_long && strlen(o->name) == len && strncmp(o->name, name, len) == 0) {
+			*value = name[len] ? name + len + 1 : NULL;
+			return o;
+		}
+		if (!is_long && o->letter && o->letter == word[1]) {
+			*value = word[2] ? word + 2 : NULL;
+			return o;
+		}
+	}
+	return NULL;
+}
+
+/* `argv[*i]` is an option. */
+static int take_option(
+	struct cli *cli, int argc, char **argv, int *i, const struct cli_option *options, size_t n)
+{
+	const char *word = argv[*i], *value;
+	const struct cli_option *o = find_option(word, options, n, &value);
+
+	if (!o)
+		return fail_unknown_option(cli, word, options, n);
+	if (o->flag) {
+		if (value)
+			return cli_usage(cli, "--%s takes no value", o->name);
+		*o->flag = true;
+		return CLI_OK;
+	}
+	if (!value && *i + 1 < argc)
+		value = argv[++*i];
+	if (!value)
+		return cli_usage(cli, "--%s needs a value", o->name);
+	*o->value = value;
+	return CLI_OK;
+}
+
+/* Stops at the first word that is no option when `first_word` is set; *end is where. */
+static int parse(struct cli *cli, int argc, char **argv, const struct cli_option *options, size_t n,
+	struct strv *words, bool first_word, int *end)
+{
+	struct cli_option all[MAX_NAMES] = {
+		{"socket", 's', NULL, &cli->socket},
+		{"json", 0, &cli->json, NULL},
+		{"help", 'h', &cli->help, NULL},
+	};
+	bool only_words = false;
+
+	if (n)
+		memcpy(all + 3, options, n * sizeof(*options));
+	for (*end = 1; *end < argc; ++*end) {
+		char *word = argv[*end];
+
+		if (!only_words && streq(word, "--")) {
+			only_words = true;
+		} else if (!only_words && word[0] == '-' && word[1]) {
+			if (take_option(cli, argc, argv, end, all, n + 3) != CLI_OK)
+				return CLI_USAGE;
+		} else if (first_word) {
+			return CLI_OK;
+		} else {
+			strv_add(words, word);
+		}
+	}
+	return CLI_OK;
+}
+
+int cli_parse(struct cli *cli, int argc, char **argv, const struct cli_option *options, size_t n,
+	struct strv *words)
+{
+	int end;
+
+	return parse(cli, argc, argv, options, n, words, false, &end);
+}
+
+int cli_state_exit(const char *state)
+{
+	static const struct {
+		const char *state;
+		int code;
+	} codes[] = {
+		{"ready", CLI_OK},
+		{"degraded", CLI_OK},
+		{"stopped", CLI_STOPPED},
+		{"starting", CLI_BUSY},
+		{"forming", CLI_BUSY},
+		{"recovering", CLI_BUSY},
+		{"backoff", CLI_BUSY},
+		{"stopping", CLI_BUSY},
+		{"failed", CLI_FAILED},
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(codes); i++)
+		if (streq(state, codes[i].state))
+			return codes[i].code;
+	return CLI_ERROR;
+}
+
+int cli_worse(int a, int b)
+{
+	static const int order[] = {CLI_OK, CLI_STOPPED, CLI_BUSY, CLI_FAILED, CLI_ABSENT,
+		CLI_ERROR, CLI_USAGE, CLI_INTERRUPTED};
+	size_t ia = 0, ib = 0;
+
+	for (size_t i = 0; i < ARRAY_SIZE(order); i++) {
+		ia = order[i] == a ? i : ia;
+		ib = order[i] == b ? i : ib;
+	}
+	return ia > ib ? a : b;
+}
+
+static void print_overview(FILE *f)
+{
+	fprintf(f, "usage: h2ofleet [--socket S] [--json] COMMAND\n\n"
+		   "Talks to h2ofleetd, which keeps local H2O clouds alive.\n\ncommands:\n");
+	for (size_t i = 0; i < cli_n_commands; i++)
+		fprintf(f, "  %-9s %s\n", cli_commands[i].name, cli_commands[i].help);
+	fprintf(f,
+		"\noptions:\n"
+		"  -s, --socket S  the daemon's control socket (default: $H2OFLEET_SOCKET, your\n"
+		"                  own daemon's if it answers, /run/h2ofleet/control.sock)\n"
+		"      --json      JSON for programs\n"
+		"  -h, --help      this, or help on a command\n"
+		"      --version   as the command version\n\n"
+		"exit codes: 0 well, 1 error, 2 usage, 3 stopped, 4 no daemon or no such cloud,\n"
+		"  5 cloud on its way, 6 cloud failed, 130 interrupted\n");
+}
+
+static void print_help(const struct cli_command *c, FILE *f)
+{
+	fprintf(f, "usage: h2ofleet %s%s%s\n\n%s.\n%s%s", c->name, *c->args ? " " : "", c->args,
+		c->help, *c->usage ? "\n" : "", c->usage);
+}
+
+static const struct cli_command *find_command(struct cli *cli, const char *name)
+{
+	const char *names[MAX_NAMES], *near;
+
+	for (size_t i = 0; i < cli_n_commands; i++) {
+		names[i] = cli_commands[i].name;
+		if (streq(name, names[i]))
+			return &cli_commands[i];
+	}
+	near = text_nearest(name, names, cli_n_commands);
+	if (near)
+		cli_fail(cli, CLI_USAGE, "unknown command '%s'; did you mean '%s'?", name, near);
+	else
+		cli_fail(cli, CLI_USAGE, "unknown command '%s'; see h2ofleet --help", name);
+	return NULL;
+}
+
+static bool is_set(const char *name)
+{
+	const char *s = getenv(name);
+
+	return s && *s;
+}
+
+static size_t terminal_width(int fd)
+{
+	struct winsize w;
+
+	return ioctl(fd, TIOCGWINSZ, &w) == 0 && w.ws_col ? w.ws_col : 80;
+}
+
+static struct cli cli_new(void)
+{
+	bool dumb = streq_null(getenv("TERM"), "dumb");
+
+	return (struct cli){
+		.out = stdout,
+		.err = stderr,
+		.color = isatty(STDOUT_FILENO) && !is_set("NO_COLOR") && !dumb,
+		.live = isatty(STDERR_FILENO) && !dumb,
+		.err_width = terminal_width(STDERR_FILENO),
+	};
+}
+
+/* Is --help among the words of the command? Asked before it runs, so that no command must. */
+static bool wants_help(int argc, char **argv)
+{
+	for (int i = 1; i < argc && !streq(argv[i], "--"); i++)
+		if (streq(argv[i], "--help") || streq(argv[i], "-h"))
+			return true;
+	return false;
+}
+
+static int run_command(struct cli *cli, int argc, char **argv)
+{
+	int r;
+
+	cli->command = find_command(cli, argv[0]);
+	if (!cli->command)
+		return CLI_USAGE;
+	if (cli->help || wants_help(argc, argv)) {
+		print_help(cli->command, cli->out);
+		return CLI_OK;
+	}
+	r = cli->command->run(cli, argc, argv);
+	if (fflush(cli->out) != 0 || ferror(cli->out))
+		return cli_fail(cli, CLI_ERROR, "cannot write: %s", strerror(errno));
+	return r;
+}
+
+int cli_main(int argc, char **argv)
+{
+	struct cli cli = cli_new();
+	bool version = false;
+	const struct cli_option options[] = {{"version", 'V', &version, NULL}};
+	char *version_argv[] = {(char *)"version", NULL};
+	int at;
+
+	if (parse(&cli, argc, argv, options, ARRAY_SIZE(options), NULL, true, &at) != CLI_OK)
+		return CLI_USAGE;
+	if (version)
+		return run_command(&cli, 1, version_argv);
+	if (at < argc && streq(argv[at], "help")) {
+		cli.help = true;
+		at++;
+	}
+	if (at < argc)
+		return run_command(&cli, argc - at, argv + at);
+	print_overview(cli.help ? stdout : stderr);
+	return cli.help ? CLI_OK : CLI_USAGE;
+}

@@ -1,0 +1,76 @@
+/* The command line: a table of commands, one way to parse their options, the exit codes. */
+#pragma once
+
+#include <stdio.h>
+
+#include "base/err.h"
+#include "base/strv.h"
+
+enum cli_exit {
+	CLI_OK = 0, /* of `status`: ready or degraded */
+	CLI_ERROR = 1,
+	CLI_USAGE = 2,
+	CLI_STOPPED = 3,
+	CLI_ABSENT = 4, /* no daemon, or no such cloud */
+	CLI_BUSY = 5,   /* on its way */
+	CLI_FAILED = 6,
+	CLI_INTERRUPTED = 130,
+};
+
+struct cli {
+	const struct cli_command *command;
+	const char *socket; /* --socket; NULL: to be searched */
+	bool json;
+	bool help;
+	FILE *out, *err;
+	bool color;       /* on `out` */
+	bool live;        /* `err` is a terminal: one line may be redrawn there */
+	size_t err_width; /* of that terminal */
+};
+
+struct cli_command {
+	const char *name;
+	const char *args;
+	const char *help;  /* one line */
+	const char *usage; /* the rest of --help: options, and an example */
+	int (*run)(struct cli *cli, int argc, char **argv);
+};
+
+/* One option: a flag, or one with a value. */
+struct cli_option {
+	const char *name; /* without "--" */
+	char letter;      /* 0: none */
+	bool *flag;
+	const char **value;
+};
+
+extern const struct cli_command cli_commands[];
+extern const size_t cli_n_commands;
+
+/* The whole program: parses, runs the command; returns the exit code. */
+int cli_main(int argc, char **argv);
+
+/* Takes the options (also --socket, --json, --help, wherever they stand) and puts the other words
+ * into `words`, argv[0] excluded. CLI_OK, or CLI_USAGE after saying what is wrong. */
+int cli_parse(struct cli *cli, int argc, char **argv, const struct cli_option *options, size_t n,
+	struct strv *words) _must_check_;
+
+/* "h2ofleet: ..." on cli->err; returns `code`. */
+int cli_fail(struct cli *cli, int code, const char *fmt, ...) _printf_(3, 4);
+/* The same, with how the command is used; returns CLI_USAGE. */
+int cli_usage(struct cli *cli, const char *fmt, ...) _printf_(2, 3);
+
+/* The exit code of a cloud in this state; CLI_ERROR for an unknown one. */
+int cli_state_exit(const char *state);
+/* Of two exit codes the worse: 0, stopped, on its way, failed, absent, error. */
+int cli_worse(int a, int b);
+
+/* version.c, status.c, operate.c, wait.c, logs.c, connect.c */
+int cmd_version(struct cli *cli, int argc, char **argv);
+int cmd_status(struct cli *cli, int argc, char **argv);
+int cmd_start(struct cli *cli, int argc, char **argv);
+int cmd_stop(struct cli *cli, int argc, char **argv);
+int cmd_restart(struct cli *cli, int argc, char **argv);
+int cmd_wait(struct cli *cli, int argc, char **argv);
+int cmd_logs(struct cli *cli, int argc, char **argv);
+int cmd_connect(struct cli *cli, int argc, char **argv);

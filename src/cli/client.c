@@ -1,0 +1,340 @@
+#include "cli/client.h"
+
+#include <curl/curl.h>
+#include <errno.h>
+#include <signal.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+
+#include "base/strbuf.h"
+
+#define SYSTEM_SOCKET "/run/h2ofleet/control.sock"
+/* A log of the largest size that the daemon sends, and then some. */
+#define MAX_ANSWER (64u << 20)
+
+struct client {
+	char *socket;
+	CURLM *multi;
+	struct call *calls;
+};
+
+/* The buffer of a call that is on its way. */
+struct transfer {
+	struct call *call;
+	struct strbuf body;
+	char error[CURL_ERROR_SIZE];
+};
+
+static volatile sig_atomic_t interrupted;
+
+static void on_interrupt(int sig _unused_)
+{
+	interrupted = 1;
+}
+
+void cli_catch_interrupt(void)
+{
+	struct sigaction sa = {.sa_handler = on_interrupt};
+
+	sigaction(SIGINT, &sa, NULL);
+}
+
+bool cli_interrupted(void)
+{
+	return interrupted;
+}
+
+/* --- the socket -------------------------------------------------------------------------- */
+
+static bool answers(const char *path)
+{
+	struct sockaddr_un sa = {.sun_family = AF_UNIX};
+	_cleanup_close_ int fd = -1;
+
+	if (strlen(path) >= sizeof(sa.sun_path))
+		return false;
+	strcpy(sa.sun_path, path);
+	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	return fd >= 0 && (connect(fd, (struct sockaddr *)&sa, sizeof(sa)) == 0 || errno == EAGAIN);
+}
+
+/* In /tmp anyone may have made a directory of that name. */
+static bool is_ours(const char *socket)
+{
+	_cleanup_free_ char *dir = xstrndup(socket, (size_t)(strrchr(socket, '/') - socket));
+	struct stat st;
+
+	return lstat(dir, &st) == 0 && S_ISDIR(st.st_mode) && st.st_uid == geteuid();
+}
+
+static char *find_socket(const char *given)
+{
+	const char *env = getenv("H2OFLEET_SOCKET"), *runtime = getenv("XDG_RUNTIME_DIR");
+	_cleanup_free_ char *own = NULL;
+
+	if (given)
+		return xstrdup(given);
+	if (env && *env)
+		return xstrdup(env);
+	own = runtime && runtime[0] == '/'
+		      ? xasprintf("%s/h2ofleet/control.sock", runtime)
+		      : xasprintf("/tmp/h2ofleet-%u/control.sock", (unsigned)geteuid());
+	return is_ours(own) && answers(own) ? TAKE_PTR(own) : xstrdup(SYSTEM_SOCKET);
+}
+
+struct client *client_new(const char *socket)
+{
+	struct client *c = xcalloc(1, sizeof(*c));
+
+	curl_global_init(CURL_GLOBAL_DEFAULT);
+	c->socket = find_socket(socket);
+	c->multi = curl_multi_init();
+	if (!c->multi)
+		abort(); /* out of memory */
+	return c;
+}
+
+void client_free(struct client *c)
+{
+	if (!c)
+		return;
+	while (c->calls)
+		call_free(c->calls);
+	curl_multi_cleanup(c->multi);
+	free(c->socket);
+	free(c);
+	curl_global_cleanup();
+}
+
+void client_freep(struct client **c)
+{
+	client_free(*c);
+}
+
+const char *client_socket(const struct client *c)
+{
+	return c->socket;
+}
+
+/* --- calls ------------------------------------------------------------------------------- */
+
+static size_t on_data(char *data, size_t size, size_t n, void *arg)
+{
+	struct transfer *t = arg;
+
+	if (t->body.len + size * n > MAX_ANSWER)
+		return 0;
+	strbuf_add(&t->body, data, size * n);
+	return size * n;
+}
+
+static struct transfer *transfer_of(CURL *easy)
+{
+	char *t = NULL;
+
+	curl_easy_getinfo(easy, CURLINFO_PRIVATE, &t);
+	return (struct transfer *)(void *)t;
+}
+
+struct call *client_begin(struct client *c, const char *method, const char *fmt, ...)
+{
+	_cleanup_free_ char *target = NULL, *url = NULL;
+	struct call *call = xcalloc(1, sizeof(*call));
+	struct transfer *t = xcalloc(1, sizeof(*t));
+	CURL *easy = curl_easy_init();
+	va_list ap;
+
+	if (!easy)
+		abort(); /* out of memory */
+	va_start(ap, fmt);
+	target = xvasprintf(fmt, ap);
+	va_end(ap);
+	url = xasprintf("http://localhost%s", target);
+	t->call = call;
+	curl_easy_setopt(easy, CURLOPT_UNIX_SOCKET_PATH, c->socket);
+	curl_easy_setopt(easy, CURLOPT_PROXY, "");
+	curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
+	curl_easy_setopt(easy, CURLOPT_URL, url);
+	curl_easy_setopt(easy, CURLOPT_CUSTOMREQUEST, method);
+	curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, on_data);
+	curl_easy_setopt(easy, CURLOPT_WRITEDATA, t);
+	curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, t->error);
+	curl_easy_setopt(easy, CURLOPT_PRIVATE, t);
+	curl_multi_add_handle(c->multi, easy);
+	call->client = c;
+	call->easy = easy;
+	call->next = c->calls;
+	c->calls = call;
+	return call;
+}
+
+/* "h2ofleetd is not running ...", or why it cannot be reached. */
+static void no_daemon(struct call *call)
+{
+	const char *path = call->client->socket;
+	struct stat st;
+	int seen = stat(path, &st) < 0 ? errno : 0;
+
+	if (seen == 0 && access(path, W_OK) < 0)
+		err_set(&call->err, -EACCES,
+			"you may not use %s: you are not in the group of that socket", path);
+	else if (seen == EACCES)
+		err_set(&call->err, -EACCES, "you may not look into the directory of %s", path);
+	else
+		err_set(&call->err, -ENOTCONN,
+			"h2ofleetd is not running (%s at %s); start it with 'systemctl start "
+			"h2ofleetd', or your own with 'h2ofleetd'",
+			seen == 0 ? "nobody answers" : "no socket", path);
+}
+
+static void judge_problem(struct call *call)
+{
+	const char *detail = json_string_value(json_object_get(call->json, "detail"));
+
+	if (detail)
+		err_set(&call->err, -EPROTO, "%s", detail);
+	else
+		err_set(&call->err, -EPROTO, "the daemon answered with HTTP status %d",
+			call->status);
+}
+
+static void detach(struct call *call)
+{
+	struct transfer *t;
+
+	if (!call->easy)
+		return;
+	t = transfer_of(call->easy);
+	curl_multi_remove_handle(call->client->multi, call->easy);
+	curl_easy_cleanup(call->easy);
+	call->easy = NULL;
+	strbuf_free(&t->body);
+	free(t);
+}
+
+static void call_done(struct call *call, CURLcode result)
+{
+	struct transfer *t = transfer_of(call->easy);
+	long status = 0;
+
+	call->done = true;
+	curl_easy_getinfo(call->easy, CURLINFO_RESPONSE_CODE, &status);
+	if (result == CURLE_OK) {
+		call->status = (int)status;
+		call->text = strbuf_take(&t->body);
+		call->json = json_loads(call->text, 0, NULL);
+		if (!call_ok(call))
+			judge_problem(call);
+	} else if (result == CURLE_COULDNT_CONNECT) {
+		no_daemon(call);
+	} else {
+		err_set(&call->err, -EIO, "the daemon did not answer: %s",
+			*t->error ? t->error : curl_easy_strerror(result));
+	}
+	detach(call);
+}
+
+void client_turn(struct client *c, int timeout_ms)
+{
+	CURLMsg *msg;
+	int running, left;
+
+	curl_multi_perform(c->multi, &running);
+	if (running) {
+		curl_multi_poll(c->multi, NULL, 0, timeout_ms, NULL);
+		curl_multi_perform(c->multi, &running);
+	}
+	while ((msg = curl_multi_info_read(c->multi, &left)))
+		if (msg->msg == CURLMSG_DONE)
+			call_done(transfer_of(msg->easy_handle)->call, msg->data.result);
+}
+
+void client_finish(struct call *call)
+{
+	while (!call->done && !interrupted)
+		client_turn(call->client, 200);
+}
+
+void call_free(struct call *call)
+{
+	if (!call)
+		return;
+	for (struct call **at = &call->client->calls; *at; at = &(*at)->next) {
+		if (*at == call) {
+			*at = call->next;
+			break;
+		}
+	}
+	detach(call);
+	json_decref(call->json);
+	free(call->text);
+	err_clear(&call->err);
+	free(call);
+}
+
+void call_freep(struct call **call)
+{
+	call_free(*call);
+}
+
+bool call_ok(const struct call *call)
+{
+	return call->status >= 200 && call->status < 300;
+}
+
+int call_exit(const struct call *call)
+{
+	json_t *cloud = json_object_get(call->json, "cloud");
+	const char *state = json_string_value(json_object_get(cloud, "state"));
+	const char *type = json_string_value(json_object_get(call->json, "type"));
+	int code = state ? cli_state_exit(state) : CLI_ERROR;
+
+	if (cli_interrupted() && !call->done)
+		return CLI_INTERRUPTED;
+	if (call->err.code == -ENOTCONN || streq_null(type, "urn:h2ofleet:problem:no-such-cloud"))
+		return CLI_ABSENT;
+	return code == CLI_OK ? CLI_ERROR : code;
+}
+
+int call_complain(struct cli *cli, const struct call *call)
+{
+	int code = call_exit(call);
+
+	if (code == CLI_INTERRUPTED)
+		return cli_fail(cli, code, "interrupted");
+	return cli_fail(cli, code, "%s", err_msg(&call->err));
+}
+
+json_t *client_get(struct cli *cli, struct client *c, int *code, const char *fmt, ...)
+{
+	_cleanup_(call_freep) struct call *call = NULL;
+	_cleanup_free_ char *target = NULL;
+	va_list ap;
+
+	va_start(ap, fmt);
+	target = xvasprintf(fmt, ap);
+	va_end(ap);
+	call = client_begin(c, "GET", "%s", target);
+	client_finish(call);
+	*code = CLI_OK;
+	if (!call_ok(call))
+		*code = call_complain(cli, call);
+	else if (!call->json)
+		*code = cli_fail(cli, CLI_ERROR, "the daemon's answer is no JSON");
+	return *code == CLI_OK ? json_incref(call->json) : NULL;
+}
+
+char *client_escape(const char *s)
+{
+	struct strbuf b = STRBUF_NULL;
+
+	for (; *s; s++) {
+		if ((*s >= 'a' && *s <= 'z') || (*s >= 'A' && *s <= 'Z') ||
+			(*s >= '0' && *s <= '9') || strchr("-_~", *s))
+			strbuf_add(&b, s, 1);
+		else
+			strbuf_printf(&b, "%%%02X", (unsigned char)*s);
+	}
+	return strbuf_take(&b);
+}

@@ -1,0 +1,73 @@
+/* The table of commands. */
+#include "cli/cli.h"
+
+#include "cli/doctor.h"
+
+static int run_doctor(struct cli *cli, int argc, char **argv)
+{
+	_cleanup_(strv_free) struct strv words = STRV_NULL;
+	const char *config = NULL;
+	const struct cli_option options[] = {{"config", 'c', NULL, &config}};
+
+	if (cli_parse(cli, argc, argv, options, ARRAY_SIZE(options), &words) != CLI_OK)
+		return CLI_USAGE;
+	if (words.n)
+		return cli_usage(cli, "doctor takes no words");
+	return cmd_doctor(config, cli->json, cli->out);
+}
+
+#define WAIT_OPTIONS                                                                               \
+	"options:\n"                                                                               \
+	"  --all        every cloud\n"                                                             \
+	"  --wait       end only when it is done; shows how far it is\n"                           \
+	"  --timeout T  wait no longer than this: 500ms, 90s, 5m\n"
+
+#define RESUME_OPTION "  --resume     also resume an interrupted grid search\n"
+
+const struct cli_command cli_commands[] = {
+	{"status", "[CLOUD]...", "Shows the clouds, or one of them with its nodes",
+		"The exit code tells the state: 0 ready or degraded, 3 stopped, 5 on its way,\n"
+		"6 failed, 4 no daemon or no such cloud; of several clouds the worst.\n\n"
+		"example: h2ofleet status dev\n",
+		cmd_status},
+	{"start", "CLOUD...|--all [--wait] [--timeout T] [--resume]", "Starts clouds",
+		WAIT_OPTIONS RESUME_OPTION "\nexample: h2ofleet start dev --wait --timeout 2m\n",
+		cmd_start},
+	{"stop", "CLOUD...|--all [--wait] [--timeout T]", "Stops clouds",
+		WAIT_OPTIONS "\nexample: h2ofleet stop --all --wait\n", cmd_stop},
+	{"restart", "CLOUD...|--all [--wait] [--timeout T] [--resume]",
+		"Stops clouds and starts them again",
+		WAIT_OPTIONS RESUME_OPTION "\nexample: h2ofleet restart dev --wait\n", cmd_restart},
+	{"wait", "CLOUD [--for ready|stopped] [--timeout T]",
+		"Waits until a cloud is ready, or stopped",
+		"With --for ready (the default) it ends at once, with exit code 6, when the\n"
+		"cloud has failed.\n\n"
+		"options:\n"
+		"  --for WHAT   ready or stopped\n"
+		"  --timeout T  wait no longer than this: 500ms, 90s, 5m\n\n"
+		"example: h2ofleet wait dev --for ready --timeout 2m && python train.py\n",
+		cmd_wait},
+	{"logs", "CLOUD[/N] [-n N]", "Shows the last lines that nodes wrote",
+		"options:\n"
+		"  -n, --lines N  how many lines of each node (default 100)\n\n"
+		"example: h2ofleet logs dev/0 -n 500\n",
+		cmd_logs},
+	{"connect", "CLOUD [--python|--r|--url|--env|--h2oconfig]",
+		"Tells how to connect to a cloud",
+		"options:\n"
+		"  --python     a snippet of Python\n"
+		"  --r          a snippet of R\n"
+		"  --url        just the URL\n"
+		"  --env        lines for a shell: eval \"$(h2ofleet connect dev --env)\"\n"
+		"  --h2oconfig  a .h2oconfig file, which h2o.init() of Python reads\n\n"
+		"example: h2ofleet connect dev --h2oconfig > .h2oconfig\n",
+		cmd_connect},
+	{"doctor", "[--config FILE]", "Looks for what could keep clouds from running here",
+		"options:\n"
+		"  -c, --config FILE  the daemon's configuration (default: the usual places)\n\n"
+		"example: h2ofleet doctor\n",
+		run_doctor},
+	{"version", "", "Shows the versions of h2ofleet and of the running daemon",
+		"example: h2ofleet version --json\n", cmd_version},
+};
+const size_t cli_n_commands = ARRAY_SIZE(cli_commands);

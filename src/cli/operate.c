@@ -1,0 +1,219 @@
+/* start, stop and restart. The daemon decides when they are done: with --wait each request is
+ * answered only then, and what is shown meanwhile comes from requests beside it. */
+#include "cli/client.h"
+#include "cli/progress.h"
+#include "cli/show.h"
+
+#include "base/clock.h"
+#include "base/strbuf.h"
+#include "base/text.h"
+
+#define POLL_MS 200
+
+struct operation {
+	struct cli *cli;
+	const char *verb; /* "start" */
+	struct strv names;
+	bool all, wait, resume;
+	const char *timeout;
+	struct client *client;
+	struct call **calls; /* one per name */
+};
+
+static int parse(struct operation *op, int argc, char **argv)
+{
+	struct cli *cli = op->cli;
+	const struct cli_option options[] = {
+		{"all", 0, &op->all, NULL}, {"wait", 0, &op->wait, NULL},
+		{"timeout", 0, NULL, &op->timeout},
+		{"resume", 0, &op->resume, NULL}, /* last: not of stop */
+	};
+	size_t n = ARRAY_SIZE(options) - streq(op->verb, "stop");
+	uint64_t ms;
+
+	if (cli_parse(cli, argc, argv, options, n, &op->names) != CLI_OK)
+		return CLI_USAGE;
+	if (op->all && op->names.n)
+		return cli_usage(cli, "either clouds or --all, not both");
+	if (!op->all && !op->names.n)
+		return cli_usage(cli, "which cloud? (--all for every one)");
+	if (op->timeout && !op->wait)
+		return cli_usage(cli, "--timeout means nothing without --wait");
+	if (op->timeout && text_parse_duration(op->timeout, &ms) < 0)
+		return cli_usage(cli, "'%s' is no time; write 500ms, 90s or 5m", op->timeout);
+	return CLI_OK;
+}
+
+static int add_all_names(struct operation *op)
+{
+	int code;
+	json_t *answer = client_get(op->cli, op->client, &code, "/v1/clouds"), *cloud;
+	size_t i;
+
+	json_array_foreach (json_object_get(answer, "clouds"), i, cloud)
+		strv_add(&op->names, json_string_value(json_object_get(cloud, "name")));
+	json_decref(answer);
+	return code;
+}
+
+/* "?wait=ready&timeout=60s"; "" when nothing is to be said. Owned by the caller. */
+static char *query(const struct operation *op)
+{
+	struct strbuf b = STRBUF_NULL;
+
+	if (op->wait)
+		strbuf_printf(&b, "&wait=%s", streq(op->verb, "stop") ? "stopped" : "ready");
+	if (op->timeout)
+		strbuf_printf(&b, "&timeout=%s", op->timeout);
+	if (op->resume)
+		strbuf_puts(&b, "&resume=yes");
+	if (b.len)
+		b.s[0] = '?';
+	return strbuf_take(&b);
+}
+
+static void begin(struct operation *op)
+{
+	_cleanup_free_ char *q = query(op);
+
+	op->calls = xcalloc(op->names.n + 1, sizeof(struct call *));
+	for (size_t i = 0; i < op->names.n; i++) {
+		_cleanup_free_ char *name = client_escape(op->names.v[i]);
+
+		op->calls[i] =
+			client_begin(op->client, "POST", "/v1/clouds/%s/%s%s", name, op->verb, q);
+	}
+}
+
+static bool is_over(const struct operation *op)
+{
+	for (size_t i = 0; i < op->names.n; i++)
+		if (!op->calls[i]->done)
+			return false;
+	return true;
+}
+
+static bool is_ours(const struct operation *op, const json_t *cloud)
+{
+	const char *name = json_string_value(json_object_get(cloud, "name"));
+
+	for (size_t i = 0; i < op->names.n; i++)
+		if (streq_null(op->names.v[i], name))
+			return true;
+	return false;
+}
+
+static void show_progress(struct operation *op, struct progress *p)
+{
+	_cleanup_(call_freep) struct call *call = client_begin(op->client, "GET", "/v1/clouds");
+	json_t *ours = json_array(), *cloud;
+	size_t i;
+
+	client_finish(call);
+	json_array_foreach (json_object_get(call->json, "clouds"), i, cloud)
+		if (is_ours(op, cloud))
+			json_array_append(ours, cloud);
+	if (json_array_size(ours) && !is_over(op))
+		progress_show(p, ours);
+	json_decref(ours);
+}
+
+static void wait_for_all(struct operation *op)
+{
+	struct progress p;
+
+	progress_begin(&p, op->cli);
+	while (!is_over(op) && !cli_interrupted()) {
+		uint64_t next = clock_monotonic_ms() + POLL_MS, now;
+
+		if (op->wait && !op->cli->json)
+			show_progress(op, &p);
+		while (!is_over(op) && !cli_interrupted() && (now = clock_monotonic_ms()) < next)
+			client_turn(op->client, (int)(next - now));
+	}
+	progress_end(&p);
+}
+
+/* The cloud that the answer shows, or NULL. */
+static json_t *cloud_of(const struct call *call)
+{
+	return call_ok(call) ? call->json : json_object_get(call->json, "cloud");
+}
+
+static int print_results(struct operation *op)
+{
+	json_t *clouds = json_array();
+	int code = CLI_OK;
+
+	for (size_t i = 0; i < op->names.n; i++) {
+		const struct call *call = op->calls[i];
+		_cleanup_free_ char *sentence = show_sentence(call->json);
+
+		json_array_append(clouds, cloud_of(call));
+		if (!call->done)
+			continue;
+		if (!call_ok(call))
+			code = cli_worse(code, call_complain(op->cli, call));
+		else if (!op->cli->json)
+			fprintf(op->cli->out, "%s\n", sentence);
+	}
+	if (op->cli->json) {
+		json_t *all = json_pack("{s:O}", "clouds", clouds);
+
+		json_dumpf(all, op->cli->out, JSON_INDENT(2));
+		fputc('\n', op->cli->out);
+		json_decref(all);
+	}
+	json_decref(clouds);
+	return code;
+}
+
+static int run(struct operation *op)
+{
+	int code = CLI_OK;
+
+	if (op->all)
+		code = add_all_names(op);
+	if (code != CLI_OK)
+		return code;
+	if (op->wait)
+		cli_catch_interrupt();
+	begin(op);
+	wait_for_all(op);
+	code = print_results(op);
+	if (cli_interrupted())
+		return cli_fail(op->cli, CLI_INTERRUPTED,
+			"interrupted; the %s goes on in the daemon (see h2ofleet status)",
+			op->verb);
+	return code;
+}
+
+static int operate(struct cli *cli, const char *verb, int argc, char **argv)
+{
+	struct operation op = {.cli = cli, .verb = verb};
+	int code = parse(&op, argc, argv);
+
+	if (code == CLI_OK) {
+		op.client = client_new(cli->socket);
+		code = run(&op);
+		client_free(op.client); /* and its calls */
+	}
+	free(op.calls);
+	strv_free(&op.names);
+	return code;
+}
+
+int cmd_start(struct cli *cli, int argc, char **argv)
+{
+	return operate(cli, "start", argc, argv);
+}
+
+int cmd_stop(struct cli *cli, int argc, char **argv)
+{
+	return operate(cli, "stop", argc, argv);
+}
+
+int cmd_restart(struct cli *cli, int argc, char **argv)
+{
+	return operate(cli, "restart", argc, argv);
+}

@@ -1,0 +1,93 @@
+#include "cli/progress.h"
+
+#include "base/clock.h"
+#include "base/strbuf.h"
+#include "base/text.h"
+#include "cli/show.h"
+
+void progress_begin(struct progress *p, struct cli *cli)
+{
+	*p = (struct progress){.cli = cli, .begun_ms = clock_monotonic_ms()};
+}
+
+/* "dev: forming, nodes up 2/3" */
+static char *describe(const json_t *cloud)
+{
+	_cleanup_free_ char *name = show_text(cloud, "name"), *state = show_text(cloud, "state");
+	_cleanup_free_ char *up = show_nodes_up(cloud);
+
+	return xasprintf("%s: %s, nodes up %s", name ? name : "-", state ? state : "-", up);
+}
+
+/* Cuts to the terminal's width: a line that wraps cannot be redrawn. */
+static void cut(char *s, size_t columns)
+{
+	size_t seen = 0;
+
+	for (; *s; s++)
+		if ((*s & 0xc0) != 0x80 && seen++ == columns)
+			*s-- = '\0';
+}
+
+static void redraw(struct progress *p, const json_t *clouds)
+{
+	_cleanup_(strbuf_free) struct strbuf b = STRBUF_NULL;
+	_cleanup_free_ char *elapsed =
+		text_human_duration((clock_monotonic_ms() - p->begun_ms) / 1000 * 1000);
+	const json_t *cloud;
+	size_t i;
+
+	json_array_foreach (clouds, i, cloud) {
+		_cleanup_free_ char *what = describe(cloud);
+
+		strbuf_printf(&b, "%s%s", i ? "; " : "", what);
+	}
+	strbuf_printf(&b, ", %s", elapsed);
+	cut(b.s, p->cli->err_width - 1);
+	fprintf(p->cli->err, "\r%s\033[K", b.s);
+	fflush(p->cli->err);
+	p->drawn = true;
+}
+
+static bool said_before(const struct progress *p, const char *what)
+{
+	const char *colon = strchr(what, ':');
+	bool same = false;
+
+	/* The last that was said of the same cloud counts. */
+	for (size_t i = 0; i < p->shown.n; i++)
+		if (strncmp(p->shown.v[i], what, (size_t)(colon - what) + 1) == 0)
+			same = streq(p->shown.v[i], what);
+	return same;
+}
+
+static void say_changes(struct progress *p, const json_t *clouds)
+{
+	const json_t *cloud;
+	size_t i;
+
+	json_array_foreach (clouds, i, cloud) {
+		_cleanup_free_ char *what = describe(cloud);
+
+		if (said_before(p, what))
+			continue;
+		fprintf(p->cli->err, "%s\n", what);
+		strv_add(&p->shown, what);
+	}
+}
+
+void progress_show(struct progress *p, const json_t *clouds)
+{
+	if (p->cli->live)
+		redraw(p, clouds);
+	else
+		say_changes(p, clouds);
+}
+
+void progress_end(struct progress *p)
+{
+	if (p->drawn)
+		fputs("\r\033[K", p->cli->err);
+	p->drawn = false;
+	strv_free(&p->shown);
+}

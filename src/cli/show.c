@@ -1,0 +1,299 @@
+#include "cli/show.h"
+
+#include <inttypes.h>
+
+#include "base/strbuf.h"
+#include "base/text.h"
+#include "cli/cli.h"
+
+#define GAP             2
+#define LOG_LINES_SHOWN 10
+
+char *show_text(const json_t *obj, const char *key)
+{
+	const json_t *s = json_object_get(obj, key);
+
+	return json_is_string(s) ? text_visible(json_string_value(s), json_string_length(s)) : NULL;
+}
+
+int64_t show_int(const json_t *obj, const char *key, int64_t otherwise)
+{
+	const json_t *n = json_object_get(obj, key);
+
+	return json_is_integer(n) ? json_integer_value(n) : otherwise;
+}
+
+char *show_duration(const json_t *obj, const char *key)
+{
+	int64_t ms = show_int(obj, key, -1);
+
+	return ms < 0 ? xstrdup("-") : text_human_duration((uint64_t)ms);
+}
+
+static char *show_number(const json_t *obj, const char *key)
+{
+	int64_t n = show_int(obj, key, -1);
+
+	return n < 0 ? xstrdup("-") : xasprintf("%" PRId64, n);
+}
+
+static char *show_or_dash(const json_t *obj, const char *key)
+{
+	char *s = show_text(obj, key);
+
+	return s ? s : xstrdup("-");
+}
+
+char *show_nodes_up(const json_t *cloud)
+{
+	const json_t *nodes = json_object_get(cloud, "nodes"), *n;
+	size_t i, up = 0;
+
+	json_array_foreach (nodes, i, n)
+		up += streq_null(json_string_value(json_object_get(n, "state")), "up");
+	return xasprintf("%zu/%" PRId64, up, show_int(cloud, "size", 0));
+}
+
+size_t show_columns(const char *s)
+{
+	size_t n = 0;
+
+	for (; *s; s++)
+		n += (*s & 0xc0) != 0x80;
+	return n;
+}
+
+/* Of a cloud or a node; "" leaves it as it is. */
+static const char *state_color(const char *state)
+{
+	static const struct {
+		const char *state, *color;
+	} colors[] = {
+		{"ready", "\033[32m"},
+		{"up", "\033[32m"},
+		{"failed", "\033[31m"},
+		{"exited", "\033[31m"},
+		{"stopped", ""},
+		{"down", ""},
+		{"STATE", ""},
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(colors); i++)
+		if (streq(state, colors[i].state))
+			return colors[i].color;
+	return "\033[33m";
+}
+
+void show_widths(const struct show_table *t, size_t *widths)
+{
+	for (size_t c = 0; c < t->n_columns; c++) {
+		widths[c] = 0;
+		for (size_t r = 0; r < t->n_rows; r++)
+			widths[c] = MAX(widths[c], show_columns(t->cells[r * t->n_columns + c]));
+	}
+}
+
+void show_row(FILE *f, const struct show_table *t, const size_t *widths, size_t row)
+{
+	char **cells = t->cells + row * t->n_columns;
+	size_t blanks = 0;
+
+	for (size_t c = 0; c < t->n_columns; c++) {
+		const char *color = t->color && c == t->state_column ? state_color(cells[c]) : "";
+
+		if (*cells[c])
+			fprintf(f, "%*s%s%s%s", (int)blanks, "", color, cells[c],
+				*color ? "\033[0m" : "");
+		blanks = (*cells[c] ? 0 : blanks) + widths[c] - show_columns(cells[c]) + GAP;
+	}
+	fputc('\n', f);
+}
+
+/* How many bytes of `s` fit into `columns`, ending at a blank where there is one. */
+static size_t fitting(const char *s, size_t columns)
+{
+	size_t len = 0, seen = 0, blank = 0;
+
+	while (s[len]) {
+		if ((s[len] & 0xc0) != 0x80 && seen++ == columns)
+			return blank ? blank : len;
+		if (s[len] == ' ')
+			blank = len;
+		len++;
+	}
+	return len;
+}
+
+void show_wrapped(FILE *f, size_t indent, const char *text)
+{
+	do {
+		size_t len = fitting(text, SHOW_WIDTH - indent);
+
+		fprintf(f, "%*s%.*s\n", (int)indent, "", (int)len, text);
+		text += len;
+		text += strspn(text, " ");
+	} while (*text);
+}
+
+static void free_cells(struct show_table *t)
+{
+	for (size_t i = 0; i < t->n_rows * t->n_columns; i++)
+		free(t->cells[i]);
+	free(t->cells);
+}
+
+static void add_headings(struct show_table *t, const char *const *headings)
+{
+	for (size_t c = 0; c < t->n_columns; c++)
+		t->cells[c] = xstrdup(headings[c]);
+}
+
+static void fill_cloud_row(char **cells, const json_t *cloud)
+{
+	cells[0] = show_or_dash(cloud, "name");
+	cells[1] = show_or_dash(cloud, "state");
+	cells[2] = show_nodes_up(cloud);
+	cells[3] = show_duration(cloud, "uptime_ms");
+	cells[4] = show_number(cloud, "generation");
+	cells[5] = show_number(cloud, "restarts");
+	cells[6] = show_or_dash(cloud, "endpoint");
+}
+
+static void show_why(FILE *f, const json_t *cloud)
+{
+	_cleanup_free_ char *reason = show_text(cloud, "reason"), *all = NULL;
+	_cleanup_free_ char *state = show_text(cloud, "state"), *next = NULL;
+
+	if (show_int(cloud, "next_start_ms", -1) >= 0) {
+		next = show_duration(cloud, "next_start_ms");
+		all = xasprintf(
+			"%s%snext start in %s", reason ? reason : "", reason ? "; " : "", next);
+		show_wrapped(f, 4, all);
+	} else if (reason && !streq_null(state, "ready")) {
+		show_wrapped(f, 4, reason);
+	}
+}
+
+void show_clouds(FILE *f, const json_t *clouds, bool color)
+{
+	static const char *const headings[] = {
+		"CLOUD", "STATE", "NODES", "UPTIME", "GEN", "RESTARTS", "ENDPOINT"};
+	struct show_table t = {.n_columns = ARRAY_SIZE(headings),
+		.n_rows = json_array_size(clouds) + 1,
+		.state_column = 1,
+		.color = color};
+	size_t widths[ARRAY_SIZE(headings)], width = 0;
+	bool own_line;
+
+	t.cells = xcalloc(t.n_rows * t.n_columns, sizeof(*t.cells));
+	add_headings(&t, headings);
+	for (size_t r = 1; r < t.n_rows; r++)
+		fill_cloud_row(t.cells + r * t.n_columns, json_array_get(clouds, r - 1));
+	show_widths(&t, widths);
+	for (size_t c = 0; c < t.n_columns; c++)
+		width += widths[c] + (c ? GAP : 0);
+	own_line = width > SHOW_WIDTH; /* long names or paths: endpoints go below */
+	for (size_t r = 0; r < t.n_rows; r++) {
+		char **endpoint = &t.cells[r * t.n_columns + 6];
+		_cleanup_free_ char *below = own_line ? *endpoint : NULL;
+
+		if (own_line)
+			*endpoint = xstrdup("");
+		show_row(f, &t, widths, r);
+		if (below && r && !streq(below, "-"))
+			show_wrapped(f, 4, below);
+		if (r)
+			show_why(f, json_array_get(clouds, r - 1));
+	}
+	free_cells(&t);
+}
+
+/* The last of the lines, each harmless and wrapped. */
+static void show_log_tail(FILE *f, const char *text)
+{
+	const char *end = text + strlen(text), *from;
+	size_t lines = 0;
+
+	while (end > text && end[-1] == '\n')
+		end--;
+	for (from = end; from > text; from--)
+		if (from[-1] == '\n' && ++lines == LOG_LINES_SHOWN)
+			break;
+	while (from < end) {
+		const char *nl = memchr(from, '\n', (size_t)(end - from));
+		size_t len = (size_t)((nl ? nl : end) - from);
+		_cleanup_free_ char *line = text_visible(from, len);
+
+		for (char *tab = line; (tab = strchr(tab, '\t'));)
+			*tab = ' ';
+		show_wrapped(f, 6, line);
+		from += len + 1;
+	}
+}
+
+static void show_last_exit(FILE *f, const json_t *node)
+{
+	const json_t *x = json_object_get(node, "last_exit");
+	const char *tail = json_string_value(json_object_get(x, "log_tail"));
+	_cleanup_free_ char *at = show_text(x, "at"), *why = show_text(x, "why"), *all = NULL;
+	_cleanup_free_ char *cause = show_or_dash(x, "cause"), *sig = show_text(x, "signal");
+
+	if (!json_is_object(x))
+		return;
+	if (!why)
+		why = sig ? xasprintf("%s (%s)", cause, sig)
+			  : xasprintf("%s (exit code %" PRId64 ")", cause, show_int(x, "code", -1));
+	all = xasprintf("last exit of node %" PRId64 "%s%s: %s", show_int(node, "index", 0),
+		at ? " at " : "", at ? at : "", why);
+	show_wrapped(f, 4, all);
+	if (tail && *tail)
+		show_log_tail(f, tail);
+}
+
+static void fill_node_row(char **cells, const json_t *node)
+{
+	cells[0] = show_number(node, "index");
+	cells[1] = show_or_dash(node, "state");
+	cells[2] = show_number(node, "pid");
+	cells[3] = show_number(node, "api_port");
+	cells[4] = show_duration(node, "uptime_ms");
+}
+
+void show_nodes(FILE *f, const json_t *cloud, bool color)
+{
+	static const char *const headings[] = {"NODE", "STATE", "PID", "PORT", "UPTIME"};
+	const json_t *nodes = json_object_get(cloud, "nodes");
+	struct show_table t = {.n_columns = ARRAY_SIZE(headings),
+		.n_rows = json_array_size(nodes) + 1,
+		.state_column = 1,
+		.color = color};
+	size_t widths[ARRAY_SIZE(headings)];
+
+	t.cells = xcalloc(t.n_rows * t.n_columns, sizeof(*t.cells));
+	add_headings(&t, headings);
+	for (size_t r = 1; r < t.n_rows; r++)
+		fill_node_row(t.cells + r * t.n_columns, json_array_get(nodes, r - 1));
+	show_widths(&t, widths);
+	for (size_t r = 0; r < t.n_rows; r++) {
+		fputs("  ", f);
+		show_row(f, &t, widths, r);
+		if (r)
+			show_last_exit(f, json_array_get(nodes, r - 1));
+	}
+	free_cells(&t);
+}
+
+char *show_sentence(const json_t *cloud)
+{
+	_cleanup_free_ char *name = show_or_dash(cloud, "name");
+	_cleanup_free_ char *state = show_or_dash(cloud, "state");
+	_cleanup_free_ char *url = show_text(cloud, "endpoint");
+	_cleanup_free_ char *reason = show_text(cloud, "reason");
+
+	if (url)
+		return xasprintf("%s is %s at %s", name, state, url);
+	if (streq(state, "failed"))
+		return xasprintf(
+			"%s has failed%s%s", name, reason ? ": " : "", reason ? reason : "");
+	return xasprintf("%s is %s%s%s", name, state, reason ? ": " : "", reason ? reason : "");
+}

@@ -1,0 +1,47 @@
+/* Clouds for people: words, tables, wrapped text. Everything that came over the wire goes through
+ * text_visible() here. Pure: from JSON to a stream. */
+#pragma once
+
+#include <jansson.h>
+#include <stdio.h>
+
+#include "base/util.h"
+
+#define SHOW_WIDTH 80
+
+/* A member as harmless text; NULL when it is null or absent. Owned by the caller. */
+char *show_text(const json_t *obj, const char *key);
+/* A number; `otherwise` when it is null or absent. */
+int64_t show_int(const json_t *obj, const char *key, int64_t otherwise);
+/* The same as a duration for people; "-" for null. Owned by the caller. */
+char *show_duration(const json_t *obj, const char *key);
+/* "2/3": nodes up of all. Owned by the caller. */
+char *show_nodes_up(const json_t *cloud);
+
+/* Columns that a text takes on a terminal. */
+size_t show_columns(const char *s);
+
+/* A table; cells[row * n_columns + column], the first row is the heading. With `color` the cells of
+ * column `state_column` are coloured by their state. */
+struct show_table {
+	size_t n_columns;
+	size_t n_rows;
+	char **cells;
+	size_t state_column;
+	bool color;
+};
+
+/* One row; `widths` of show_widths(). Leaves blanks at the end out. */
+void show_row(FILE *f, const struct show_table *t, const size_t *widths, size_t row);
+void show_widths(const struct show_table *t, size_t *widths);
+
+/* `text` in lines of at most SHOW_WIDTH columns, each indented; breaks at blanks where it can. */
+void show_wrapped(FILE *f, size_t indent, const char *text);
+
+/* All clouds, one line each; why one is not ready on a line of its own. */
+void show_clouds(FILE *f, const json_t *clouds, bool color);
+/* One cloud's nodes. */
+void show_nodes(FILE *f, const json_t *cloud, bool color);
+
+/* "dev is ready at http://...", "dev is forming: reason". Owned by the caller. */
+char *show_sentence(const json_t *cloud);

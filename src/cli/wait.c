@@ -1,0 +1,48 @@
+#include "cli/client.h"
+#include "cli/show.h"
+
+#include "base/text.h"
+
+static int finish(struct cli *cli, struct call *call)
+{
+	_cleanup_free_ char *sentence = NULL;
+
+	client_finish(call);
+	if (!call_ok(call))
+		return call_complain(cli, call);
+	if (cli->json) {
+		json_dumpf(call->json, cli->out, JSON_INDENT(2));
+		fputc('\n', cli->out);
+		return CLI_OK;
+	}
+	sentence = show_sentence(call->json);
+	fprintf(cli->out, "%s\n", sentence);
+	return CLI_OK;
+}
+
+int cmd_wait(struct cli *cli, int argc, char **argv)
+{
+	_cleanup_(client_freep) struct client *c = NULL;
+	_cleanup_(strv_free) struct strv words = STRV_NULL;
+	_cleanup_free_ char *name = NULL;
+	const char *what = "ready", *timeout = NULL;
+	const struct cli_option options[] = {
+		{"for", 0, NULL, &what},
+		{"timeout", 0, NULL, &timeout},
+	};
+	uint64_t ms;
+
+	if (cli_parse(cli, argc, argv, options, ARRAY_SIZE(options), &words) != CLI_OK)
+		return CLI_USAGE;
+	if (words.n != 1)
+		return cli_usage(cli, words.n ? "one cloud at a time" : "which cloud?");
+	if (!streq(what, "ready") && !streq(what, "stopped"))
+		return cli_usage(cli, "--for ready or --for stopped, not '%s'", what);
+	if (timeout && text_parse_duration(timeout, &ms) < 0)
+		return cli_usage(cli, "'%s' is no time; write 500ms, 90s or 5m", timeout);
+	c = client_new(cli->socket);
+	name = client_escape(words.v[0]);
+	cli_catch_interrupt();
+	return finish(cli, client_begin(c, "GET", "/v1/clouds/%s?wait=%s%s%s", name, what,
+				   timeout ? "&timeout=" : "", timeout ? timeout : ""));
+}

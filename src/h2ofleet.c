@@ -1,0 +1,7 @@
+/* h2ofleet: the client of h2ofleetd. */
+#include "cli/cli.h"
+
+int main(int argc, char **argv)
+{
+	return cli_main(argc, argv);
+}

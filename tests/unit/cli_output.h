@@ -1,0 +1,72 @@
+/* What a command or a table wrote, and how to look at it. After <cmocka.h>. */
+#pragma once
+
+#include <jansson.h>
+#include <stdio.h>
+
+#include "cli/cli.h"
+#include "cli/show.h"
+
+struct output {
+	struct cli cli;
+	char *out, *err;
+	size_t out_len, err_len;
+};
+
+_unused_ static void output_open(struct output *o)
+{
+	memset(o, 0, sizeof(*o));
+	o->cli.out = open_memstream(&o->out, &o->out_len);
+	o->cli.err = open_memstream(&o->err, &o->err_len);
+	o->cli.err_width = 80;
+}
+
+_unused_ static void output_flush(struct output *o)
+{
+	fflush(o->cli.out);
+	fflush(o->cli.err);
+}
+
+_unused_ static void output_close(struct output *o)
+{
+	fclose(o->cli.out);
+	fclose(o->cli.err);
+	free(o->out);
+	free(o->err);
+}
+
+_unused_ static void assert_has(const char *text, const char *part)
+{
+	if (!strstr(text, part))
+		fail_msg("'%s' is not in:\n%s", part, text);
+}
+
+_unused_ static void assert_has_not(const char *text, const char *part)
+{
+	if (strstr(text, part))
+		fail_msg("'%s' is in:\n%s", part, text);
+}
+
+_unused_ static void assert_fits(const char *text)
+{
+	while (*text) {
+		size_t len = strcspn(text, "\n");
+		_cleanup_free_ char *line = xstrndup(text, len);
+
+		if (show_columns(line) > SHOW_WIDTH)
+			fail_msg("wider than 80 columns: %s", line);
+		if (len && line[len - 1] == ' ')
+			fail_msg("blanks at the end of '%s'", line);
+		text += len + (text[len] == '\n');
+	}
+}
+
+_unused_ static json_t *parse_json(const char *text)
+{
+	json_error_t e;
+	json_t *j = json_loads(text, 0, &e);
+
+	if (!j)
+		fail_msg("bad JSON in the test: %s", e.text);
+	return j;
+}

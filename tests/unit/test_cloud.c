@@ -1,0 +1,655 @@
+/* The state machine, scene by scene: what the simulation (tests/sim) meets by chance is stated
+ * here. */
+#include "cmocka_all.h"
+
+#include <signal.h>
+#include <stdio.h>
+
+#include "model/backoff.h"
+#include "model/cloud.h"
+#include "model/plan.h"
+
+#define N 3
+
+struct scene {
+	struct cloud_conf conf;
+	struct cloud *c;
+	uint64_t now;
+};
+
+static int set_up(void **state)
+{
+	struct scene *s = xcalloc(1, sizeof(*s));
+
+	s->conf = (struct cloud_conf){.name = (char *)"dev",
+		.h2o_name = (char *)"dev",
+		.nodes = N,
+		.restart = RESTART_ON_FAILURE,
+		.restart_delay_max_ms = 60000,
+		.start_limit = {5, 600000},
+		.ready_timeout_ms = 120000,
+		.health_interval_ms = 1000,
+		.late_after_ms = 3000,
+		.hang_timeout_ms = 60000,
+		.stop_timeout_ms = 10000};
+	s->c = cloud_new(&s->conf, 1);
+	s->now = 1000;
+	*state = s;
+	return 0;
+}
+
+static int tear_down(void **state)
+{
+	struct scene *s = *state;
+
+	cloud_free(s->c);
+	free(s);
+	return 0;
+}
+
+static void feed(struct scene *s, struct cloud_event ev)
+{
+	cloud_drop_actions(s->c);
+	cloud_step(s->c, &ev, s->now);
+}
+
+static unsigned count(const struct scene *s, enum action_type type, int sig)
+{
+	unsigned n = 0;
+
+	for (size_t i = 0; i < s->c->n_actions; i++)
+		n += s->c->actions[i].type == type && (!sig || s->c->actions[i].signal == sig);
+	return n;
+}
+
+/* Runs the clock to the next deadline. */
+static void tick(struct scene *s)
+{
+	s->now = MAX(s->now, cloud_next_deadline(s->c));
+	feed(s, (struct cloud_event){.type = EVENT_TICK});
+}
+
+/* Runs it until something of that kind is asked for. */
+static void tick_until(struct scene *s, enum action_type type, int sig)
+{
+	for (int i = 0; i < 100000; i++) {
+		assert_true(cloud_next_deadline(s->c) != UINT64_MAX);
+		tick(s);
+		if (count(s, type, sig))
+			return;
+		for (unsigned k = 0; k < N; k++)
+			s->c->nodes[k].polling = false; /* unanswered */
+	}
+	fail();
+}
+
+static void prepared(struct scene *s)
+{
+	static const uint16_t ports[N] = {54321, 54323, 54325};
+
+	assert_int_equal(count(s, ACTION_PREPARE, 0), 1);
+	feed(s, (struct cloud_event){.type = EVENT_PREPARED, .ports = ports});
+}
+
+static void launched(struct scene *s, unsigned node)
+{
+	feed(s, (struct cloud_event){
+			.type = EVENT_LAUNCHED, .node = node, .pid = 100 + (pid_t)node});
+}
+
+static void ended(struct scene *s, unsigned node, int code, int sig)
+{
+	struct exit_evidence ev = {.known = true,
+		.code = code,
+		.signal = sig,
+		.sent_signal = s->c->nodes[node].sent_signal,
+		.kernel_oom_known = true,
+		.log_tail = "",
+		.node = node};
+
+	feed(s, (struct cloud_event){.type = EVENT_EXITED, .node = node, .exit = &ev});
+}
+
+static void all_end(struct scene *s)
+{
+	for (unsigned i = 0; i < N; i++)
+		if (node_alive(&s->c->nodes[i]))
+			ended(s, i, 143, 0);
+}
+
+/* An answer of member `node` that names the first `size` members. */
+static void answers(struct scene *s, unsigned node, unsigned size, bool consensus, bool locked)
+{
+	struct h2o_member m[N] = {0};
+	struct h2o_cloud_view v = {.node_idx = node < size ? node : 0,
+		.cloud_size = size,
+		.consensus = consensus,
+		.locked = locked,
+		.cloud_healthy = true,
+		.members = m,
+		.n_members = size};
+	struct answer a = {.kind = ANSWER_OK, .full = true, .good = true, .view = &v};
+
+	a.h2o_boot_ms = 7 + node;
+	snprintf(v.cloud_name, sizeof(v.cloud_name), "%s", s->c->h2o_name);
+	for (unsigned i = 0; i < size; i++) {
+		unsigned who = size == 1 ? node : i;
+
+		snprintf(m[i].ip_port, sizeof(m[i].ip_port), MEMBER_ADDR ":%u",
+			s->c->nodes[who].api_port);
+		m[i].pid = s->c->nodes[who].pid;
+		m[i].healthy = true;
+	}
+	feed(s, (struct cloud_event){.type = EVENT_ANSWER, .node = node, .answer = &a});
+}
+
+static void head_answer(struct scene *s, unsigned node, uint64_t boot_ms)
+{
+	struct answer a = {.kind = ANSWER_OK, .good = true, .h2o_boot_ms = boot_ms};
+
+	feed(s, (struct cloud_event){.type = EVENT_ANSWER, .node = node, .answer = &a});
+}
+
+static void to_forming(struct scene *s)
+{
+	prepared(s);
+	assert_int_equal(count(s, ACTION_LAUNCH, 0), N - 1); /* all but member 0 */
+	launched(s, 2);
+	launched(s, 1);
+	assert_int_equal(s->c->state, CLOUD_STARTING);
+	tick_until(s, ACTION_LAUNCH, 0);
+	assert_int_equal(s->c->actions[0].node, 0);
+	launched(s, 0);
+	assert_int_equal(s->c->state, CLOUD_FORMING);
+}
+
+static void to_ready(struct scene *s)
+{
+	feed(s, (struct cloud_event){.type = EVENT_START});
+	to_forming(s);
+	for (unsigned i = 0; i < N; i++) {
+		assert_int_equal(s->c->state, CLOUD_FORMING);
+		answers(s, i, N, true, false);
+	}
+	assert_int_equal(s->c->state, CLOUD_READY);
+}
+
+/* Proves: the endpoint is published once every member agrees and not a moment earlier. */
+static void test_ready_when_all_agree(void **state)
+{
+	struct scene *s = *state;
+
+	feed(s, (struct cloud_event){.type = EVENT_START});
+	to_forming(s);
+	answers(s, 0, 1, true, false);
+	answers(s, 0, N, false, false);
+	answers(s, 0, N, true, false);
+	answers(s, 1, N, true, false);
+	assert_int_equal(s->c->state, CLOUD_FORMING);
+	assert_false(cloud_usable(s->c));
+	answers(s, 2, N, true, false);
+	assert_true(cloud_usable(s->c));
+	assert_int_equal(s->c->generation, 1);
+	assert_int_equal(s->c->endpoint.port, 54321);
+	assert_string_equal(s->c->endpoint.addr, "127.0.0.1");
+	assert_null(s->c->reason);
+}
+
+/* Proves: a member's death withdraws the endpoint at once; the next generation begins only when all
+ * old members are dead and cleaned up after, under another name and with the same ports. */
+static void test_death_restarts_the_whole_cloud(void **state)
+{
+	struct scene *s = *state;
+	_cleanup_free_ char *old_name = NULL;
+
+	to_ready(s);
+	old_name = xstrdup(s->c->h2o_name);
+	ended(s, 1, 0, SIGKILL);
+	assert_false(cloud_usable(s->c));
+	assert_int_equal(s->c->state, CLOUD_RECOVERING);
+	assert_int_equal(count(s, ACTION_SIGNAL, SIGTERM), 2);
+	assert_int_equal(count(s, ACTION_PREPARE, 0), 0);
+	assert_non_null(strstr(s->c->reason, "node 1 was killed by SIGKILL"));
+	ended(s, 0, 143, 0);
+	assert_int_equal(count(s, ACTION_CLEAN, 0), 0);
+	ended(s, 2, 143, 0);
+	assert_int_equal(count(s, ACTION_CLEAN, 0), 1);
+	feed(s, (struct cloud_event){.type = EVENT_CLEANED});
+	to_forming(s);
+	assert_int_equal(s->c->generation, 2);
+	assert_int_equal(s->c->restarts, 1);
+	assert_string_not_equal(s->c->h2o_name, old_name);
+	assert_int_equal(s->c->nodes[0].api_port, 54321);
+	assert_int_equal(s->c->nodes[1].last_exit.signal, SIGKILL);
+}
+
+/* Proves: a restart after a loss looks for an interrupted grid search, an operator's start does not
+ * (and marks what lies there as not to be resumed), --resume does. */
+static void test_resume_only_after_a_loss(void **state)
+{
+	struct scene *s = *state;
+
+	feed(s, (struct cloud_event){.type = EVENT_START});
+	assert_int_equal(count(s, ACTION_IGNORE_RECOVERY, 0), 1);
+	to_forming(s);
+	for (unsigned i = 0; i < N; i++)
+		answers(s, i, N, true, false);
+	assert_int_equal(count(s, ACTION_INSPECT_RECOVERY, 0), 0);
+	ended(s, 1, 0, SIGKILL);
+	all_end(s);
+	feed(s, (struct cloud_event){.type = EVENT_CLEANED});
+	assert_int_equal(count(s, ACTION_IGNORE_RECOVERY, 0), 0);
+	to_forming(s);
+	for (unsigned i = 0; i < N; i++)
+		answers(s, i, N, true, false);
+	assert_int_equal(count(s, ACTION_INSPECT_RECOVERY, 0), 1);
+	feed(s, (struct cloud_event){.type = EVENT_RECOVERY, .flag = true});
+	assert_int_equal(count(s, ACTION_RESUME, 0), 1);
+
+	feed(s, (struct cloud_event){.type = EVENT_STOP});
+	all_end(s);
+	feed(s, (struct cloud_event){.type = EVENT_CLEANED});
+	assert_int_equal(s->c->state, CLOUD_STOPPED);
+	feed(s, (struct cloud_event){.type = EVENT_START, .flag = true});
+	assert_int_equal(count(s, ACTION_IGNORE_RECOVERY, 0), 0);
+	to_forming(s);
+	for (unsigned i = 0; i < N; i++)
+		answers(s, i, N, true, false);
+	assert_int_equal(count(s, ACTION_INSPECT_RECOVERY, 0), 1);
+}
+
+/* Proves: a recovery that twice brought the cloud down without progress is set aside; with progress
+ * in between it is not. */
+static void test_deadly_resume_is_set_aside(void **state)
+{
+	struct scene *s = *state;
+
+	s->conf.start_limit.count = 60;
+	s->conf.restart_delay_max_ms = 0;
+	to_ready(s);
+	for (int round = 0; round < 4; round++) {
+		bool progress = round == 1;
+
+		ended(s, 1, 0, SIGKILL);
+		all_end(s);
+		feed(s, (struct cloud_event){.type = EVENT_CLEANED});
+		to_forming(s);
+		for (unsigned i = 0; i < N; i++)
+			answers(s, i, N, true, false);
+		feed(s, (struct cloud_event){
+				.type = EVENT_RECOVERY, .flag = true, .progress = progress});
+		assert_int_equal(count(s, ACTION_SET_ASIDE_RECOVERY, 0), round == 3);
+		assert_int_equal(count(s, ACTION_RESUME, 0), round != 3);
+	}
+}
+
+/* Proves: a client that locks the cloud while it is short ends the formation at once, and that
+ * counts as no failure, however often. */
+static void test_short_lock_counts_as_no_failure(void **state)
+{
+	struct scene *s = *state;
+
+	feed(s, (struct cloud_event){.type = EVENT_START});
+	for (unsigned i = 1; i < 10; i++) {
+		to_forming(s);
+		answers(s, 0, 1, true, true);
+		assert_int_equal(s->c->state, CLOUD_RECOVERING);
+		assert_int_equal(count(s, ACTION_SIGNAL, SIGTERM), N);
+		assert_int_equal(s->c->short_locks, i);
+		all_end(s);
+		feed(s, (struct cloud_event){.type = EVENT_CLEANED});
+		assert_int_equal(s->c->history.n, 0);
+	}
+	assert_int_equal(s->c->state, CLOUD_STARTING);
+}
+
+/* Proves: a client's /3/Shutdown (every member exits 0, the receiver perhaps with the number of
+ * peers that did not confirm) is a stop, not a failure; with restart = always it comes back. */
+static void test_client_shutdown(void **state)
+{
+	struct scene *s = *state;
+
+	to_ready(s);
+	ended(s, 1, 0, 0);
+	assert_false(cloud_usable(s->c));
+	assert_int_equal(s->c->state, CLOUD_STOPPING);
+	assert_int_equal(count(s, ACTION_SIGNAL, 0), 0);
+	ended(s, 2, 0, 0);
+	ended(s, 0, 1, 0);
+	assert_int_equal(count(s, ACTION_CLEAN, 0), 1);
+	feed(s, (struct cloud_event){.type = EVENT_CLEANED});
+	assert_int_equal(s->c->state, CLOUD_STOPPED);
+	assert_int_equal(s->c->wanted, WANTED_STOPPED);
+	assert_non_null(strstr(s->c->reason, "/3/Shutdown"));
+
+	s->conf.restart = RESTART_ALWAYS;
+	to_ready(s);
+	for (unsigned i = 0; i < N; i++)
+		ended(s, i, 0, 0);
+	feed(s, (struct cloud_event){.type = EVENT_CLEANED});
+	assert_int_equal(s->c->state, CLOUD_STARTING);
+}
+
+/* Proves: when only some members leave by /3/Shutdown, or one dies in another way meanwhile, that
+ * is a loss. */
+static void test_half_a_shutdown_is_a_loss(void **state)
+{
+	struct scene *s = *state;
+
+	to_ready(s);
+	ended(s, 1, 0, 0);
+	tick_until(s, ACTION_SIGNAL, SIGTERM);
+	assert_int_equal(s->c->state, CLOUD_RECOVERING);
+	all_end(s);
+	feed(s, (struct cloud_event){.type = EVENT_CLEANED});
+	to_forming(s);
+	for (unsigned i = 0; i < N; i++)
+		answers(s, i, N, true, false);
+	ended(s, 1, 0, 0);
+	ended(s, 2, 0, SIGSEGV);
+	assert_int_equal(s->c->state, CLOUD_RECOVERING);
+}
+
+/* Proves: lateness degrades and keeps the endpoint; silence for hang_timeout gathers evidence first
+ * and then kills the hung member at once, the others in order. */
+static void test_late_then_hung(void **state)
+{
+	struct scene *s = *state;
+	uint64_t silent_since;
+
+	to_ready(s);
+	silent_since = s->now;
+	while (s->c->state == CLOUD_READY) {
+		tick(s);
+		for (unsigned i = 0; i < N; i++)
+			if (i != 1 && s->c->nodes[i].polling)
+				head_answer(s, i, 7 + i);
+		s->c->nodes[1].polling = false;
+	}
+	assert_int_equal(s->c->state, CLOUD_DEGRADED);
+	assert_true(cloud_usable(s->c));
+	assert_in_range(s->now - silent_since, 3000, 3200);
+	assert_non_null(strstr(s->c->reason, "node 1 (pid 101)"));
+
+	head_answer(s, 1, 8); /* back: ready again */
+	assert_int_equal(s->c->state, CLOUD_READY);
+	silent_since = s->now;
+	while (cloud_usable(s->c)) {
+		tick(s);
+		for (unsigned i = 0; i < N && cloud_usable(s->c); i++)
+			if (i != 1 && s->c->nodes[i].polling)
+				head_answer(s, i, 7 + i);
+		if (cloud_usable(s->c))
+			s->c->nodes[1].polling = false;
+	}
+	assert_in_range(s->now - silent_since, 60000, 60300);
+	assert_int_equal(count(s, ACTION_EVIDENCE, 0), 1);
+	assert_int_equal(count(s, ACTION_SIGNAL, 0), 0);
+	tick_until(s, ACTION_SIGNAL, SIGKILL);
+	assert_int_equal(count(s, ACTION_SIGNAL, SIGKILL), 1);
+	assert_int_equal(count(s, ACTION_SIGNAL, SIGTERM), 2);
+}
+
+/* Proves: another JVM behind a member's port is noticed by its boot time. */
+static void test_impostor(void **state)
+{
+	struct scene *s = *state;
+
+	to_ready(s);
+	head_answer(s, 2, 9);
+	assert_int_equal(s->c->state, CLOUD_READY);
+	head_answer(s, 2, 4711);
+	assert_int_equal(s->c->state, CLOUD_RECOVERING);
+}
+
+/* Proves: lost consensus is believed at the second answer, not the first. */
+static void test_lost_consensus(void **state)
+{
+	struct scene *s = *state;
+
+	to_ready(s);
+	answers(s, 0, N, false, true);
+	assert_int_equal(s->c->state, CLOUD_READY);
+	answers(s, 0, N, true, true);
+	answers(s, 0, N, false, true);
+	assert_int_equal(s->c->state, CLOUD_READY);
+	answers(s, 0, N, false, true);
+	assert_int_equal(s->c->state, CLOUD_RECOVERING);
+}
+
+/* Proves: the stop ladder: SIGTERM, after stop_timeout SIGKILL, and an answer to those that survive
+ * even that; with stop_method = rest, /3/Shutdown first. */
+static void test_stop_ladder(void **state)
+{
+	struct scene *s = *state;
+	uint64_t began;
+
+	s->conf.stop_method = STOP_REST;
+	to_ready(s);
+	began = s->now;
+	feed(s, (struct cloud_event){.type = EVENT_STOP});
+	assert_int_equal(s->c->state, CLOUD_STOPPING);
+	assert_int_equal(count(s, ACTION_REST_SHUTDOWN, 0), 1);
+	tick(s);
+	assert_int_equal(s->now - began, 10000);
+	assert_int_equal(count(s, ACTION_SIGNAL, SIGTERM), 3);
+	ended(s, 0, 143, 0);
+	tick(s);
+	assert_int_equal(s->now - began, 20000);
+	assert_int_equal(count(s, ACTION_SIGNAL, SIGKILL), 2);
+	tick(s);
+	assert_int_equal(count(s, ACTION_SIGNAL, SIGKILL), 2);
+	assert_non_null(strstr(s->c->reason, "SIGKILL"));
+	ended(s, 1, 0, SIGKILL);
+	ended(s, 2, 0, SIGKILL);
+	feed(s, (struct cloud_event){.type = EVENT_CLEANED});
+	assert_int_equal(s->c->state, CLOUD_STOPPED);
+	assert_int_equal(count(s, ACTION_RELEASE_PORTS, 0), 1);
+	assert_true(cloud_next_deadline(s->c) == UINT64_MAX);
+}
+
+/* Proves: each failure in the window makes the wait longer, and the fifth in ten minutes ends it,
+ * with the last reason in the sentence; a start by the operator begins anew. */
+static void test_back_off_and_limit(void **state)
+{
+	struct scene *s = *state;
+	uint64_t waits[4] = {0};
+
+	to_ready(s);
+	for (unsigned i = 0; i < 4; i++) {
+		ended(s, 1, 0, SIGKILL);
+		all_end(s);
+		feed(s, (struct cloud_event){.type = EVENT_CLEANED});
+		if (s->c->state == CLOUD_BACKOFF) {
+			waits[i] = s->c->next_start_ms - s->now;
+			tick(s);
+		}
+		to_forming(s);
+		for (unsigned k = 0; k < N; k++)
+			answers(s, k, N, true, false);
+	}
+	assert_true(waits[0] == 0);
+	assert_in_range(waits[1], 750, 1250);
+	assert_in_range(waits[2], 1500, 2500);
+	assert_in_range(waits[3], 3000, 5000);
+	ended(s, 1, 0, SIGKILL);
+	all_end(s);
+	feed(s, (struct cloud_event){.type = EVENT_CLEANED});
+	assert_int_equal(s->c->state, CLOUD_FAILED);
+	assert_non_null(strstr(s->c->reason, "given up after 5 failures within 10m"));
+	assert_non_null(strstr(s->c->reason, "SIGKILL"));
+	assert_int_equal(count(s, ACTION_RELEASE_PORTS, 0), 1);
+	feed(s, (struct cloud_event){.type = EVENT_START});
+	assert_int_equal(s->c->state, CLOUD_STARTING);
+	assert_int_equal(s->c->history.n, 0);
+}
+
+/* Proves: what trying again cannot mend fails at once. */
+static void test_permanent_failure(void **state)
+{
+	struct scene *s = *state;
+	struct exit_evidence ev = {.known = true,
+		.code = 1,
+		.log_tail = "\nERROR: Unknown argument (-x)\n",
+		.node = 2};
+
+	feed(s, (struct cloud_event){.type = EVENT_START});
+	prepared(s);
+	launched(s, 2);
+	launched(s, 1);
+	feed(s, (struct cloud_event){.type = EVENT_EXITED, .node = 2, .exit = &ev});
+	ended(s, 1, 143, 0);
+	feed(s, (struct cloud_event){.type = EVENT_CLEANED});
+	assert_int_equal(s->c->state, CLOUD_FAILED);
+	assert_non_null(strstr(s->c->reason, "Unknown argument (-x)"));
+}
+
+/* Proves: a port stolen before the cloud ever served makes it move on; later it keeps its ports. */
+static void test_stolen_port(void **state)
+{
+	struct scene *s = *state;
+	struct exit_evidence ev = {.known = true,
+		.code = 255,
+		.log_tail = "some of the required ports 54325, 54326 are not available",
+		.node = 2};
+
+	feed(s, (struct cloud_event){.type = EVENT_START});
+	to_forming(s);
+	feed(s, (struct cloud_event){.type = EVENT_EXITED, .node = 2, .exit = &ev});
+	assert_int_equal(count(s, ACTION_RELEASE_PORTS, 0), 1);
+	assert_false(s->c->ports_planned);
+	all_end(s);
+	feed(s, (struct cloud_event){.type = EVENT_CLEANED});
+	to_forming(s);
+	for (unsigned k = 0; k < N; k++)
+		answers(s, k, N, true, false);
+	ended(s, 1, 0, SIGKILL);
+	all_end(s);
+	feed(s, (struct cloud_event){.type = EVENT_CLEANED});
+	tick(s); /* the back-off after two failures */
+	to_forming(s);
+	feed(s, (struct cloud_event){.type = EVENT_EXITED, .node = 2, .exit = &ev});
+	assert_int_equal(count(s, ACTION_RELEASE_PORTS, 0), 0);
+	assert_true(s->c->ports_planned);
+}
+
+/* Proves: commands at awkward moments: stop while preparing, start while stopping, restart while
+ * recovering; the daemon's end overrides them all. */
+static void test_commands_in_between(void **state)
+{
+	struct scene *s = *state;
+
+	feed(s, (struct cloud_event){.type = EVENT_START});
+	feed(s, (struct cloud_event){.type = EVENT_STOP});
+	assert_int_equal(s->c->state, CLOUD_STOPPING);
+	feed(s, (struct cloud_event){.type = EVENT_PREPARE_FAILED, .text = "x"});
+	assert_int_equal(count(s, ACTION_CLEAN, 0), 1);
+	feed(s, (struct cloud_event){.type = EVENT_START});
+	feed(s, (struct cloud_event){.type = EVENT_CLEANED});
+	assert_int_equal(s->c->state, CLOUD_STARTING);
+	to_forming(s);
+	ended(s, 1, 0, SIGKILL);
+	feed(s, (struct cloud_event){.type = EVENT_RESTART});
+	assert_int_equal(s->c->state, CLOUD_STOPPING);
+	assert_int_equal(s->c->wanted, WANTED_RUNNING);
+	feed(s, (struct cloud_event){.type = EVENT_SHUTDOWN});
+	all_end(s);
+	feed(s, (struct cloud_event){.type = EVENT_CLEANED});
+	assert_int_equal(s->c->state, CLOUD_STOPPED);
+	feed(s, (struct cloud_event){.type = EVENT_START});
+	assert_int_equal(s->c->state, CLOUD_STOPPED);
+	assert_true(cloud_quiet(s->c));
+}
+
+/* Proves: a cloud that never becomes whole is given up after ready_timeout, and the sentence says
+ * how far it came. */
+static void test_ready_timeout(void **state)
+{
+	struct scene *s = *state;
+	uint64_t began;
+
+	feed(s, (struct cloud_event){.type = EVENT_START});
+	to_forming(s);
+	began = s->now;
+	answers(s, 0, 1, true, false);
+	while (s->c->state == CLOUD_FORMING) {
+		tick(s);
+		if (s->c->state != CLOUD_FORMING)
+			break;
+		answers(s, 0, 1, true, false);
+		for (unsigned i = 1; i < N; i++)
+			s->c->nodes[i].polling = false;
+	}
+	assert_in_range(s->now - began, 119000, 120000);
+	assert_int_equal(s->c->state, CLOUD_RECOVERING);
+	assert_non_null(strstr(s->c->reason, "not ready within 2m 0s"));
+	assert_non_null(strstr(s->c->reason, "1 of 3 members"));
+}
+
+/* Proves: what an earlier daemon left running is ended before anything is launched. */
+static void test_leftovers_first(void **state)
+{
+	struct scene *s = *state;
+
+	feed(s, (struct cloud_event){.type = EVENT_FOUND, .node = 2, .pid = 77});
+	assert_int_equal(count(s, ACTION_SIGNAL, SIGTERM), 1);
+	feed(s, (struct cloud_event){.type = EVENT_START});
+	assert_int_equal(count(s, ACTION_PREPARE, 0), 0);
+	tick(s);
+	assert_int_equal(count(s, ACTION_SIGNAL, SIGKILL), 1);
+	ended(s, 2, 0, SIGKILL);
+	feed(s, (struct cloud_event){.type = EVENT_CLEANED});
+	assert_int_equal(count(s, ACTION_PREPARE, 0), 1);
+}
+
+/* Proves: failures outside the window are forgotten, the ring never overflows, the delay never
+ * exceeds its maximum and a zero maximum means no delay. */
+static void test_backoff_arithmetic(void **state)
+{
+	struct failure_history h = {0};
+	struct cloud_conf conf = {
+		.restart_delay_ms = 500, .restart_delay_max_ms = 8000, .start_limit = {60, 1000}};
+	uint64_t rng = 1;
+
+	(void)state;
+	backoff_record(&h, &conf.start_limit, 100);
+	assert_in_range(backoff_delay(&h, &conf, &rng), 375, 625);
+	backoff_record(&h, &conf.start_limit, 1101);
+	assert_int_equal(h.n, 1);
+	for (unsigned i = 0; i < 200; i++)
+		backoff_record(&h, &conf.start_limit, 1102);
+	assert_int_equal(h.n, 64);
+	assert_true(backoff_exhausted(&h, &conf.start_limit));
+	for (unsigned i = 0; i < 1000; i++)
+		assert_in_range(backoff_delay(&h, &conf, &rng), 6000, 10000);
+	conf.restart_delay_max_ms = conf.restart_delay_ms = 0;
+	assert_int_equal(backoff_delay(&h, &conf, &rng), 0);
+}
+
+#define scene_test(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		scene_test(test_ready_when_all_agree),
+		scene_test(test_death_restarts_the_whole_cloud),
+		scene_test(test_resume_only_after_a_loss),
+		scene_test(test_deadly_resume_is_set_aside),
+		scene_test(test_short_lock_counts_as_no_failure),
+		scene_test(test_client_shutdown),
+		scene_test(test_half_a_shutdown_is_a_loss),
+		scene_test(test_late_then_hung),
+		scene_test(test_impostor),
+		scene_test(test_lost_consensus),
+		scene_test(test_stop_ladder),
+		scene_test(test_back_off_and_limit),
+		scene_test(test_permanent_failure),
+		scene_test(test_stolen_port),
+		scene_test(test_commands_in_between),
+		scene_test(test_ready_timeout),
+		scene_test(test_leftovers_first),
+		cmocka_unit_test(test_backoff_arithmetic),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,153 @@
+/* Tables, sentences and progress for people. */
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include "cli/progress.h"
+#include "cli_output.h"
+
+static void test_cloud_table(void **state _unused_)
+{
+	json_t *clouds = parse_json(
+		"[{\"name\":\"dev\",\"state\":\"ready\",\"size\":2,\"uptime_ms\":192000,"
+		"\"generation\":3,\"restarts\":2,\"endpoint\":\"http://127.0.0.1:54321\","
+		"\"reason\":\"not shown\",\"nodes\":[{\"state\":\"up\"},{\"state\":\"up\"}]},"
+		"{\"name\":\"nightly\",\"state\":\"backoff\",\"size\":1,\"uptime_ms\":500,"
+		"\"generation\":12,\"restarts\":0,\"endpoint\":null,\"next_start_ms\":4000,"
+		"\"reason\":\"node 0 died\",\"nodes\":[{\"state\":\"exited\"}]}]");
+	struct output o;
+
+	output_open(&o);
+	show_clouds(o.cli.out, clouds, false);
+	output_flush(&o);
+	assert_string_equal(o.out,
+		"CLOUD    STATE    NODES  UPTIME  GEN  RESTARTS  ENDPOINT\n"
+		"dev      ready    2/2    3m 12s  3    2         http://127.0.0.1:54321\n"
+		"nightly  backoff  0/1    500ms   12   0         -\n"
+		"    node 0 died; next start in 4s\n");
+	output_close(&o);
+	output_open(&o);
+	show_clouds(o.cli.out, clouds, true);
+	output_flush(&o);
+	assert_has(o.out, "dev      \033[32mready\033[0m    2/2");
+	assert_has(o.out, "nightly  \033[33mbackoff\033[0m  0/1");
+	output_close(&o);
+	json_decref(clouds);
+}
+
+/* The longest name and a long path; a reason that needs wrapping and holds an escape. */
+static void test_cloud_table_fits(void **state _unused_)
+{
+	json_t *clouds = parse_json(
+		"[{\"name\":\"abcdefghijklmnopqrstuvwxyz012345\",\"state\":\"degraded\","
+		"\"size\":1024,\"uptime_ms\":8640000000,\"generation\":100000,\"restarts\":99999,"
+		"\"endpoint\":\"http://127.0.0.1:54321/a/path\",\"nodes\":[],"
+		"\"reason\":\"node 7 answers late \\u001b[2J: a sentence that is so long that "
+		"it must be broken into several lines, one of them with "
+		"xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"
+		"xxxxxxxxxx\"}]");
+	struct output o;
+
+	output_open(&o);
+	show_clouds(o.cli.out, clouds, false);
+	output_flush(&o);
+	assert_fits(o.out);
+	assert_has(o.out, "\n    http://127.0.0.1:54321/a/path\n");
+	assert_has(o.out, "answers late \\x1b[2J: a");
+	output_close(&o);
+	json_decref(clouds);
+}
+
+static void test_node_table(void **state _unused_)
+{
+	json_t *cloud = parse_json(
+		"{\"nodes\":[{\"index\":0,\"state\":\"up\",\"pid\":4711,\"api_port\":54321,"
+		"\"uptime_ms\":61000,\"last_exit\":null},{\"index\":1,\"state\":\"exited\","
+		"\"pid\":null,\"api_port\":54323,\"uptime_ms\":null,\"last_exit\":{\"code\":null,"
+		"\"signal\":\"SIGKILL\",\"cause\":\"signal\",\"why\":\"node 1 was killed\","
+		"\"log_tail\":\"1\\n2\\n3\\n4\\n5\\n6\\n7\\n8\\n9\\n10\\na\\u001b]0;x\\u0007\\n"
+		"\\tat b\\n\",\"at\":\"2026-01-02T03:04:05.678Z\"}}]}");
+	struct output o;
+
+	output_open(&o);
+	show_nodes(o.cli.out, cloud, false);
+	output_flush(&o);
+	assert_string_equal(o.out,
+		"  NODE  STATE   PID   PORT   UPTIME\n"
+		"  0     up      4711  54321  1m 1s\n"
+		"  1     exited  -     54323  -\n"
+		"    last exit of node 1 at 2026-01-02T03:04:05.678Z: node 1 was killed\n"
+		"      3\n      4\n      5\n      6\n      7\n      8\n      9\n      10\n"
+		"      a\\x1b]0;x\\x07\n       at b\n");
+	output_close(&o);
+	json_decref(cloud);
+}
+
+static void test_sentences(void **state _unused_)
+{
+	static const struct {
+		const char *json, *sentence;
+	} cases[] = {
+		{"{\"name\":\"a\",\"state\":\"ready\",\"endpoint\":\"http://x\"}",
+			"a is ready at http://x"},
+		{"{\"name\":\"a\",\"state\":\"failed\",\"reason\":\"no java\"}",
+			"a has failed: no java"},
+		{"{\"name\":\"a\",\"state\":\"forming\",\"reason\":null}", "a is forming"},
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		json_t *j = parse_json(cases[i].json);
+		_cleanup_free_ char *s = show_sentence(j);
+
+		assert_string_equal(s, cases[i].sentence);
+		json_decref(j);
+	}
+}
+
+static void test_progress(void **state _unused_)
+{
+	json_t *one =
+		parse_json("[{\"name\":\"a\",\"state\":\"forming\",\"size\":2,\"nodes\":[]}]");
+	json_t *two = parse_json("[{\"name\":\"a\",\"state\":\"ready\",\"size\":2,\"nodes\":[]}]");
+	struct progress p;
+	struct output o;
+
+	output_open(&o);
+	progress_begin(&p, &o.cli);
+	progress_show(&p, one);
+	progress_show(&p, one);
+	progress_show(&p, two);
+	progress_show(&p, one);
+	progress_end(&p);
+	output_flush(&o);
+	assert_string_equal(o.err, "a: forming, nodes up 0/2\na: ready, nodes up 0/2\n"
+				   "a: forming, nodes up 0/2\n");
+	output_close(&o);
+
+	output_open(&o);
+	o.cli.live = true;
+	o.cli.err_width = 12;
+	progress_begin(&p, &o.cli);
+	progress_show(&p, one);
+	progress_end(&p);
+	output_flush(&o);
+	assert_string_equal(o.err, "\ra: forming,\033[K\r\033[K");
+	output_close(&o);
+	json_decref(one);
+	json_decref(two);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_cloud_table),
+		cmocka_unit_test(test_cloud_table_fits),
+		cmocka_unit_test(test_node_table),
+		cmocka_unit_test(test_sentences),
+		cmocka_unit_test(test_progress),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
