@@ -379,9 +379,9 @@ static pid_t serve(const char *addr, bool listens, uint16_t *port)
 		for (;;)
 			pause();
 	}
-	close(fds[1]);
 	assert_int_equal(read(fds[0], port, sizeof(*port)), sizeof(*port));
 	close(fds[0]);
+	close(fds[1]);
 	return pid;
 }
 
