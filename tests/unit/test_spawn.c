@@ -427,10 +427,10 @@ static void test_without_stdio_of_our_own(void **state)
 		struct proc *p;
 
 		in_fork = true;
+		uv_loop_init(&own.loop); /* has descriptors of its own */
 		close(0);
 		close(1);
 		close(2);
-		uv_loop_init(&own.loop);
 		p = spawn_sh(&own, "cat; echo out; echo err >&2; exit 3", &s);
 		proc_release(p);
 		if (!run_until(&own.loop, &s.n, 1))
