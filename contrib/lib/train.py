@@ -1,8 +1,9 @@
 """Trains a small GBM on a cloud, with the H2O client as people use it: train.py URL NODES."""
 
+import contextlib
+import io
 import sys
 import time
-import warnings
 
 import h2o
 from h2o.estimators import H2OGradientBoostingEstimator
@@ -18,8 +19,8 @@ def spread(frame):
 
 def main():
     url, nodes = sys.argv[1], int(sys.argv[2])
-    warnings.filterwarnings("ignore", message="Your H2O cluster version is")
-    h2o.connect(url=url, verbose=False)
+    with contextlib.redirect_stdout(io.StringIO()):  # how old this version is
+        h2o.connect(url=url, verbose=False)
     h2o.no_progress()
     size = h2o.cluster().cloud_size
     if size != nodes:

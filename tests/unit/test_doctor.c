@@ -195,9 +195,11 @@ static void test_java(void **state)
 	put("bin/java", "#!/bin/sh\necho 'libjvm.so: cannot open'\nexit 127\n", 0755);
 	assert_int_equal(doctor(), 1);
 	assert_true(has("java", "problem", "ended with 127: libjvm.so: cannot open"));
-	put("bin/java", "#!/no/such/shell\n", 0755);
-	assert_int_equal(doctor(), 1);
-	assert_true(has("java", "problem", "cannot be executed"));
+	if (!getenv("H2OFLEET_VALGRIND")) { /* there an execve() that fails ends the program */
+		put("bin/java", "#!/no/such/shell\n", 0755);
+		assert_int_equal(doctor(), 1);
+		assert_true(has("java", "problem", "cannot be executed"));
+	}
 	put("bin/java", "#!/bin/sh\necho hello\n", 0755);
 	assert_int_equal(doctor(), 1);
 	assert_true(has("java", "problem", "tells no version of Java: hello"));
