@@ -64,7 +64,7 @@ static char *crash_report_of(const struct member *m)
 }
 
 /* The JVM's performance file, which SIGKILL leaves behind; java.io.tmpdir does not move it. */
-static void remove_perf_file(const struct fleet *f, pid_t pid)
+void exits_remove_perf_file(const struct fleet *f, pid_t pid)
 {
 	_cleanup_free_ char *dir = NULL, *name = xasprintf("%d", (int)pid);
 	_cleanup_close_ int fd = -1;
@@ -116,15 +116,20 @@ void exits_report(struct proc *p, const struct proc_exit *exit, void *arg)
 		.node = m->index,
 	};
 
+	enum cause cause;
+	bool expected;
+
 	holder = holder_of(m, exit, output);
 	ev.port_holder = holder;
 	polls_cancel(m);
 	m->proc = NULL;
 	m->unreleased = false;
-	remove_perf_file(s->fleet, m->last_pid);
+	exits_remove_perf_file(s->fleet, m->last_pid);
 	proc_free(p);
 	supervised_feed(
 		s, &(struct cloud_event){.type = EVENT_EXITED, .node = m->index, .exit = &ev});
-	log_write(ev.sent_signal ? LOG_LEVEL_INFO : LOG_LEVEL_WARNING, "cloud %s: %s",
+	cause = s->cloud->nodes[m->index].last_exit.cause;
+	expected = cause == CAUSE_STOPPED || cause == CAUSE_ORDERLY;
+	log_write(expected ? LOG_LEVEL_INFO : LOG_LEVEL_WARNING, "cloud %s: %s",
 		s->cloud->conf->name, s->cloud->nodes[m->index].last_exit.why);
 }

@@ -119,6 +119,8 @@ void polls_rest_shutdown(struct supervised *s);
 
 /* exits.c: evidence of a process's end, for the model. */
 void exits_report(struct proc *p, const struct proc_exit *exit, void *member);
+/* Removes the JVM's /tmp/hsperfdata_USER/PID, which SIGKILL leaves behind. */
+void exits_remove_perf_file(const struct fleet *f, pid_t pid);
 /* Remembers how often the kernel's OOM killer has struck. */
 void oom_sample(struct fleet *f);
 

@@ -50,6 +50,7 @@ static void on_gone(struct proc *p, const struct proc_exit *exit, void *arg)
 	*at = t->next;
 	proc_kill_stragglers(t->token);
 	file_empty_dir(t->tmp_dir, NULL);
+	exits_remove_perf_file(f, proc_pid(p));
 	stray_free(t);
 	if (!f->strays)
 		fleet_strays_gone(f);

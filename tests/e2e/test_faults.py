@@ -3,6 +3,7 @@
 import contextlib
 import http.client
 import os
+import signal
 import socket
 import subprocess
 import threading
@@ -10,7 +11,7 @@ import time
 
 import pytest
 
-from fleet import FAKEJAVA, read, until
+from fleet import FAKEJAVA, H2OFLEETD, read, until
 
 QUICK = {"start_limit": "60 in 1m", "restart_delay_max": "0s"}
 
@@ -350,3 +351,143 @@ def test_full_disk(fake):
             with contextlib.suppress(OSError):
                 os.kill(pid, 9)
         subprocess.run(["umount", "-l", str(fleet.state_dir)], check=False)
+
+
+# --- found by a review: each of these went wrong once ---------------------------------------------
+
+
+@pytest.mark.parametrize("exact", [True, False], ids=["exact", "moving"])
+def test_same_ports_after_a_stop(fake, exact):
+    """A stopped cloud gets its ports back at once, although a client has not closed its connection
+    (FIN_WAIT) and others ended a moment ago (TIME_WAIT)."""
+    fleet = fake(nodes=2, start=False, autostart="no")
+    base = fleet.ports.base
+    fleet.clouds["c"]["port"] = f"{base}{'' if exact else '+'}"
+    fleet.write_config()
+    fleet.start()
+    clients = []
+    try:
+        for _ in range(3):
+            fleet.cli("start", "c", "--wait")
+            assert [n["api_port"] for n in fleet.nodes()] == [base, base + 2]
+            clients.append(socket.create_connection(("127.0.0.1", base)))
+            clients[-1].sendall(b"GET /3/Cloud HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert clients[-1].recv(10)
+            fleet.cli("stop", "c", "--wait")
+    finally:
+        for client in clients:
+            client.close()
+
+
+def test_listener_on_another_address(fake):
+    """Somebody who listens on the same port of another local address is no thief."""
+    fleet = fake(nodes=1, **QUICK)
+    port = fleet.ready()["nodes"][0]["api_port"]
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        other.bind(("127.0.0.2", port))
+        other.listen()
+        fleet.kill_member(0)
+        assert fleet.ready(generation=2)["nodes"][0]["api_port"] == port
+
+
+def test_stopped_daemon_and_late_member(fake):
+    """A member that is late when the daemon itself is stopped gets its whole hang_timeout of awake time,
+    and the daemon's clock goes on at once afterwards."""
+    fleet = fake(nodes=2, late_after="500ms", hang_timeout="6s", health_interval="200ms", **QUICK)
+    fleet.ready()
+    set_knob(fleet, 1, "hang", 1)
+    fleet.wait("degraded")
+    os.kill(fleet.daemon.pid, signal.SIGSTOP)
+    time.sleep(9)  # the stall itself: longer than hang_timeout
+    os.kill(fleet.daemon.pid, signal.SIGCONT)
+    woken = time.monotonic()
+    assert fleet.cloud()["state"] == "degraded"
+    cloud = fleet.ready(generation=2, timeout=30)
+    assert 3 < time.monotonic() - woken < 20
+    assert cloud["nodes"][1]["last_exit"]["signal"] == "SIGKILL"
+
+
+def test_old_crash_report(fake):
+    """A crash report of an older process with the same pid does not make an orderly end a crash."""
+    fleet = fake(nodes=1)
+    pid = fleet.ready()["nodes"][0]["pid"]
+    old = fleet.log_dir / "c" / f"hs_err_pid{pid}.log"
+    old.write_text("# A fatal error, long ago\n")
+    os.utime(old, (time.time() - 1e6,) * 2)
+    assert ask(fleet.nodes()[0]["api_port"], "POST", "/fake/exit_code_now?value=0") in (200, None)
+    assert fleet.wait("stopped")["nodes"][0]["last_exit"]["cause"] == "orderly"
+
+
+def test_full_log_pipe(fleets, fake_keys):
+    """Nobody reads the daemon's log: lines are lost, supervision goes on."""
+    fleet = fleets({"c": fake_keys(1, **QUICK)}, fleet={"log_level": "debug"})
+    read_end, write_end = os.pipe()
+    fleet.daemon = subprocess.Popen(
+        [H2OFLEETD, "--config", str(fleet.config)], stdin=subprocess.DEVNULL, stdout=write_end,
+        stderr=write_end, env=fleet.env(), cwd=fleet.dir, start_new_session=True)
+    fleet.daemons.append(fleet.daemon)
+    os.set_blocking(write_end, False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(write_end, b"x" * 65536)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(write_end, b"x")
+    os.set_blocking(write_end, True)  # the descriptor is shared: as the daemon would find it
+    until("the control socket", 10, fleet.socket.exists)
+    fleet.ready()
+    fleet.kill_member(0)
+    fleet.ready(generation=2)
+    os.close(write_end)
+    os.close(read_end)
+
+
+def test_without_stdio(fleets, fake_keys):
+    """Started with no descriptors at all, it does not take its own sockets for a log."""
+    fleet = fleets({"c": fake_keys(1)})
+    fleet.daemon = subprocess.Popen(
+        ["/bin/sh", "-c", 'exec "$0" --config "$1" <&- >&- 2>&-', H2OFLEETD, str(fleet.config)],
+        env=fleet.env(), cwd=fleet.dir, start_new_session=True)
+    fleet.daemons.append(fleet.daemon)
+    until("the control socket", 10, fleet.socket.exists)
+    fleet.ready()
+    assert fleet.stop() == 0
+
+
+def test_clouds_wait_for_strays(fleets, fake_keys):
+    """What a killed daemon left of a cloud that is no longer configured is ended, with its files,
+    before anything is started: a cloud may want the same exact port. A second SIGTERM ends even
+    those at once that ignore the first."""
+    keys = fake_keys(1, knobs="-Dfake.ignore_term=1")
+    fleet = fleets({"old": keys})
+    keys["port"] = str(fleet.ports.base)
+    fleet.write_config()
+    fleet.start()
+    fleet.ready("old")
+    fleet.kill_daemon()
+    fleet.clouds = {"new": keys}
+    fleet.write_config()
+    fleet.start()
+    assert fleet.ready("new", timeout=30)["nodes"][0]["api_port"] == fleet.ports.base
+    assert len(fleet.members()) == 1
+    assert not list(fleet.state_dir.glob("clouds/old/0/tmp/*"))
+    fleet.kill_daemon()
+    fleet.clouds = {"old": keys}
+    fleet.write_config()
+    fleet.start()
+    assert len(fleet.members()) == 1 and fleet.cloud("old")["state"] == "stopped"
+    fleet.send(signal.SIGTERM)
+    time.sleep(0.2)
+    fleet.send(signal.SIGTERM)
+    assert fleet.wait_exit(5) == 0
+
+
+@pytest.mark.parametrize("kind", [1, 2], ids=["same group", "own session"])
+def test_nothing_that_a_node_started_stays(fake, kind):
+    """What a node has started itself, in its group or not, is gone when the cloud is stopped."""
+    fleet = fake(nodes=1, knobs=f"-Dfake.fork_child={kind}")
+    fleet.ready()
+    until("the child", 5, lambda: len(fleet.members()) == 2)
+    fleet.cli("stop", "c", "--wait")
+    assert fleet.members() == {}
