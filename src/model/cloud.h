@@ -151,6 +151,7 @@ struct cloud {
 	enum cloud_state state;
 	enum cloud_wanted wanted;
 	uint64_t since_ms;        /* monotonic time of the last state change */
+	uint64_t ready_ms;        /* when this generation became ready; 0: not yet */
 	uint64_t since_wall_ms;   /* for display; set by core */
 	uint64_t generation;      /* counts launches; 0: never launched */
 	uint64_t restarts;        /* generations begun by us since the operator's start */
