@@ -3,7 +3,6 @@
 
 : "${repo:?}"
 cache=$repo/.cache
-mkdir -p "$cache"
 
 say() {
     printf '==> %s\n' "$*"
@@ -25,6 +24,16 @@ run_logged() {
     tail -n 40 "$_log" | sed 's/^/    /' >&2
     return "$_rc"
 }
+
+# What one run as root has left in there would fail the next run somewhere in the middle.
+need_cache() {
+    mkdir -p "$cache" 2>/dev/null || die "cannot make $cache"
+    [ "$(id -u)" != 0 ] || return 0
+    _foreign=$(find "$cache" -maxdepth 2 -type d ! -writable -print 2>/dev/null | head -n 1)
+    [ -z "$_foreign" ] ||
+        die "$_foreign is not yours to write, perhaps after a run as root or with sudo; take it back: sudo chown -R $(id -un) $cache"
+}
+need_cache
 
 cores() {
     nproc 2>/dev/null || echo 1

@@ -5,13 +5,15 @@ build_packages="build-essential autoconf automake pkg-config libuv1-dev libcurl4
     libinih-dev libsystemd-dev libmicrohttpd-dev libjansson-dev libzip-dev libcmocka-dev"
 python_packages="python3 python3-venv ca-certificates"
 
+can_be_root() {
+    [ "$(id -u)" = 0 ] || command -v sudo >/dev/null 2>&1
+}
+
 as_root() {
     if [ "$(id -u)" = 0 ]; then
         "$@"
-    elif command -v sudo >/dev/null 2>&1; then
-        sudo "$@"
     else
-        die "neither root nor sudo: as root run: $*"
+        sudo "$@"
     fi
 }
 
@@ -24,6 +26,8 @@ missing_packages() {
 }
 
 install_packages() {
+    # Here, and not in as_root(): what that says goes into a log.
+    can_be_root || die "neither root nor sudo here; as root run: apt-get install $*"
     if [ ! -e "$cache/apt-updated" ] || [ -n "$(find "$cache/apt-updated" -mmin +360)" ]; then
         # One unreachable archive among several need not matter: the installation tells.
         run_logged "$cache/apt-update.log" as_root apt-get update || true
@@ -54,6 +58,10 @@ want_packages() {
     command -v dpkg-query >/dev/null 2>&1 || return 0
     _missing=$(missing_packages "$@")
     [ -n "$_missing" ] || return 0
+    can_be_root || {
+        say "neither root nor sudo here; going on without: $_missing"
+        return 0
+    }
     say "installing packages: $_missing"
     # shellcheck disable=SC2086
     install_packages $_missing || say "going on without: $_missing"

@@ -8,7 +8,8 @@
  *	POST /v1/clouds/NAME/restart?wait=ready
  *	GET  /v1/clouds/NAME/nodes/I/log?tail=100
  *
- * Errors are RFC 9457 problem+json. Who may: peer credentials; root and the daemon's user. */
+ * Errors are RFC 9457 problem+json. Who may: peer credentials; root, the daemon's user, and
+ * the socket's group, to which all of these are open. */
 #pragma once
 
 #include <uv.h>

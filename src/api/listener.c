@@ -10,16 +10,13 @@
 
 #include "base/file.h"
 
-#define TEMP_SUFFIX ".new"
-
 /* Bounds how long we wait at start for another daemon that is at this very step. */
 #define LOCK_TRIES    100
 #define LOCK_PAUSE_US 20000
 
-static int make_address(const char *path, const char *suffix, struct sockaddr_un *sa, struct err *e)
+static int make_address(const char *path, struct sockaddr_un *sa, struct err *e)
 {
-	size_t max = sizeof(sa->sun_path) - sizeof(TEMP_SUFFIX);
-	int n;
+	size_t max = sizeof(sa->sun_path) - 1;
 
 	*sa = (struct sockaddr_un){.sun_family = AF_UNIX};
 	if (path[0] != '/')
@@ -27,8 +24,21 @@ static int make_address(const char *path, const char *suffix, struct sockaddr_un
 	if (strlen(path) > max)
 		return err_set(e, -ENAMETOOLONG,
 			"the control socket's path is too long (at most %zu bytes): %s", max, path);
-	n = snprintf(sa->sun_path, sizeof(sa->sun_path), "%s%s", path, suffix);
-	return n < 0 ? -EINVAL : 0;
+	strcpy(sa->sun_path, path);
+	return 0;
+}
+
+/* A name beside `path`. Where that is too long for an address it leads through the directory's
+ * descriptor; not always, because people see it in the output of ss. */
+static struct sockaddr_un temp_address(const char *path, int dir_fd)
+{
+	struct sockaddr_un sa = {.sun_family = AF_UNIX};
+	int n = snprintf(sa.sun_path, sizeof(sa.sun_path), "%s.new", path);
+
+	if (n >= (int)sizeof(sa.sun_path))
+		snprintf(sa.sun_path, sizeof(sa.sun_path), "/proc/self/fd/%d/.h2ofleetd.new",
+			dir_fd);
+	return sa;
 }
 
 /* A lock on the directory itself: it leaves nothing behind, and ends with its holder. */
@@ -56,7 +66,10 @@ static int check_place(const char *path, const struct sockaddr_un *sa, struct er
 	if (lstat(path, &st) < 0)
 		return errno == ENOENT ? 0 : err_set_errno(e, -errno, "cannot look at %s", path);
 	if (!S_ISSOCK(st.st_mode))
-		return err_set(e, -EADDRINUSE, "%s is in the way: it is no socket", path);
+		return err_set(e, -EADDRINUSE,
+			"%s is in the way: it is no socket; remove it, "
+			"or set another socket",
+			path);
 	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (fd < 0)
 		return err_set_errno(e, -errno, "cannot make a socket");
@@ -66,20 +79,21 @@ static int check_place(const char *path, const struct sockaddr_un *sa, struct er
 		if (errno != EAGAIN) /* EAGAIN: alive, its backlog is full */
 			return err_set_errno(e, -errno, "cannot tell who uses %s", path);
 	}
-	return err_set(e, -EADDRINUSE, "another h2ofleetd answers at %s", path);
+	return err_set(e, -EADDRINUSE,
+		"another h2ofleetd answers at %s; stop it, or give "
+		"this one a socket of its own",
+		path);
 }
 
 /* Bound and listening under a name beside it, then renamed over: whoever finds `path` finds a
  * socket with the right mode that answers. */
-static int bind_and_rename(struct listener *l, const char *path, int fd, struct err *e)
+static int bind_and_rename(struct listener *l, const char *path, int dir_fd, int fd, struct err *e)
 {
-	struct sockaddr_un sa;
+	struct sockaddr_un sa = temp_address(path, dir_fd);
 	struct stat st;
 	mode_t old;
-	int r = make_address(path, TEMP_SUFFIX, &sa, e);
+	int r;
 
-	if (r < 0)
-		return r;
 	if (unlink(sa.sun_path) < 0 && errno != ENOENT)
 		return err_set_errno(e, -errno, "cannot remove %s", sa.sun_path);
 	old = umask(0117); /* 0660 from the first moment */
@@ -104,7 +118,7 @@ int listener_open(struct listener *l, const char *path, int *fd_out, struct err 
 	_cleanup_free_ char *dir = xstrdup(path);
 	struct sockaddr_un sa;
 	char *slash;
-	int r = make_address(path, "", &sa, e);
+	int r = make_address(path, &sa, e);
 
 	if (r < 0)
 		return r;
@@ -120,7 +134,7 @@ int listener_open(struct listener *l, const char *path, int *fd_out, struct err 
 	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (fd < 0)
 		return err_set_errno(e, -errno, "cannot make a socket");
-	r = bind_and_rename(l, path, fd, e);
+	r = bind_and_rename(l, path, dir_fd, fd, e);
 	if (r < 0)
 		return r;
 	l->path = xstrdup(path);

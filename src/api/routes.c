@@ -153,7 +153,8 @@ static void check_request(struct request *rq)
 {
 	if (access_of(rq) == ACCESS_NONE)
 		problem(rq, MHD_HTTP_FORBIDDEN, "forbidden", "Forbidden",
-			"you are not the daemon's user, and not in the group of its socket");
+			"you are not the daemon's user, and not in the group of its socket; ask as "
+			"root, or join that group");
 	else if (rq->body > API_MAX_BODY)
 		problem(rq, MHD_HTTP_CONTENT_TOO_LARGE, "body-too-large", "Body too large",
 			"a request's body has at most %d bytes", API_MAX_BODY);

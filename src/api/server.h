@@ -53,6 +53,7 @@ struct request {
 	bool moved;              /* the cloud was seen to do something since then */
 	bool gone;               /* the client hung up: just close */
 	uint64_t min_generation; /* readiness of an earlier one does not count */
+	uint64_t timeout_ms;     /* as asked */
 	uint64_t deadline_ms;    /* UINT64_MAX: none */
 	struct request *prev, *next;
 };

@@ -174,7 +174,9 @@ json_t *view_cloud(const struct cloud *c, uint64_t now_ms)
 	json_object_set_new(j, "reason", view_text(c->reason));
 	json_object_set_new(j, "h2o_name", view_text(c->h2o_name));
 	json_object_set_new(j, "h2o_version", view_text(*version ? version : NULL));
-	json_object_set_new(j, "uptime_ms", view_since(c->since_ms, now_ms));
+	json_object_set_new(j, "state_ms", view_since(c->since_ms, now_ms));
+	json_object_set_new(j, "uptime_ms",
+		cloud_usable(c) && c->ready_ms ? view_since(c->ready_ms, now_ms) : json_null());
 	json_object_set_new(j, "short_locks", json_integer((json_int_t)c->short_locks));
 	json_object_set_new(j, "memory", view_memory(&c->usage));
 	json_object_set_new(j, "next_start_ms", view_next_start(c, now_ms));

@@ -6,6 +6,7 @@
 
 #include "api/view.h"
 #include "base/clock.h"
+#include "base/text.h"
 
 /* A suspended connection is watched by nobody, so this is how soon a vanished client is noticed. */
 #define TICK_MS 250
@@ -19,21 +20,28 @@ static void answer_reached(struct request *rq, const struct cloud *c)
 static void answer_not_ready(struct request *rq, const struct cloud *c)
 {
 	bool failed = c->state == CLOUD_FAILED;
+	const char *what = failed          ? "failed"
+			   : rq->commanded ? "was stopped before it was ready"
+			   : c->reason     ? "is stopped"
+					   : "is stopped, and nobody has started it";
 
 	problem(rq, MHD_HTTP_CONFLICT, failed ? "cloud-failed" : "cloud-stopped",
-		failed ? "The cloud failed" : "The cloud was stopped", "cloud '%s' %s%s%s",
-		rq->cloud_name, failed ? "failed" : "was stopped before it was ready",
-		c->reason ? ": " : "", c->reason ? c->reason : "");
+		failed ? "The cloud failed" : "The cloud is stopped", "cloud '%s' %s%s%s",
+		rq->cloud_name, what, c->reason ? ": " : "", c->reason ? c->reason : "");
 	problem_add_cloud(rq, c);
 }
 
 static void answer_timeout(struct request *rq, const struct cloud *c)
 {
 	const char *goal = rq->wait_for == WAIT_READY ? "ready" : "stopped";
+	_cleanup_free_ char *after = text_format_duration(rq->timeout_ms);
+	bool backoff = c->state == CLOUD_BACKOFF;
 
 	problem(rq, MHD_HTTP_GATEWAY_TIMEOUT, "wait-timeout", "Not reached in time",
-		"cloud '%s' is %s, not yet %s%s%s", rq->cloud_name, cloud_state_name(c->state),
-		goal, c->reason ? ": " : "", c->reason ? c->reason : "");
+		"cloud '%s' %s%s, not yet %s after %s (--timeout)%s%s", rq->cloud_name,
+		backoff ? "waits before its next start" : "is ",
+		backoff ? "" : cloud_state_name(c->state), goal, after, c->reason ? ": " : "",
+		c->reason ? c->reason : "");
 	problem_add_cloud(rq, c);
 }
 
@@ -43,8 +51,9 @@ static void judge_ready(struct request *rq, const struct cloud *c)
 		answer_reached(rq, c);
 	else if (c->state == CLOUD_FAILED)
 		answer_not_ready(rq, c);
-	else if (rq->commanded && rq->moved && c->state == CLOUD_STOPPED)
-		answer_not_ready(rq, c); /* somebody else's stop, or a client's shutdown */
+	else if (c->state == CLOUD_STOPPED &&
+		 (rq->commanded ? rq->moved : c->wanted == WANTED_STOPPED))
+		answer_not_ready(rq, c); /* somebody else's stop, a client's shutdown, no start */
 }
 
 /* A failed cloud has nothing running either. */
@@ -72,6 +81,7 @@ void waiter_begin(struct request *rq, enum wait_for what, uint64_t timeout_ms)
 	uint64_t now = clock_monotonic_ms();
 
 	rq->wait_for = what;
+	rq->timeout_ms = timeout_ms;
 	rq->deadline_ms = timeout_ms > UINT64_MAX - now ? UINT64_MAX : now + timeout_ms;
 	judge(rq, fleet_find(a->fleet, rq->cloud_name));
 	if (rq->status)

@@ -23,9 +23,11 @@ struct doctor {
 	char *jar;         /* of the first cloud; NULL when there is none */
 	char *h2o_version; /* of that jar; NULL when unknown */
 
+	const char *socket; /* --socket; NULL: as the environment or the configuration says */
 	bool daemon;        /* one answers */
+	uid_t daemon_uid;   /* whose it is; valid if something has the socket */
 	bool daemon_silent; /* something has the socket, but does not tell us of its clouds */
-	struct strv clouds; /* that the daemon has */
+	struct strv clouds; /* that the daemon runs: neither stopped nor failed */
 	uint16_t *ports;    /* its nodes' API ports */
 	size_t n_ports;
 
@@ -67,5 +69,6 @@ void check_disk(struct doctor *d);
 void check_leaked(struct doctor *d);
 /* doctor_net.c */
 void check_daemon(struct doctor *d);
+void check_user(struct doctor *d);  /* after check_daemon() */
 void check_ports(struct doctor *d); /* after check_daemon(); needs d->conf, as the next */
 void check_port_range(struct doctor *d);

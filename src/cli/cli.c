@@ -22,7 +22,24 @@ int cli_fail(struct cli *cli, int code, const char *fmt, ...)
 	va_end(ap);
 	shown = text_visible(raw, strlen(raw));
 	fprintf(cli->err, "h2ofleet: %s\n", shown);
+	if (!cli->failure)
+		cli->failure = TAKE_PTR(shown);
 	return code;
+}
+
+void cli_json(struct cli *cli, const json_t *j)
+{
+	json_dumpf(j, cli->out, JSON_INDENT(2));
+	fputc('\n', cli->out);
+	cli->json_said = true;
+}
+
+bool cli_name_ok(struct cli *cli, const char *name)
+{
+	if (*name && !strchr(name, '/') && !streq(name, ".") && !streq(name, ".."))
+		return true;
+	cli_usage(cli, "'%s' is no name of a cloud", name);
+	return false;
 }
 
 int cli_usage(struct cli *cli, const char *fmt, ...)
@@ -97,7 +114,7 @@ static int take_option(
 	}
 	if (!value && *i + 1 < argc)
 		value = argv[++*i];
-	if (!value)
+	if (!value || (!*value && o->value == &cli->socket))
 		return cli_usage(cli, "--%s needs a value", o->name);
 	*o->value = value;
 	return CLI_OK;
@@ -238,6 +255,7 @@ static struct cli cli_new(void)
 	return (struct cli){
 		.out = stdout,
 		.err = stderr,
+		.out_width = terminal_width(STDOUT_FILENO),
 		.color = isatty(STDOUT_FILENO) && !is_set("NO_COLOR") && !dumb,
 		.live = isatty(STDERR_FILENO) && !dumb,
 		.err_width = terminal_width(STDERR_FILENO),
@@ -253,7 +271,25 @@ static bool wants_help(int argc, char **argv)
 	return false;
 }
 
-static int run_command(struct cli *cli, int argc, char **argv)
+/* `code`, unless not all could be written. */
+static int finish(struct cli *cli, int code)
+{
+	errno = 0;
+	if (fflush(cli->out) != 0 || ferror(cli->out))
+		return cli_fail(cli, CLI_ERROR, "cannot write the output: %s",
+			errno ? strerror(errno) : "not all of it was taken");
+	return code;
+}
+
+static void print_failure(struct cli *cli)
+{
+	json_t *j = json_pack("{s:s}", "error", cli->failure);
+
+	cli_json(cli, j);
+	json_decref(j);
+}
+
+int cli_run(struct cli *cli, int argc, char **argv)
 {
 	int r;
 
@@ -262,12 +298,19 @@ static int run_command(struct cli *cli, int argc, char **argv)
 		return CLI_USAGE;
 	if (cli->help || wants_help(argc, argv)) {
 		print_help(cli->command, cli->out);
-		return CLI_OK;
+		return finish(cli, CLI_OK);
 	}
 	r = cli->command->run(cli, argc, argv);
-	if (fflush(cli->out) != 0 || ferror(cli->out))
-		return cli_fail(cli, CLI_ERROR, "cannot write: %s", strerror(errno));
-	return r;
+	if (cli->json && cli->failure && !cli->json_said)
+		print_failure(cli);
+	return finish(cli, r);
+}
+
+/* No command, only options. */
+static int run_alone(struct cli *cli)
+{
+	print_overview(cli->help ? cli->out : cli->err);
+	return finish(cli, cli->help ? CLI_OK : CLI_USAGE);
 }
 
 int cli_main(int argc, char **argv)
@@ -276,18 +319,22 @@ int cli_main(int argc, char **argv)
 	bool version = false;
 	const struct cli_option options[] = {{"version", 'V', &version, NULL}};
 	char *version_argv[] = {(char *)"version", NULL};
-	int at;
+	int at, r;
 
-	if (parse(&cli, argc, argv, options, ARRAY_SIZE(options), NULL, true, &at) != CLI_OK)
+	if (parse(&cli, argc, argv, options, ARRAY_SIZE(options), NULL, true, &at) != CLI_OK) {
+		free(cli.failure);
 		return CLI_USAGE;
-	if (version)
-		return run_command(&cli, 1, version_argv);
+	}
 	if (at < argc && streq(argv[at], "help")) {
 		cli.help = true;
 		at++;
 	}
-	if (at < argc)
-		return run_command(&cli, argc - at, argv + at);
-	print_overview(cli.help ? stdout : stderr);
-	return cli.help ? CLI_OK : CLI_USAGE;
+	if (version)
+		r = cli_run(&cli, 1, version_argv);
+	else if (at < argc)
+		r = cli_run(&cli, argc - at, argv + at);
+	else
+		r = run_alone(&cli);
+	free(cli.failure);
+	return r;
 }

@@ -1,6 +1,7 @@
 /* The command line: a table of commands, one way to parse their options, the exit codes. */
 #pragma once
 
+#include <jansson.h>
 #include <stdio.h>
 
 #include "base/err.h"
@@ -24,8 +25,11 @@ struct cli {
 	bool help;
 	FILE *out, *err;
 	bool color;       /* on `out` */
+	size_t out_width; /* of that terminal; 80 where it is none */
 	bool live;        /* `err` is a terminal: one line may be redrawn there */
 	size_t err_width; /* of that terminal */
+	bool json_said;   /* the one JSON text of --json was written */
+	char *failure;    /* owned: the first sentence of cli_fail() */
 };
 
 struct cli_command {
@@ -50,6 +54,10 @@ extern const size_t cli_n_commands;
 /* The whole program: parses, runs the command; returns the exit code. */
 int cli_main(int argc, char **argv);
 
+/* argv[0] is the command. With --json and nothing but a failure to tell, writes {"error": "..."}; a
+ * full disk at the other end of `out` is a failure too. */
+int cli_run(struct cli *cli, int argc, char **argv);
+
 /* Takes the options (also --socket, --json, --help, wherever they stand) and puts the other words
  * into `words`, argv[0] excluded. CLI_OK, or CLI_USAGE after saying what is wrong. */
 int cli_parse(struct cli *cli, int argc, char **argv, const struct cli_option *options, size_t n,
@@ -59,6 +67,11 @@ int cli_parse(struct cli *cli, int argc, char **argv, const struct cli_option *o
 int cli_fail(struct cli *cli, int code, const char *fmt, ...) _printf_(3, 4);
 /* The same, with how the command is used; returns CLI_USAGE. */
 int cli_usage(struct cli *cli, const char *fmt, ...) _printf_(2, 3);
+
+/* Can this be a cloud's name? If not, says so. It becomes a part of a path. */
+bool cli_name_ok(struct cli *cli, const char *name);
+/* The one JSON text of the command. */
+void cli_json(struct cli *cli, const json_t *j);
 
 /* The exit code of a cloud in this state; CLI_ERROR for an unknown one. */
 int cli_state_exit(const char *state);

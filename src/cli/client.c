@@ -2,6 +2,7 @@
 
 #include <curl/curl.h>
 #include <errno.h>
+#include <grp.h>
 #include <signal.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -169,18 +170,38 @@ struct call *client_begin(struct client *c, const char *method, const char *fmt,
 	return call;
 }
 
+/* What who may not use the socket can do. `path`: the socket, or its directory. Owned by the
+ * caller. */
+static char *how_to_get_in(const char *path)
+{
+	struct stat st;
+	const struct group *g;
+
+	if (stat(path, &st) < 0 || st.st_gid == 0)
+		return xstrdup("ask as root");
+	g = getgrgid(st.st_gid);
+	return g ? xasprintf("ask as root, or join group %s", g->gr_name)
+		 : xasprintf("ask as root, or join group %u", (unsigned)st.st_gid);
+}
+
 /* "h2ofleetd is not running ...", or why it cannot be reached. */
 static void no_daemon(struct call *call)
 {
 	const char *path = call->client->socket;
 	struct stat st;
 	int seen = stat(path, &st) < 0 ? errno : 0;
+	_cleanup_free_ char *dir = xstrdup(path), *way_in = NULL;
+	char *slash = strrchr(dir, '/');
 
-	if (seen == 0 && access(path, W_OK) < 0)
-		err_set(&call->err, -EACCES,
-			"you may not use %s: you are not in the group of that socket", path);
-	else if (seen == EACCES)
-		err_set(&call->err, -EACCES, "you may not look into the directory of %s", path);
+	if (slash)
+		slash[slash == dir] = '\0';
+	if (seen == EACCES || (seen == 0 && access(path, W_OK) < 0))
+		way_in = how_to_get_in(seen == 0 ? path : dir);
+	if (way_in && seen == 0)
+		err_set(&call->err, -EACCES, "you may not use %s; %s", path, way_in);
+	else if (way_in)
+		err_set(&call->err, -EACCES, "you may not look into the directory of %s; %s", path,
+			way_in);
 	else
 		err_set(&call->err, -ENOTCONN,
 			"h2ofleetd is not running (%s at %s); start it with 'systemctl start "

@@ -13,7 +13,7 @@ static int run_doctor(struct cli *cli, int argc, char **argv)
 		return CLI_USAGE;
 	if (words.n)
 		return cli_usage(cli, "doctor takes no words");
-	return cmd_doctor(config, cli->json, cli->out);
+	return cmd_doctor(config, cli->socket, cli->json, cli->out);
 }
 
 #define WAIT_OPTIONS                                                                               \
@@ -41,7 +41,7 @@ const struct cli_command cli_commands[] = {
 	{"wait", "CLOUD [--for ready|stopped] [--timeout T]",
 		"Waits until a cloud is ready, or stopped",
 		"With --for ready (the default) it ends at once, with exit code 6, when the\n"
-		"cloud has failed.\n\n"
+		"cloud has failed, and with 3 when it is stopped and nobody has started it.\n\n"
 		"options:\n"
 		"  --for WHAT   ready or stopped\n"
 		"  --timeout T  wait no longer than this: 500ms, 90s, 5m\n\n"
@@ -58,8 +58,11 @@ const struct cli_command cli_commands[] = {
 		"  --python     a snippet of Python\n"
 		"  --r          a snippet of R\n"
 		"  --url        just the URL\n"
-		"  --env        lines for a shell: eval \"$(h2ofleet connect dev --env)\"\n"
-		"  --h2oconfig  a .h2oconfig file, which h2o.init() of Python reads\n\n"
+		"  --env        lines for a shell: eval \"$(h2ofleet connect dev --env)\";\n"
+		"               H2O does not read H2O_URL by itself: in Python write\n"
+		"               h2o.connect(url=os.environ[\"H2O_URL\"])\n"
+		"  --h2oconfig  a .h2oconfig file, which h2o.init() of Python reads, and\n"
+		"               h2o.connect() does not\n\n"
 		"example: h2ofleet connect dev --h2oconfig > .h2oconfig\n",
 		cmd_connect},
 	{"doctor", "[--config FILE]", "Looks for what could keep clouds from running here",

@@ -67,15 +67,20 @@ static void print_env(const struct place *p, FILE *f)
 {
 	_cleanup_free_ char *url = shell_quoted(p->url), *ip = shell_quoted(p->ip);
 
+	_cleanup_free_ char *path = shell_quoted(p->path);
+
 	fprintf(f, "export H2O_URL=%s\nexport H2O_IP=%s\nexport H2O_PORT=%" PRId64 "\n", url, ip,
 		p->port);
+	if (*p->path)
+		fprintf(f, "export H2O_CONTEXT_PATH=%s\n", path);
 }
 
 static void print_h2oconfig(const struct place *p, FILE *f)
 {
 	fprintf(f,
 		"# As .h2oconfig in a project's folder, or in the home directory: h2o.init() of\n"
-		"# Python then connects to cloud %s of h2ofleet.\n"
+		"# Python, which reads it, then connects to cloud %s of h2ofleet;\n"
+		"# h2o.connect() does not read it.\n"
 		"[init]\nurl = %s\ncheck_version = True\n",
 		p->name, p->url);
 }
@@ -142,8 +147,7 @@ static int print_cloud(struct cli *cli, const json_t *cloud, const bool *asked)
 		return not_usable(cli, cloud);
 	if (!cli->json)
 		return print_place(cli, cloud, asked);
-	json_dumpf(cloud, cli->out, JSON_INDENT(2));
-	fputc('\n', cli->out);
+	cli_json(cli, cloud);
 	return CLI_OK;
 }
 
@@ -168,6 +172,8 @@ int cmd_connect(struct cli *cli, int argc, char **argv)
 		return cli_usage(cli, words.n ? "one cloud at a time" : "which cloud?");
 	if (n_asked > 1)
 		return cli_usage(cli, "one form at a time");
+	if (!cli_name_ok(cli, words.v[0]))
+		return CLI_USAGE;
 	c = client_new(cli->socket);
 	name = client_escape(words.v[0]);
 	cloud = client_get(cli, c, &code, "/v1/clouds/%s", name);

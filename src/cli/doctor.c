@@ -65,11 +65,14 @@ static void check_configuration(struct doctor *d, const char *file)
 	_cleanup_(strbuf_free) struct strbuf clouds = STRBUF_NULL;
 	_cleanup_(strbuf_free) struct strbuf files = STRBUF_NULL;
 	int r = conf_load(file, &d->conf, &errors);
+	_cleanup_free_ char *advice =
+		xasprintf("correct %s; `h2ofleetd %s%s%s--check-config` tells when all is well",
+			errors.list.n == 1 ? "it" : "them", file ? "--config " : "",
+			file ? file : "", file ? " " : "");
 
 	for (size_t i = 0; i < errors.list.n; i++)
 		doctor_add(d, "configuration", CHECK_PROBLEM,
-			"correct it; `h2ofleet check-config` tells when all is well", "%s",
-			errors.list.v[i]);
+			i + 1 == errors.list.n ? advice : NULL, "%s", errors.list.v[i]);
 	if (r < 0 && errors.list.n == 0)
 		doctor_add(d, "configuration", CHECK_PROBLEM, "make it readable", "%s: %s",
 			file ? file : "the configuration cannot be read", strerror(-r));
@@ -178,15 +181,16 @@ static void doctor_free(struct doctor *d)
 	conf_freep(&d->conf);
 }
 
-int cmd_doctor(const char *config_file, bool json, FILE *out)
+int cmd_doctor(const char *config_file, const char *socket, bool json, FILE *out)
 {
-	_cleanup_(doctor_free) struct doctor d = {0};
+	_cleanup_(doctor_free) struct doctor d = {.socket = socket};
 
 	check_configuration(&d, config_file);
 	check_jar(&d);
 	check_java(&d);
 	check_client(&d);
 	check_daemon(&d);
+	check_user(&d);
 	if (d.conf) {
 		check_ports(&d);
 		check_port_range(&d);

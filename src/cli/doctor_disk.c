@@ -17,6 +17,7 @@ struct place {
 	char *path;
 	char *existing; /* the nearest directory that exists */
 	bool daemons;   /* only the daemon writes there */
+	bool proven;    /* and a running one has */
 	bool vital;
 	bool runs; /* native libraries are loaded from there */
 	dev_t dev;
@@ -48,6 +49,23 @@ static void places_free(struct places *l)
 	free(l->v);
 }
 
+/* A cloud that has not run has not shown that its directories are fit, and without a recovery_dir
+ * it runs, but does not do what it was told. */
+static void collect_of_cloud(const struct cloud_conf *c, struct places *l)
+{
+	if (c->ice_root)
+		add_place(l, (struct place){.what = "ice_root",
+				     .path = xstrdup(c->ice_root),
+				     .daemons = true,
+				     .vital = true,
+				     .runs = true});
+	if (!streq(c->auto_recovery_dir, "off") && !streq(c->auto_recovery_dir, "auto"))
+		add_place(l, (struct place){.what = "auto_recovery_dir",
+				     .path = xstrdup(c->auto_recovery_dir),
+				     .daemons = true,
+				     .vital = true});
+}
+
 static void collect_places(const struct doctor *d, struct places *l)
 {
 	const struct fleet_conf *f = d->conf ? &d->conf->fleet : NULL;
@@ -59,37 +77,44 @@ static void collect_places(const struct doctor *d, struct places *l)
 	add_place(l, (struct place){.what = "state_dir",
 			     .path = xstrdup(f->state_dir),
 			     .daemons = true,
+			     .proven = true,
 			     .vital = true,
 			     .runs = true});
 	add_place(l, (struct place){.what = "log_dir",
 			     .path = xstrdup(f->log_dir),
 			     .daemons = true,
+			     .proven = true,
 			     .vital = true});
-	add_place(l, (struct place){
-			     .what = "cache_dir", .path = xstrdup(f->cache_dir), .daemons = true});
+	add_place(l, (struct place){.what = "cache_dir",
+			     .path = xstrdup(f->cache_dir),
+			     .daemons = true,
+			     .proven = true});
 	for (size_t i = 0; i < d->conf->n_clouds; i++)
-		if (d->conf->clouds[i]->ice_root)
-			add_place(l, (struct place){.what = "ice_root",
-					     .path = xstrdup(d->conf->clouds[i]->ice_root),
-					     .daemons = true,
-					     .vital = true,
-					     .runs = true});
+		collect_of_cloud(d->conf->clouds[i], l);
 	slash = strrchr(f->socket, '/');
 	if (slash && slash != f->socket)
 		add_place(l, (struct place){.what = "directory for the socket",
 				     .path = xstrndup(f->socket, (size_t)(slash - f->socket)),
 				     .daemons = true,
+				     .proven = true,
 				     .vital = true});
 }
 
-/* A running daemon, which may be another user's, has shown that it can write. */
+/* Not ours to judge: a running daemon has shown that it can write, or it is another user's. */
+static bool left_to_daemon(const struct doctor *d, const struct place *p)
+{
+	if (!p->daemons || (!d->daemon && !d->daemon_silent))
+		return false;
+	return p->proven || (geteuid() != 0 && geteuid() != d->daemon_uid);
+}
+
 static void check_writable(struct doctor *d, const struct place *p)
 {
 	enum check_level level = p->vital ? CHECK_PROBLEM : CHECK_WARNING;
 	_cleanup_free_ char *advice = NULL;
 	struct stat st;
 
-	if (p->daemons && (d->daemon || d->daemon_silent))
+	if (left_to_daemon(d, p))
 		return;
 	if (stat(p->existing, &st) == 0 && !S_ISDIR(st.st_mode)) {
 		doctor_add(d, "disk", level, "remove the file, or set another path",
@@ -129,12 +154,13 @@ static void check_room(struct doctor *d, struct places *l, size_t first)
 	struct statvfs v;
 	uint64_t avail;
 	uint64_t total;
-	bool low;
+	bool low, vital = false;
 
 	for (size_t i = first; i < l->n; i++)
 		if (l->v[i].dev == l->v[first].dev) {
 			doctor_list(&names, "%s", l->v[i].path);
 			l->v[i].done = true;
+			vital |= l->v[i].vital;
 		}
 	if (statvfs(l->v[first].existing, &v) < 0) {
 		doctor_add(d, "disk", CHECK_WARNING, "look whether its file system still answers",
@@ -142,7 +168,7 @@ static void check_room(struct doctor *d, struct places *l, size_t first)
 		return;
 	}
 	if (v.f_blocks == 0) {
-		doctor_add(d, "disk", CHECK_WARNING, "set another path",
+		doctor_add(d, "disk", vital ? CHECK_PROBLEM : CHECK_WARNING, "set another path",
 			"%s: a file system that stores nothing", strbuf_str(&names));
 		return;
 	}

@@ -23,7 +23,27 @@
 struct demand {
 	uint64_t nodes;
 	uint64_t heap;
+	bool told; /* one of them is too much already, and that was said */
 };
+
+static bool too_much(const struct machine_facts *m, uint64_t nodes, uint64_t heap)
+{
+	return heap + nodes * NODE_OVERHEAD > m->mem_bytes;
+}
+
+static void add_too_much(struct doctor *d, const struct machine_facts *m, const char *context,
+	uint64_t nodes, uint64_t heap)
+{
+	_cleanup_free_ char *heap_text = text_human_size(heap);
+	_cleanup_free_ char *all = text_human_size(m->mem_bytes);
+
+	doctor_add(d, "memory", CHECK_WARNING,
+		"set max_mem_size or the number of nodes lower: once the nodes fill their heaps, "
+		"the kernel kills one of them",
+		"%s%" PRIu64 " node%s may take %s of heap, and about 300 MB more each; this "
+		"machine or container has %s",
+		context, nodes, nodes == 1 ? "" : "s", heap_text, all);
+}
 
 static struct demand total_demand(struct doctor *d, const struct machine_facts *m, bool report)
 {
@@ -42,10 +62,14 @@ static struct demand total_demand(struct doctor *d, const struct machine_facts *
 					err_msg(&e), "set max_mem_size and min_mem_size lower");
 			continue;
 		}
-		if (!c->autostart)
-			continue;
 		if (xmx == 0) /* the JVM's own default */
 			xmx = m->mem_bytes / 4;
+		if (report && too_much(m, (uint64_t)c->nodes, (uint64_t)c->nodes * xmx)) {
+			add_too_much(d, m, context, (uint64_t)c->nodes, (uint64_t)c->nodes * xmx);
+			t.told |= c->autostart;
+		}
+		if (!c->autostart)
+			continue;
 		t.nodes += (uint64_t)c->nodes;
 		t.heap += (uint64_t)c->nodes * xmx;
 	}
@@ -65,13 +89,10 @@ void check_memory(struct doctor *d)
 	if (t.nodes == 0)
 		doctor_add(d, "memory", CHECK_OK, NULL,
 			"%s here, %s of it available; no cloud starts by itself", all, now);
-	else if (t.heap + t.nodes * NODE_OVERHEAD > m.mem_bytes)
-		doctor_add(d, "memory", CHECK_WARNING,
-			"set max_mem_size or the number of nodes lower: once the nodes fill their "
-			"heaps, the kernel kills one of them",
-			"%" PRIu64 " node%s may take %s of heap, and about 300 MB more each; this "
-			"machine or container has %s",
-			t.nodes, plural, heap, all);
+	else if (t.told)
+		return;
+	else if (too_much(&m, t.nodes, t.heap))
+		add_too_much(d, &m, "", t.nodes, t.heap);
 	else if (t.heap > available && !d->daemon && !d->daemon_silent)
 		doctor_add(d, "memory", CHECK_WARNING,
 			"end other programs, or set max_mem_size lower",

@@ -81,8 +81,9 @@ static void take_ports(struct doctor *d, const json_t *j)
 
 static void daemon_answers(struct doctor *d, const char *path, const json_t *answer)
 {
-	_cleanup_(strbuf_free) struct strbuf names = STRBUF_NULL;
+	_cleanup_(strbuf_free) struct strbuf names = STRBUF_NULL, failed = STRBUF_NULL;
 	json_t *clouds = json_object_get(answer, "clouds");
+	_cleanup_free_ char *advice = NULL;
 	json_t *c;
 	size_t i;
 
@@ -91,19 +92,31 @@ static void daemon_answers(struct doctor *d, const char *path, const json_t *ans
 	json_array_foreach (clouds, i, c) {
 		const char *name = json_string_value(json_object_get(c, "name"));
 		const char *state = json_string_value(json_object_get(c, "state"));
+		const char *reason = json_string_value(json_object_get(c, "reason"));
+		bool has_failed = streq_null(state, "failed");
 
 		if (!name)
 			continue;
-		strv_add(&d->clouds, name);
-		doctor_list(&names, "%s (%s)", name, state ? state : "?");
+		if (!has_failed && !streq_null(state, "stopped"))
+			strv_add(&d->clouds, name);
+		doctor_list(&names, "%s (%s%s%s)", name, state ? state : "?",
+			has_failed && reason ? ": " : "", has_failed && reason ? reason : "");
+		if (has_failed)
+			strbuf_printf(&failed, "%s%s", failed.len ? " " : "", name);
 	}
-	doctor_add(d, "daemon", CHECK_OK, NULL, "runs at %s: %s", path,
+	if (failed.len)
+		advice = xasprintf("`h2ofleet status %s` tells more; a failed cloud stays so until "
+				   "`h2ofleet start`",
+			strbuf_str(&failed));
+	doctor_add(d, "daemon", advice ? CHECK_WARNING : CHECK_OK, advice, "runs at %s: %s", path,
 		names.len ? strbuf_str(&names) : "no clouds");
 }
 
-/* 0 when somebody listens there, else a negative errno. */
-static int try_connect(const char *path)
+/* 0 and whose it is when somebody listens there, else a negative errno. */
+static int try_connect(const char *path, uid_t *uid)
 {
+	struct ucred cred;
+	socklen_t len = sizeof(cred);
 	_cleanup_close_ int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	struct sockaddr_un a = {.sun_family = AF_UNIX};
 
@@ -114,13 +127,14 @@ static int try_connect(const char *path)
 	strcpy(a.sun_path, path);
 	if (connect(fd, (struct sockaddr *)&a, sizeof(a)) < 0 && errno != EAGAIN)
 		return -errno;
+	*uid = getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &len) == 0 ? cred.uid : (uid_t)-1;
 	return 0;
 }
 
 void check_daemon(struct doctor *d)
 {
 	_cleanup_(err_clear) struct err e = ERR_NULL;
-	const char *path = env_value("H2OFLEET_SOCKET");
+	const char *path = d->socket ? d->socket : env_value("H2OFLEET_SOCKET");
 	json_t *answer = NULL;
 	int r;
 
@@ -128,7 +142,7 @@ void check_daemon(struct doctor *d)
 		path = d->conf->fleet.socket;
 	if (!path)
 		return;
-	r = try_connect(path);
+	r = try_connect(path, &d->daemon_uid);
 	if (r == -ENOENT || r == -ENOTDIR || r == -ECONNREFUSED) {
 		doctor_add(d, "daemon", CHECK_OK, NULL, "none runs at %s", path);
 		return;
@@ -141,6 +155,7 @@ void check_daemon(struct doctor *d)
 	}
 	d->daemon_silent = true;
 	if (r < 0) {
+		d->daemon_uid = (uid_t)-1;
 		doctor_add(d, "daemon", CHECK_WARNING,
 			r == -EACCES ? "ask as root, as the daemon's user, or as a member of the "
 				       "socket's group"
@@ -151,7 +166,7 @@ void check_daemon(struct doctor *d)
 	r = get_clouds(path, &answer, &e);
 	if (r < 0) {
 		doctor_add(d, "daemon", CHECK_WARNING,
-			"look at its log (journalctl -u h2ofleet); without its answer it is not "
+			"look at its log (journalctl -u h2ofleetd); without its answer it is not "
 			"known which ports are its own",
 			"somebody listens at %s, but tells nothing of clouds: %s", path,
 			err_msg(&e));
@@ -162,7 +177,19 @@ void check_daemon(struct doctor *d)
 	json_decref(answer);
 }
 
-static bool daemon_has_cloud(const struct doctor *d, const char *name)
+void check_user(struct doctor *d)
+{
+	bool runs = d->daemon || d->daemon_silent;
+
+	if (!d->conf || (runs ? d->daemon_uid : geteuid()) != 0)
+		return;
+	doctor_add(d, "user", CHECK_WARNING,
+		"run it as a user of its own; the unit file that comes with it does",
+		"h2ofleetd %s as root, so whoever can connect to H2O can run code as root",
+		runs ? "runs" : "started by this user would run");
+}
+
+static bool daemon_runs_cloud(const struct doctor *d, const char *name)
 {
 	for (size_t i = 0; i < d->clouds.n; i++)
 		if (streq(d->clouds.v[i], name))
@@ -228,7 +255,7 @@ void check_ports(struct doctor *d)
 		unsigned first = first_port(d->conf, i, &exact);
 		unsigned last = first + 2 * (unsigned)c->nodes - 1;
 
-		if (daemon_has_cloud(d, c->name)) {
+		if (daemon_runs_cloud(d, c->name)) {
 			doctor_add(d, "ports", CHECK_OK, NULL,
 				"cloud %s: the running daemon sees to them", c->name);
 			continue;

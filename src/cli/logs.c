@@ -25,22 +25,26 @@ static void print_lines(FILE *f, const char *text)
 	}
 }
 
-static int show_node(struct logs *l, const char *node, bool heading)
+static int show_node(struct logs *l, int64_t node, bool heading)
 {
-	_cleanup_free_ char *cloud = client_escape(l->cloud), *index = client_escape(node);
+	_cleanup_free_ char *cloud = client_escape(l->cloud);
 	_cleanup_(call_freep) struct call *call = client_begin(l->client, "GET",
-		"/v1/clouds/%s/nodes/%s/log?tail=%" PRId64, cloud, index, l->lines);
+		"/v1/clouds/%s/nodes/%" PRId64 "/log?tail=%" PRId64, cloud, node, l->lines);
 
 	client_finish(call);
 	if (!call_ok(call))
 		return call_complain(l->cli, call);
 	if (l->cli->json) {
-		json_array_append_new(l->json, json_pack("{s:s, s:s, s:s}", "cloud", l->cloud,
-						       "node", node, "log", call->text));
+		json_array_append_new(
+			l->json, json_pack("{s:s, s:I, s:s}", "cloud", l->cloud, "index",
+					 (json_int_t)node, "log", call->text));
 		return CLI_OK;
 	}
+	if (!*call->text)
+		fprintf(l->cli->err, "h2ofleet: node %s/%" PRId64 " has written nothing yet\n",
+			l->cloud, node);
 	if (heading)
-		fprintf(l->cli->out, "==> %s/%s <==\n", l->cloud, node);
+		fprintf(l->cli->out, "==> %s/%" PRId64 " <==\n", l->cloud, node);
 	print_lines(l->cli->out, call->text);
 	return CLI_OK;
 }
@@ -54,24 +58,22 @@ static int show_all_nodes(struct logs *l)
 
 	json_decref(cloud);
 	for (int64_t i = 0; i < n && code == CLI_OK; i++) {
-		_cleanup_free_ char *node = xasprintf("%" PRId64, i);
-
 		if (i && !l->cli->json)
 			fputc('\n', l->cli->out);
-		code = show_node(l, node, n > 1);
+		code = show_node(l, i, n > 1);
 	}
 	return code;
 }
 
-static int run(struct logs *l, const char *node)
+/* node < 0: all of them */
+static int run(struct logs *l, int64_t node)
 {
-	int code = node ? show_node(l, node, false) : show_all_nodes(l);
+	int code = node >= 0 ? show_node(l, node, false) : show_all_nodes(l);
 
 	if (l->cli->json && code == CLI_OK) {
 		json_t *all = json_pack("{s:O}", "logs", l->json);
 
-		json_dumpf(all, l->cli->out, JSON_INDENT(2));
-		fputc('\n', l->cli->out);
+		cli_json(l->cli, all);
 		json_decref(all);
 	}
 	return code;
@@ -85,6 +87,7 @@ int cmd_logs(struct cli *cli, int argc, char **argv)
 	const char *lines = "100";
 	const struct cli_option options[] = {{"lines", 'n', NULL, &lines}};
 	struct logs l = {.cli = cli};
+	int64_t node = -1;
 	char *slash;
 	int code;
 
@@ -98,9 +101,13 @@ int cmd_logs(struct cli *cli, int argc, char **argv)
 	slash = strchr(cloud, '/');
 	if (slash)
 		*slash++ = '\0';
+	if (!cli_name_ok(cli, cloud))
+		return CLI_USAGE;
+	if (slash && (text_parse_int(slash, &node) < 0 || node < 0))
+		return cli_usage(cli, "'%s' is no number of a node", slash);
 	l.client = c = client_new(cli->socket);
 	l.json = json_array();
-	code = run(&l, slash);
+	code = run(&l, node);
 	json_decref(l.json);
 	return code;
 }

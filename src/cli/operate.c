@@ -4,11 +4,8 @@
 #include "cli/progress.h"
 #include "cli/show.h"
 
-#include "base/clock.h"
 #include "base/strbuf.h"
 #include "base/text.h"
-
-#define POLL_MS 200
 
 struct operation {
 	struct cli *cli;
@@ -37,6 +34,9 @@ static int parse(struct operation *op, int argc, char **argv)
 		return cli_usage(cli, "either clouds or --all, not both");
 	if (!op->all && !op->names.n)
 		return cli_usage(cli, "which cloud? (--all for every one)");
+	for (size_t i = 0; i < op->names.n; i++)
+		if (!cli_name_ok(cli, op->names.v[i]))
+			return CLI_USAGE;
 	if (op->timeout && !op->wait)
 		return cli_usage(cli, "--timeout means nothing without --wait");
 	if (op->timeout && text_parse_duration(op->timeout, &ms) < 0)
@@ -85,53 +85,12 @@ static void begin(struct operation *op)
 	}
 }
 
-static bool is_over(const struct operation *op)
+/* A start that has failed already, without anybody waiting for it: no Java, say. */
+static bool has_failed(const struct operation *op, const struct call *call)
 {
-	for (size_t i = 0; i < op->names.n; i++)
-		if (!op->calls[i]->done)
-			return false;
-	return true;
-}
+	const char *state = json_string_value(json_object_get(call->json, "state"));
 
-static bool is_ours(const struct operation *op, const json_t *cloud)
-{
-	const char *name = json_string_value(json_object_get(cloud, "name"));
-
-	for (size_t i = 0; i < op->names.n; i++)
-		if (streq_null(op->names.v[i], name))
-			return true;
-	return false;
-}
-
-static void show_progress(struct operation *op, struct progress *p)
-{
-	_cleanup_(call_freep) struct call *call = client_begin(op->client, "GET", "/v1/clouds");
-	json_t *ours = json_array(), *cloud;
-	size_t i;
-
-	client_finish(call);
-	json_array_foreach (json_object_get(call->json, "clouds"), i, cloud)
-		if (is_ours(op, cloud))
-			json_array_append(ours, cloud);
-	if (json_array_size(ours) && !is_over(op))
-		progress_show(p, ours);
-	json_decref(ours);
-}
-
-static void wait_for_all(struct operation *op)
-{
-	struct progress p;
-
-	progress_begin(&p, op->cli);
-	while (!is_over(op) && !cli_interrupted()) {
-		uint64_t next = clock_monotonic_ms() + POLL_MS, now;
-
-		if (op->wait && !op->cli->json)
-			show_progress(op, &p);
-		while (!is_over(op) && !cli_interrupted() && (now = clock_monotonic_ms()) < next)
-			client_turn(op->client, (int)(next - now));
-	}
-	progress_end(&p);
+	return call_ok(call) && !streq(op->verb, "stop") && streq_null(state, "failed");
 }
 
 /* The cloud that the answer shows, or NULL. */
@@ -149,19 +108,21 @@ static int print_results(struct operation *op)
 		const struct call *call = op->calls[i];
 		_cleanup_free_ char *sentence = show_sentence(call->json);
 
-		json_array_append(clouds, cloud_of(call));
+		if (cloud_of(call))
+			json_array_append(clouds, cloud_of(call));
 		if (!call->done)
 			continue;
 		if (!call_ok(call))
 			code = cli_worse(code, call_complain(op->cli, call));
+		else if (has_failed(op, call))
+			code = cli_worse(code, cli_fail(op->cli, CLI_FAILED, "%s", sentence));
 		else if (!op->cli->json)
 			fprintf(op->cli->out, "%s\n", sentence);
 	}
-	if (op->cli->json) {
+	if (op->cli->json && (json_array_size(clouds) || !op->cli->failure)) {
 		json_t *all = json_pack("{s:O}", "clouds", clouds);
 
-		json_dumpf(all, op->cli->out, JSON_INDENT(2));
-		fputc('\n', op->cli->out);
+		cli_json(op->cli, all);
 		json_decref(all);
 	}
 	json_decref(clouds);
@@ -179,7 +140,7 @@ static int run(struct operation *op)
 	if (op->wait)
 		cli_catch_interrupt();
 	begin(op);
-	wait_for_all(op);
+	progress_while(op->cli, op->client, op->calls, &op->names, op->wait && !op->cli->json);
 	code = print_results(op);
 	if (cli_interrupted())
 		return cli_fail(op->cli, CLI_INTERRUPTED,

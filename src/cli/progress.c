@@ -5,6 +5,8 @@
 #include "base/text.h"
 #include "cli/show.h"
 
+#define POLL_MS 200
+
 void progress_begin(struct progress *p, struct cli *cli)
 {
 	*p = (struct progress){.cli = cli, .begun_ms = clock_monotonic_ms()};
@@ -90,4 +92,53 @@ void progress_end(struct progress *p)
 		fputs("\r\033[K", p->cli->err);
 	p->drawn = false;
 	strv_free(&p->shown);
+}
+
+static bool all_done(struct call *const *calls, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		if (!calls[i]->done)
+			return false;
+	return true;
+}
+
+static json_t *fetch(struct client *c, const struct strv *names)
+{
+	_cleanup_(call_freep) struct call *call = client_begin(c, "GET", "/v1/clouds");
+	json_t *some = json_array(), *cloud;
+	size_t i;
+
+	client_finish(call);
+	json_array_foreach (json_object_get(call->json, "clouds"), i, cloud) {
+		const char *name = json_string_value(json_object_get(cloud, "name"));
+
+		for (size_t k = 0; k < names->n; k++) {
+			if (streq_null(names->v[k], name)) {
+				json_array_append(some, cloud);
+				break;
+			}
+		}
+	}
+	return some;
+}
+
+void progress_while(struct cli *cli, struct client *c, struct call *const *calls,
+	const struct strv *names, bool show)
+{
+	size_t n = names->n;
+	struct progress p;
+
+	progress_begin(&p, cli);
+	while (!all_done(calls, n) && !cli_interrupted()) {
+		uint64_t next = clock_monotonic_ms() + POLL_MS, now;
+		json_t *clouds = show ? fetch(c, names) : NULL;
+
+		if (json_array_size(clouds) && !all_done(calls, n))
+			progress_show(&p, clouds);
+		json_decref(clouds);
+		while (!all_done(calls, n) && !cli_interrupted() &&
+			(now = clock_monotonic_ms()) < next)
+			client_turn(c, (int)(next - now));
+	}
+	progress_end(&p);
 }

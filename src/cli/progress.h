@@ -4,7 +4,7 @@
 
 #include <jansson.h>
 
-#include "cli/cli.h"
+#include "cli/client.h"
 
 struct progress {
 	struct cli *cli;
@@ -18,3 +18,8 @@ void progress_begin(struct progress *p, struct cli *cli);
 void progress_show(struct progress *p, const json_t *clouds);
 /* Takes the redrawn line away. */
 void progress_end(struct progress *p);
+
+/* Until all calls (one per name) are done, or Ctrl-C; with `show` all of the above meanwhile, from
+ * requests beside them. */
+void progress_while(struct cli *cli, struct client *c, struct call *const *calls,
+	const struct strv *names, bool show);

@@ -109,25 +109,27 @@ void show_row(FILE *f, const struct show_table *t, const size_t *widths, size_t 
 	fputc('\n', f);
 }
 
-/* How many bytes of `s` fit into `columns`, ending at a blank where there is one. */
+/* How many bytes of `s` go on a line of `columns`: whole words, at least one. */
 static size_t fitting(const char *s, size_t columns)
 {
-	size_t len = 0, seen = 0, blank = 0;
+	size_t len = strspn(s, " "), seen = len, fits = 0;
 
 	while (s[len]) {
-		if ((s[len] & 0xc0) != 0x80 && seen++ == columns)
-			return blank ? blank : len;
-		if (s[len] == ' ')
-			blank = len;
-		len++;
+		for (; s[len] && s[len] != ' '; len++)
+			seen += (s[len] & 0xc0) != 0x80;
+		if (fits && seen > columns)
+			break;
+		fits = len;
+		for (; s[len] == ' '; len++)
+			seen++;
 	}
-	return len;
+	return fits;
 }
 
-void show_wrapped(FILE *f, size_t indent, const char *text)
+void show_wrapped(FILE *f, size_t width, size_t indent, const char *text)
 {
 	do {
-		size_t len = fitting(text, SHOW_WIDTH - indent);
+		size_t len = fitting(text, width > indent ? width - indent : 0);
 
 		fprintf(f, "%*s%.*s\n", (int)indent, "", (int)len, text);
 		text += len;
@@ -159,22 +161,45 @@ static void fill_cloud_row(char **cells, const json_t *cloud)
 	cells[6] = show_or_dash(cloud, "endpoint");
 }
 
-static void show_why(FILE *f, const json_t *cloud)
+static bool is_usable(const json_t *cloud)
+{
+	const char *state = json_string_value(json_object_get(cloud, "state"));
+
+	return streq_null(state, "ready") || streq_null(state, "degraded");
+}
+
+/* "failed 31s ago", "starting for 5s"; just the state when the daemon does not tell the time. */
+static char *state_and_time(const json_t *cloud)
+{
+	_cleanup_free_ char *state = show_or_dash(cloud, "state");
+	_cleanup_free_ char *time = show_duration(cloud, "state_ms");
+
+	if (streq(time, "-"))
+		return TAKE_PTR(state);
+	if (streq(state, "failed") || streq(state, "stopped"))
+		return xasprintf("%s %s ago", state, time);
+	return xasprintf("%s for %s", state, time);
+}
+
+static void show_why(FILE *f, size_t width, const json_t *cloud)
 {
 	_cleanup_free_ char *reason = show_text(cloud, "reason"), *all = NULL;
-	_cleanup_free_ char *state = show_text(cloud, "state"), *next = NULL;
+	_cleanup_free_ char *state = show_or_dash(cloud, "state"), *next = NULL;
+	_cleanup_free_ char *since = state_and_time(cloud);
 
 	if (show_int(cloud, "next_start_ms", -1) >= 0) {
 		next = show_duration(cloud, "next_start_ms");
 		all = xasprintf(
 			"%s%snext start in %s", reason ? reason : "", reason ? "; " : "", next);
-		show_wrapped(f, 4, all);
-	} else if (reason && !streq_null(state, "ready")) {
-		show_wrapped(f, 4, reason);
+	} else if (streq(state, "ready") || (streq(state, "stopped") && !reason)) {
+		return;
+	} else {
+		all = xasprintf("%s%s%s", since, reason ? ": " : "", reason ? reason : "");
 	}
+	show_wrapped(f, width, 4, all);
 }
 
-void show_clouds(FILE *f, const json_t *clouds, bool color)
+void show_clouds(FILE *f, const json_t *clouds, size_t width, bool color)
 {
 	static const char *const headings[] = {
 		"CLOUD", "STATE", "NODES", "UPTIME", "GEN", "RESTARTS", "ENDPOINT"};
@@ -182,7 +207,7 @@ void show_clouds(FILE *f, const json_t *clouds, bool color)
 		.n_rows = json_array_size(clouds) + 1,
 		.state_column = 1,
 		.color = color};
-	size_t widths[ARRAY_SIZE(headings)], width = 0;
+	size_t widths[ARRAY_SIZE(headings)], total = 0;
 	bool own_line;
 
 	t.cells = xcalloc(t.n_rows * t.n_columns, sizeof(*t.cells));
@@ -191,8 +216,8 @@ void show_clouds(FILE *f, const json_t *clouds, bool color)
 		fill_cloud_row(t.cells + r * t.n_columns, json_array_get(clouds, r - 1));
 	show_widths(&t, widths);
 	for (size_t c = 0; c < t.n_columns; c++)
-		width += widths[c] + (c ? GAP : 0);
-	own_line = width > SHOW_WIDTH; /* long names or paths: endpoints go below */
+		total += widths[c] + (c ? GAP : 0);
+	own_line = total > width; /* long names or paths: endpoints go below */
 	for (size_t r = 0; r < t.n_rows; r++) {
 		char **endpoint = &t.cells[r * t.n_columns + 6];
 		_cleanup_free_ char *below = own_line ? *endpoint : NULL;
@@ -201,15 +226,15 @@ void show_clouds(FILE *f, const json_t *clouds, bool color)
 			*endpoint = xstrdup("");
 		show_row(f, &t, widths, r);
 		if (below && r && !streq(below, "-"))
-			show_wrapped(f, 4, below);
+			show_wrapped(f, width, 4, below);
 		if (r)
-			show_why(f, json_array_get(clouds, r - 1));
+			show_why(f, width, json_array_get(clouds, r - 1));
 	}
 	free_cells(&t);
 }
 
 /* The last of the lines, each harmless and wrapped. */
-static void show_log_tail(FILE *f, const char *text)
+static void show_log_tail(FILE *f, size_t width, const char *text)
 {
 	const char *end = text + strlen(text), *from;
 	size_t lines = 0;
@@ -226,12 +251,19 @@ static void show_log_tail(FILE *f, const char *text)
 
 		for (char *tab = line; (tab = strchr(tab, '\t'));)
 			*tab = ' ';
-		show_wrapped(f, 6, line);
+		show_wrapped(f, width, 6, line);
 		from += len + 1;
 	}
 }
 
-static void show_last_exit(FILE *f, const json_t *node)
+/* What a node wrote before it was told to end says nothing, and H2O answers a wrong argument with
+ * pages of help, of which `why` has the line that counts. */
+static bool tail_matters(const char *cause)
+{
+	return !streq(cause, "stopped") && !streq(cause, "arguments");
+}
+
+static void show_last_exit(FILE *f, size_t width, const json_t *node, bool tails)
 {
 	const json_t *x = json_object_get(node, "last_exit");
 	const char *tail = json_string_value(json_object_get(x, "log_tail"));
@@ -241,13 +273,14 @@ static void show_last_exit(FILE *f, const json_t *node)
 	if (!json_is_object(x))
 		return;
 	if (!why)
-		why = sig ? xasprintf("%s (%s)", cause, sig)
-			  : xasprintf("%s (exit code %" PRId64 ")", cause, show_int(x, "code", -1));
-	all = xasprintf("last exit of node %" PRId64 "%s%s: %s", show_int(node, "index", 0),
-		at ? " at " : "", at ? at : "", why);
-	show_wrapped(f, 4, all);
-	if (tail && *tail)
-		show_log_tail(f, tail);
+		why = sig ? xasprintf("node %" PRId64 ": %s (%s)", show_int(node, "index", 0),
+				    cause, sig)
+			  : xasprintf("node %" PRId64 ": %s (exit code %" PRId64 ")",
+				    show_int(node, "index", 0), cause, show_int(x, "code", -1));
+	all = xasprintf("%s%s%s", at ? at : "", at ? ": " : "", why);
+	show_wrapped(f, width, 4, all);
+	if (tails && tail && *tail && tail_matters(cause))
+		show_log_tail(f, width, tail);
 }
 
 static void fill_node_row(char **cells, const json_t *node)
@@ -259,7 +292,23 @@ static void fill_node_row(char **cells, const json_t *node)
 	cells[4] = show_duration(node, "uptime_ms");
 }
 
-void show_nodes(FILE *f, const json_t *cloud, bool color)
+/* Below the table of the nodes. */
+static void show_exits(FILE *f, size_t width, const json_t *cloud)
+{
+	const json_t *nodes = json_object_get(cloud, "nodes"), *node;
+	bool any = false;
+	size_t i;
+
+	json_array_foreach (nodes, i, node)
+		any |= json_is_object(json_object_get(node, "last_exit"));
+	if (!any)
+		return;
+	fputs("\n  last exits:\n", f);
+	json_array_foreach (nodes, i, node)
+		show_last_exit(f, width, node, !is_usable(cloud));
+}
+
+void show_nodes(FILE *f, const json_t *cloud, size_t width, bool color)
 {
 	static const char *const headings[] = {"NODE", "STATE", "PID", "PORT", "UPTIME"};
 	const json_t *nodes = json_object_get(cloud, "nodes");
@@ -277,10 +326,9 @@ void show_nodes(FILE *f, const json_t *cloud, bool color)
 	for (size_t r = 0; r < t.n_rows; r++) {
 		fputs("  ", f);
 		show_row(f, &t, widths, r);
-		if (r)
-			show_last_exit(f, json_array_get(nodes, r - 1));
 	}
 	free_cells(&t);
+	show_exits(f, width, cloud);
 }
 
 char *show_sentence(const json_t *cloud)
@@ -295,5 +343,8 @@ char *show_sentence(const json_t *cloud)
 	if (streq(state, "failed"))
 		return xasprintf(
 			"%s has failed%s%s", name, reason ? ": " : "", reason ? reason : "");
+	if (streq(state, "backoff"))
+		return xasprintf("%s waits before its next start%s%s", name, reason ? ": " : "",
+			reason ? reason : "");
 	return xasprintf("%s is %s%s%s", name, state, reason ? ": " : "", reason ? reason : "");
 }

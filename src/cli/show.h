@@ -7,8 +7,6 @@
 
 #include "base/util.h"
 
-#define SHOW_WIDTH 80
-
 /* A member as harmless text; NULL when it is null or absent. Owned by the caller. */
 char *show_text(const json_t *obj, const char *key);
 /* A number; `otherwise` when it is null or absent. */
@@ -35,13 +33,14 @@ struct show_table {
 void show_row(FILE *f, const struct show_table *t, const size_t *widths, size_t row);
 void show_widths(const struct show_table *t, size_t *widths);
 
-/* `text` in lines of at most SHOW_WIDTH columns, each indented; breaks at blanks where it can. */
-void show_wrapped(FILE *f, size_t indent, const char *text);
+/* `text` in lines of at most `width` columns, each indented. Breaks at blanks only: a word, or a
+ * URL, that is too long for a line sticks out. */
+void show_wrapped(FILE *f, size_t width, size_t indent, const char *text);
 
 /* All clouds, one line each; why one is not ready on a line of its own. */
-void show_clouds(FILE *f, const json_t *clouds, bool color);
-/* One cloud's nodes. */
-void show_nodes(FILE *f, const json_t *cloud, bool color);
+void show_clouds(FILE *f, const json_t *clouds, size_t width, bool color);
+/* One cloud's nodes, and how they ended last; with their last lines while that matters. */
+void show_nodes(FILE *f, const json_t *cloud, size_t width, bool color);
 
 /* "dev is ready at http://...", "dev is forming: reason". Owned by the caller. */
 char *show_sentence(const json_t *cloud);

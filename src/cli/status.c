@@ -44,7 +44,7 @@ static void print(struct cli *cli, const json_t *clouds, bool nodes)
 	size_t i;
 
 	if (json_array_size(clouds))
-		show_clouds(cli->out, clouds, cli->color);
+		show_clouds(cli->out, clouds, cli->out_width, cli->color);
 	else if (!nodes)
 		fputs("no clouds are configured\n", cli->out);
 	if (!nodes)
@@ -55,7 +55,7 @@ static void print(struct cli *cli, const json_t *clouds, bool nodes)
 		fputc('\n', cli->out);
 		if (json_array_size(clouds) > 1)
 			fprintf(cli->out, "%s:\n", name ? name : "-");
-		show_nodes(cli->out, cloud, cli->color);
+		show_nodes(cli->out, cloud, cli->out_width, cli->color);
 	}
 }
 
@@ -68,14 +68,16 @@ int cmd_status(struct cli *cli, int argc, char **argv)
 
 	if (cli_parse(cli, argc, argv, NULL, 0, &names) != CLI_OK)
 		return CLI_USAGE;
+	for (size_t i = 0; i < names.n; i++)
+		if (!cli_name_ok(cli, names.v[i]))
+			return CLI_USAGE;
 	c = client_new(cli->socket);
 	answer = fetch(cli, c, &names, &code);
 	if (!answer)
 		return code;
 	code = cli_worse(code, worst_state(json_object_get(answer, "clouds")));
 	if (cli->json) {
-		json_dumpf(answer, cli->out, JSON_INDENT(2));
-		fputc('\n', cli->out);
+		cli_json(cli, answer);
 	} else {
 		print(cli, json_object_get(answer, "clouds"), names.n > 0);
 	}

@@ -13,8 +13,7 @@ static void print_json(struct cli *cli, const json_t *daemon)
 	json_t *j = json_pack(
 		"{s:{s:s}, s:O?}", "client", "version", PACKAGE_VERSION, "daemon", daemon);
 
-	json_dumpf(j, cli->out, JSON_INDENT(2));
-	fputc('\n', cli->out);
+	cli_json(cli, j);
 	json_decref(j);
 }
 

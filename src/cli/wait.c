@@ -1,18 +1,16 @@
-#include "cli/client.h"
+#include "cli/progress.h"
 #include "cli/show.h"
 
 #include "base/text.h"
 
-static int finish(struct cli *cli, struct call *call)
+static int finish(struct cli *cli, const struct call *call)
 {
 	_cleanup_free_ char *sentence = NULL;
 
-	client_finish(call);
 	if (!call_ok(call))
 		return call_complain(cli, call);
 	if (cli->json) {
-		json_dumpf(call->json, cli->out, JSON_INDENT(2));
-		fputc('\n', cli->out);
+		cli_json(cli, call->json);
 		return CLI_OK;
 	}
 	sentence = show_sentence(call->json);
@@ -25,6 +23,7 @@ int cmd_wait(struct cli *cli, int argc, char **argv)
 	_cleanup_(client_freep) struct client *c = NULL;
 	_cleanup_(strv_free) struct strv words = STRV_NULL;
 	_cleanup_free_ char *name = NULL;
+	struct call *call; /* the client's */
 	const char *what = "ready", *timeout = NULL;
 	const struct cli_option options[] = {
 		{"for", 0, NULL, &what},
@@ -36,6 +35,8 @@ int cmd_wait(struct cli *cli, int argc, char **argv)
 		return CLI_USAGE;
 	if (words.n != 1)
 		return cli_usage(cli, words.n ? "one cloud at a time" : "which cloud?");
+	if (!cli_name_ok(cli, words.v[0]))
+		return CLI_USAGE;
 	if (!streq(what, "ready") && !streq(what, "stopped"))
 		return cli_usage(cli, "--for ready or --for stopped, not '%s'", what);
 	if (timeout && text_parse_duration(timeout, &ms) < 0)
@@ -43,6 +44,8 @@ int cmd_wait(struct cli *cli, int argc, char **argv)
 	c = client_new(cli->socket);
 	name = client_escape(words.v[0]);
 	cli_catch_interrupt();
-	return finish(cli, client_begin(c, "GET", "/v1/clouds/%s?wait=%s%s%s", name, what,
-				   timeout ? "&timeout=" : "", timeout ? timeout : ""));
+	call = client_begin(c, "GET", "/v1/clouds/%s?wait=%s%s%s", name, what,
+		timeout ? "&timeout=" : "", timeout ? timeout : "");
+	progress_while(cli, c, &call, &words, cli->live && !cli->json);
+	return finish(cli, call);
 }

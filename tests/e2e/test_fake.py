@@ -553,7 +553,13 @@ def test_exit_codes(fake):
     fleet.cli("stop", "c")
     fleet.cli("wait", "c", "--for", "stopped", "--timeout", "30s")
     fleet.cli("status", "c", code=3)
+    idle = fleet.cli("wait", "c", "--for", "ready", code=3)
+    assert "nobody has started it" in idle.stderr
+    for args in (("status", "c/0"), ("status", ""), ("logs", "c/")):
+        fleet.cli(*args, code=2)
     fleet.stop()
+    gone = fleet.cli("status", "--json", code=4)
+    assert "not running" in json.loads(gone.stdout)["error"] and "not running" in gone.stderr
     gone = fleet.cli("status", "c", code=4)
     assert str(fleet.socket) in gone.stderr
 
@@ -576,6 +582,7 @@ def test_status(fake):
     cloud = clouds[0]
     assert cloud["state"] == "ready" and cloud["wanted"] == "running" and cloud["size"] == 2
     assert cloud["generation"] == 1 and cloud["restarts"] == 0 and cloud["reason"] is None
+    assert cloud["state_ms"] >= 0 and "uptime_ms" in cloud
     assert re.fullmatch(r"http://127\.0\.0\.1:\d+", cloud["endpoint"])
     for i, node in enumerate(cloud["nodes"]):
         assert node["index"] == i and node["state"] == "up" and pid_alive(node["pid"])

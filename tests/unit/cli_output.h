@@ -18,7 +18,7 @@ _unused_ static void output_open(struct output *o)
 	memset(o, 0, sizeof(*o));
 	o->cli.out = open_memstream(&o->out, &o->out_len);
 	o->cli.err = open_memstream(&o->err, &o->err_len);
-	o->cli.err_width = 80;
+	o->cli.out_width = o->cli.err_width = 80;
 }
 
 _unused_ static void output_flush(struct output *o)
@@ -33,6 +33,7 @@ _unused_ static void output_close(struct output *o)
 	fclose(o->cli.err);
 	free(o->out);
 	free(o->err);
+	free(o->cli.failure);
 }
 
 _unused_ static void assert_has(const char *text, const char *part)
@@ -53,7 +54,7 @@ _unused_ static void assert_fits(const char *text)
 		size_t len = strcspn(text, "\n");
 		_cleanup_free_ char *line = xstrndup(text, len);
 
-		if (show_columns(line) > SHOW_WIDTH)
+		if (show_columns(line) > 80)
 			fail_msg("wider than 80 columns: %s", line);
 		if (len && line[len - 1] == ' ')
 			fail_msg("blanks at the end of '%s'", line);

@@ -105,7 +105,9 @@ void fleet_command(struct fleet *f, const char *cloud, enum fleet_command cmd, b
 	if (f->lazy)
 		return;
 	c->wanted = cmd == FLEET_STOP ? WANTED_STOPPED : WANTED_RUNNING;
-	if (cmd == FLEET_START && !cloud_usable(c)) {
+	if (cmd == FLEET_START && streq(cloud, "dud")) {
+		fake_fleet_set(f, c, CLOUD_FAILED, "no jar found");
+	} else if (cmd == FLEET_START && !cloud_usable(c)) {
 		c->generation++;
 		fake_fleet_set(f, c, CLOUD_STARTING, resume ? "resuming" : NULL);
 	} else if (cmd != FLEET_START && c->state != CLOUD_STOPPED) {

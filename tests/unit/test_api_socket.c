@@ -94,8 +94,9 @@ static void test_socket_refused(void **state)
 	char longest[200];
 
 	assert_refused(f, f->socket, -EADDRINUSE, "another h2ofleetd answers at");
+	assert_refused(f, f->socket, -EADDRINUSE, "; stop it, or give this one");
 	assert_int_equal(file_write_atomic(file, "x", 1, 0600, false, NULL), 0);
-	assert_refused(f, file, -EADDRINUSE, "is in the way: it is no socket");
+	assert_refused(f, file, -EADDRINUSE, "is in the way: it is no socket; remove it, or");
 	assert_refused(f, below, -ENOTDIR, "file");
 	memset(longest, 'x', sizeof(longest));
 	longest[0] = '/';
@@ -124,6 +125,36 @@ static void test_stale_socket_replaced(void **state)
 	assert_int_equal(access(path, F_OK), -1);
 }
 
+/* As long as an address can be: 107 bytes, be it the name or the directory that is long. */
+static void test_longest_path(void **state)
+{
+	struct fixture *f = *state;
+	_cleanup_free_ char *sub = xasprintf("%s/sub", f->dir);
+	static const char *const names[] = {"/", "/xxxxx/"};
+
+	for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
+		_cleanup_free_ char *begin = xasprintf("%s%s", sub, names[i]);
+		_cleanup_(err_clear) struct err e = ERR_NULL;
+		struct api *second = NULL;
+		struct stat st;
+		char path[108];
+
+		memset(path, 'x', sizeof(path));
+		memcpy(path, begin, strlen(begin));
+		if (i) /* a directory instead of a name */
+			path[sizeof(path) - 3] = '/';
+		path[sizeof(path) - 1] = '\0';
+		if (api_new(&f->loop, f->fleet, path, &second, &e) < 0)
+			fail_msg("%s", err_msg(&e));
+		close(dial(path));
+		assert_int_equal(lstat(path, &st), 0);
+		assert_int_equal(st.st_mode & 07777, 0660);
+		assert_refused(f, path, -EADDRINUSE, "another h2ofleetd");
+		api_free(second);
+		assert_int_equal(access(path, F_OK), -1);
+	}
+}
+
 static void test_foreign_socket_left(void **state)
 {
 	struct fixture *f = *state;
@@ -144,6 +175,7 @@ int main(int argc, char **argv)
 		TEST(test_socket_mode),
 		TEST(test_socket_refused),
 		TEST(test_stale_socket_replaced),
+		TEST(test_longest_path),
 		TEST(test_foreign_socket_left),
 	};
 

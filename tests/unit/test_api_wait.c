@@ -49,10 +49,12 @@ static void test_wait_others_untouched(void **state)
 {
 	struct fixture *f = *state;
 	_cleanup_(reply_free) struct reply r = {0};
-	int one = ask(f, "GET", "/v1/clouds/other?wait=ready");
-	int two = ask(f, "GET", "/v1/clouds/dev?wait=ready");
-	int three = ask(f, "GET", "/v1/clouds/dev?wait=ready");
+	int one, two, three;
 
+	f->dev->wanted = f->fleet->clouds[1]->wanted = WANTED_RUNNING;
+	one = ask(f, "GET", "/v1/clouds/other?wait=ready");
+	two = ask(f, "GET", "/v1/clouds/dev?wait=ready");
+	three = ask(f, "GET", "/v1/clouds/dev?wait=ready");
 	until_waiting(f, 3);
 	fake_fleet_set(f->fleet, f->dev, CLOUD_READY, NULL);
 	until_waiting(f, 1);
@@ -85,23 +87,53 @@ static void test_wait_failed(void **state)
 	assert_problem(&at_once, 409, "cloud-failed");
 }
 
-/* Who started it is told when somebody else stops it; who only waits goes on waiting. */
+/* Nobody has started it, so there is nothing to wait for. */
+static void test_wait_for_a_stopped_cloud(void **state)
+{
+	struct fixture *f = *state;
+	_cleanup_(reply_free) struct reply r = {0};
+
+	r = get(f, "GET", "/v1/clouds/dev?wait=ready");
+	assert_problem(&r, 409, "cloud-stopped");
+	assert_string_equal(
+		field(&r, "detail"), "cloud 'dev' is stopped, and nobody has started it");
+}
+
+static void test_wait_timeout_in_backoff(void **state)
+{
+	struct fixture *f = *state;
+	_cleanup_(reply_free) struct reply r = {0};
+
+	fake_fleet_set(f->fleet, f->dev, CLOUD_BACKOFF, "no room");
+	r = get(f, "GET", "/v1/clouds/dev?wait=ready&timeout=1ms");
+	assert_problem(&r, 504, "wait-timeout");
+	assert_string_equal(field(&r, "detail"),
+		"cloud 'dev' waits before its next start, not yet ready after 1ms (--timeout): "
+		"no room");
+}
+
+/* Who started it is told when somebody else stops it, who only waits too; not when it comes back.
+ */
 static void test_wait_stopped_by_another(void **state)
 {
 	struct fixture *f = *state;
 	_cleanup_(reply_free) struct reply r = {0}, later = {0};
-	int started = ask(f, "POST", "/v1/clouds/dev/start?wait=ready");
-	int waiting = ask(f, "GET", "/v1/clouds/dev?wait=ready");
+	int started = ask(f, "POST", "/v1/clouds/dev/start?wait=ready"), waiting;
 
+	until_waiting(f, 1);
+	waiting = ask(f, "GET", "/v1/clouds/dev?wait=ready");
 	until_waiting(f, 2);
 	fake_fleet_set(f->fleet, f->dev, CLOUD_STOPPING, NULL);
 	fake_fleet_set(f->fleet, f->dev, CLOUD_STOPPED, NULL);
 	r = take_reply(f, started);
 	assert_problem(&r, 409, "cloud-stopped");
 	until_waiting(f, 1);
-	fake_fleet_set(f->fleet, f->dev, CLOUD_READY, NULL);
+	f->dev->wanted = WANTED_STOPPED;
+	fake_fleet_set(f->fleet, f->dev, CLOUD_STOPPED, "a client shut it down");
 	later = take_reply(f, waiting);
-	assert_int_equal(later.status, 200);
+	assert_problem(&later, 409, "cloud-stopped");
+	assert_string_equal(
+		field(&later, "detail"), "cloud 'dev' is stopped: a client shut it down");
 }
 
 /* The fleet may carry a command out a little later: neither the readiness before a restart nor the
@@ -140,7 +172,8 @@ static void test_wait_timeout(void **state)
 
 	r = get(f, "POST", "/v1/clouds/dev/start?wait=ready&timeout=300ms");
 	assert_problem(&r, 504, "wait-timeout");
-	assert_string_equal(field(&r, "detail"), "cloud 'dev' is starting, not yet ready");
+	assert_string_equal(field(&r, "detail"),
+		"cloud 'dev' is starting, not yet ready after 300ms (--timeout)");
 	assert_true(clock_monotonic_ms() - begin >= 300);
 	assert_non_null(json_object_get(r.json, "cloud"));
 	assert_false(uv_is_active((uv_handle_t *)&f->api->wait_timer));
@@ -150,9 +183,11 @@ static void test_wait_client_gone(void **state)
 {
 	struct fixture *f = *state;
 	_cleanup_(reply_free) struct reply r = {0};
-	int gone = ask(f, "GET", "/v1/clouds/dev?wait=ready");
-	int half = ask(f, "GET", "/v1/clouds/dev?wait=ready");
+	int gone, half;
 
+	f->dev->wanted = WANTED_RUNNING;
+	gone = ask(f, "GET", "/v1/clouds/dev?wait=ready");
+	half = ask(f, "GET", "/v1/clouds/dev?wait=ready");
 	until_waiting(f, 2);
 	close(gone);
 	shutdown(half, SHUT_WR); /* still reads */
@@ -168,8 +203,9 @@ static void test_free_while_waiting(void **state)
 {
 	struct fixture *f = *state;
 	_cleanup_(reply_free) struct reply r = {0};
-	int fd = ask(f, "GET", "/v1/clouds/dev?wait=ready");
+	int fd = ask(f, "GET", "/v1/clouds/dev?wait=stopped");
 
+	f->dev->state = CLOUD_READY;
 	until_waiting(f, 1);
 	end_api(f);
 	r = take_reply(f, fd);
@@ -186,6 +222,8 @@ int main(int argc, char **argv)
 		TEST(test_wait_stopped_by_another),
 		TEST(test_wait_for_lazy_fleet),
 		TEST(test_wait_timeout),
+		TEST(test_wait_timeout_in_backoff),
+		TEST(test_wait_for_a_stopped_cloud),
 		TEST(test_wait_client_gone),
 		TEST(test_free_while_waiting),
 	};

@@ -159,6 +159,7 @@ _noreturn_ static void serve(const struct server *s, int ready_fd)
 	fake_fleet_add(f, "dev", 2);
 	fake_fleet_add(f, "bad", 1);
 	fake_fleet_add(f, "slow", 1);
+	fake_fleet_add(f, "dud", 1);
 	if (api_new(&loop, f, s->socket, &api, NULL) < 0 || write(ready_fd, "x", 1) != 1)
 		_exit(1);
 	timer.data = f;
@@ -206,18 +207,12 @@ static int end_server(void **state)
 static int run(struct server *s, struct output *o, const char *line)
 {
 	_cleanup_(strv_free) struct strv words = STRV_NULL;
-	int code = -1;
+	int code;
 
 	assert_int_equal(strv_add_words(&words, line), 0);
 	output_open(o);
 	o->cli.socket = s->socket;
-	for (size_t i = 0; i < cli_n_commands; i++) {
-		o->cli.command = &cli_commands[i];
-		if (streq(cli_commands[i].name, words.v[0])) {
-			code = cli_commands[i].run(&o->cli, (int)words.n, words.v);
-			break;
-		}
-	}
+	code = cli_run(&o->cli, (int)words.n, words.v);
 	output_flush(o);
 	return code;
 }
@@ -234,7 +229,8 @@ static void check(struct server *s, const char *line, int code, const char *out,
 	if (err)
 		assert_has(o.err, err);
 	assert_has_not(o.out, "\033");
-	assert_fits(o.out);
+	if (*o.out != '{')
+		assert_fits(o.out);
 	output_close(&o);
 }
 
@@ -250,6 +246,17 @@ static void test_commands(void **state)
 		{"status dve", 4, NULL, "no cloud 'dve'; did you mean 'dev'?"},
 		{"status dev dve", 4, "dev    stopped", "no cloud 'dve'"},
 		{"connect dev", 3, NULL, "dev is stopped; there is nothing to connect to"},
+		{"wait dev", 3, NULL, "cloud 'dev' is stopped, and nobody has started it"},
+		{"status dev/0", 2, NULL, "'dev/0' is no name of a cloud"},
+		{"status \"\"", 2, NULL, "'' is no name of a cloud"},
+		{"start ..", 2, NULL, "'..' is no name of a cloud"},
+		{"wait a/b", 2, NULL, "'a/b' is no name"},
+		{"connect a/b", 2, NULL, "'a/b' is no name"},
+		{"logs dev/", 2, NULL, "'' is no number of a node"},
+		{"logs dev/x", 2, NULL, "'x' is no number of a node"},
+		{"logs /0", 2, NULL, "'' is no name of a cloud"},
+		{"logs dev/0", 0, NULL, "node dev/0 has written nothing yet"},
+		{"status -s \"\"", 2, NULL, "--socket needs a value"},
 		{"start", 2, NULL, "which cloud?"},
 		{"start --all dev", 2, NULL, "not both"},
 		{"start dev --timeout 5s", 2, NULL, "--timeout means nothing without --wait"},
@@ -262,7 +269,7 @@ static void test_commands(void **state)
 		{"wait dev", 0, "dev is ready", NULL},
 		{"wait dev --for never", 2, NULL, "not 'never'"},
 		{"wait dev --for stopped --timeout 1ms", 1, NULL,
-			"cloud 'dev' is ready, not yet stopped"},
+			"cloud 'dev' is ready, not yet stopped after 1ms (--timeout)"},
 		{"connect dev --url", 0, "http://127.0.0.1:54321\n", NULL},
 		{"connect dev --python", 0, "h2o.connect(url=\"http://127.0.0.1:54321\")", NULL},
 		{"connect dev --r", 0, "h2o.connect(ip = \"127.0.0.1\", port = 54321)", NULL},
@@ -273,14 +280,16 @@ static void test_commands(void **state)
 		{"connect dev --h2oconfig", 0,
 			"\n[init]\nurl = http://127.0.0.1:54321\ncheck_version = True\n", NULL},
 		{"connect dev --url --r", 2, NULL, "one form at a time"},
+		{"start dud", 6, NULL, "dud has failed: no jar found"},
+		{"start --json dud", 6, "\"state\": \"failed\"", "no jar found"},
 		{"start bad --wait", 6, NULL, "cloud 'bad' failed: no java found"},
 		{"wait bad", 6, NULL, "cloud 'bad' failed: no java found"},
 		{"wait bad --for stopped", 0, "bad has failed: no java found", NULL},
 		{"start slow --resume --wait --timeout 50ms", 5, NULL,
-			"cloud 'slow' is starting, not yet ready: resuming"},
+			"cloud 'slow' is starting, not yet ready after 50ms (--timeout): resuming"},
 		{"connect slow", 5, NULL,
 			"slow is starting: resuming; there is nothing to connect to yet"},
-		{"status", 6, "    no java found\n", NULL},
+		{"status", 6, "ms ago: no java found\n", NULL},
 		{"start dev bad --wait", 6, "dev is ready", "cloud 'bad' failed"},
 		{"stop --all --wait", 0, "slow is stopped", NULL},
 		{"status", 3, NULL, NULL},
@@ -327,6 +336,16 @@ static void test_logs(void **state)
 	assert_int_equal(run(s, &o, "logs dev/1 -n1"), 0);
 	assert_string_equal(o.out, "node\\x1b[5m 1\n");
 	output_close(&o);
+	assert_int_equal(run(s, &o, "logs --json dev/1 -n1"), 0);
+	{
+		json_t *j = parse_json(o.out);
+		json_t *log = json_array_get(json_object_get(j, "logs"), 0);
+
+		assert_int_equal(json_integer_value(json_object_get(log, "index")), 1);
+		assert_true(json_is_integer(json_object_get(log, "index")));
+		json_decref(j);
+	}
+	output_close(&o);
 	assert_int_equal(run(s, &o, "logs dev -n1"), 0);
 	assert_string_equal(o.out, "==> dev/0 <==\nnode\\x1b[5m 0\n\n"
 				   "==> dev/1 <==\nnode\\x1b[5m 1\n");
@@ -342,6 +361,9 @@ static void test_no_daemon(void **state)
 	s->pid = 0;
 	check(s, "status", 4, NULL, "h2ofleetd is not running (nobody answers at ");
 	check(s, "start dev", 4, NULL, "start it with");
+	check(s, "status --json", 4, "{\n  \"error\": \"h2ofleetd is not running", "not running");
+	check(s, "start --json dev", 4, "{\n  \"error\": \"h2ofleetd is not running", NULL);
+	check(s, "version --json", 0, "\"daemon\": null", "");
 	assert_int_equal(unlink(s->socket), 0);
 	check(s, "wait dev", 4, NULL, "h2ofleetd is not running (no socket at ");
 	check(s, "version", 0, "h2ofleetd is not running\n", NULL);
@@ -393,9 +415,11 @@ static void test_main(void **state)
 		{(char *)"h2ofleet", (char *)"help", (char *)"wait", NULL},
 		{(char *)"h2ofleet", (char *)"--help", NULL, NULL},
 	};
-	static const int codes[] = {2, 2, 2, 0, 0, 0};
+	static const int codes[] = {2, 2, 2, 0, 0, 0}, full_codes[] = {2, 2, 2, 1, 1, 1};
 
-	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+	for (size_t k = 0; k < 2 * ARRAY_SIZE(cases); k++) {
+		size_t i = k / 2;
+		bool full = k % 2;
 		int argc = 0, status;
 		pid_t pid;
 
@@ -405,13 +429,13 @@ static void test_main(void **state)
 		pid = fork();
 		assert_true(pid >= 0);
 		if (pid == 0) {
-			if (!freopen("/dev/null", "w", stdout) ||
+			if (!freopen(full ? "/dev/full" : "/dev/null", "w", stdout) ||
 				!freopen("/dev/null", "w", stderr))
 				_exit(99);
 			_exit(cli_main(argc, cases[i]));
 		}
 		assert_int_equal(waitpid(pid, &status, 0), pid);
-		assert_int_equal(WEXITSTATUS(status), codes[i]);
+		assert_int_equal(WEXITSTATUS(status), full ? full_codes[i] : codes[i]);
 	}
 }
 

@@ -11,28 +11,41 @@
 static void test_cloud_table(void **state _unused_)
 {
 	json_t *clouds = parse_json(
-		"[{\"name\":\"dev\",\"state\":\"ready\",\"size\":2,\"uptime_ms\":192000,"
+		"[{\"name\":\"dev\",\"state\":\"ready\",\"size\":2,\"state_ms\":5,\"uptime_ms\":"
+		"192000,"
 		"\"generation\":3,\"restarts\":2,\"endpoint\":\"http://127.0.0.1:54321\","
 		"\"reason\":\"not shown\",\"nodes\":[{\"state\":\"up\"},{\"state\":\"up\"}]},"
-		"{\"name\":\"nightly\",\"state\":\"backoff\",\"size\":1,\"uptime_ms\":500,"
+		"{\"name\":\"nightly\",\"state\":\"backoff\",\"size\":1,\"state_ms\":500,\"uptime_"
+		"ms\":null,"
 		"\"generation\":12,\"restarts\":0,\"endpoint\":null,\"next_start_ms\":4000,"
-		"\"reason\":\"node 0 died\",\"nodes\":[{\"state\":\"exited\"}]}]");
+		"\"reason\":\"node 0 died\",\"nodes\":[{\"state\":\"exited\"}]},"
+		"{\"name\":\"bad\",\"state\":\"failed\",\"size\":1,\"state_ms\":31000,"
+		"\"generation\":1,\"restarts\":0,\"reason\":\"no java\"},"
+		"{\"name\":\"slow\",\"state\":\"starting\",\"size\":1,\"state_ms\":5000,"
+		"\"generation\":1,\"restarts\":0,\"reason\":null},"
+		"{\"name\":\"off\",\"state\":\"stopped\",\"size\":1,\"state_ms\":5000,"
+		"\"generation\":0,\"restarts\":0,\"reason\":null}]");
 	struct output o;
 
 	output_open(&o);
-	show_clouds(o.cli.out, clouds, false);
+	show_clouds(o.cli.out, clouds, 80, false);
 	output_flush(&o);
 	assert_string_equal(o.out,
-		"CLOUD    STATE    NODES  UPTIME  GEN  RESTARTS  ENDPOINT\n"
-		"dev      ready    2/2    3m 12s  3    2         http://127.0.0.1:54321\n"
-		"nightly  backoff  0/1    500ms   12   0         -\n"
-		"    node 0 died; next start in 4s\n");
+		"CLOUD    STATE     NODES  UPTIME  GEN  RESTARTS  ENDPOINT\n"
+		"dev      ready     2/2    3m 12s  3    2         http://127.0.0.1:54321\n"
+		"nightly  backoff   0/1    -       12   0         -\n"
+		"    node 0 died; next start in 4s\n"
+		"bad      failed    0/1    -       1    0         -\n"
+		"    failed 31s ago: no java\n"
+		"slow     starting  0/1    -       1    0         -\n"
+		"    starting for 5s\n"
+		"off      stopped   0/1    -       0    0         -\n");
 	output_close(&o);
 	output_open(&o);
-	show_clouds(o.cli.out, clouds, true);
+	show_clouds(o.cli.out, clouds, 80, true);
 	output_flush(&o);
-	assert_has(o.out, "dev      \033[32mready\033[0m    2/2");
-	assert_has(o.out, "nightly  \033[33mbackoff\033[0m  0/1");
+	assert_has(o.out, "dev      \033[32mready\033[0m     2/2");
+	assert_has(o.out, "nightly  \033[33mbackoff\033[0m   0/1");
 	output_close(&o);
 	json_decref(clouds);
 }
@@ -45,13 +58,11 @@ static void test_cloud_table_fits(void **state _unused_)
 		"\"size\":1024,\"uptime_ms\":8640000000,\"generation\":100000,\"restarts\":99999,"
 		"\"endpoint\":\"http://127.0.0.1:54321/a/path\",\"nodes\":[],"
 		"\"reason\":\"node 7 answers late \\u001b[2J: a sentence that is so long that "
-		"it must be broken into several lines, one of them with "
-		"xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"
-		"xxxxxxxxxx\"}]");
+		"it must be broken into several lines\"}]");
 	struct output o;
 
 	output_open(&o);
-	show_clouds(o.cli.out, clouds, false);
+	show_clouds(o.cli.out, clouds, 80, false);
 	output_flush(&o);
 	assert_fits(o.out);
 	assert_has(o.out, "\n    http://127.0.0.1:54321/a/path\n");
@@ -60,27 +71,56 @@ static void test_cloud_table_fits(void **state _unused_)
 	json_decref(clouds);
 }
 
-static void test_node_table(void **state _unused_)
+static void test_wrapped(void **state _unused_)
 {
-	json_t *cloud = parse_json(
-		"{\"nodes\":[{\"index\":0,\"state\":\"up\",\"pid\":4711,\"api_port\":54321,"
-		"\"uptime_ms\":61000,\"last_exit\":null},{\"index\":1,\"state\":\"exited\","
-		"\"pid\":null,\"api_port\":54323,\"uptime_ms\":null,\"last_exit\":{\"code\":null,"
-		"\"signal\":\"SIGKILL\",\"cause\":\"signal\",\"why\":\"node 1 was killed\","
-		"\"log_tail\":\"1\\n2\\n3\\n4\\n5\\n6\\n7\\n8\\n9\\n10\\na\\u001b]0;x\\u0007\\n"
-		"\\tat b\\n\",\"at\":\"2026-01-02T03:04:05.678Z\"}}]}");
 	struct output o;
 
 	output_open(&o);
-	show_nodes(o.cli.out, cloud, false);
+	show_wrapped(
+		o.cli.out, 20, 4, "see http://127.0.0.1:54321/a/path or \u00e9\u00e9\u00e9 there");
+	show_wrapped(o.cli.out, 20, 4, "sixteen columns.");
+	show_wrapped(o.cli.out, 2, 4, "two words");
+	output_flush(&o);
+	assert_string_equal(o.out,
+		"    see\n    http://127.0.0.1:54321/a/path\n    or \u00e9\u00e9\u00e9 there\n"
+		"    sixteen columns.\n    two\n    words\n");
+	output_close(&o);
+}
+
+static void test_node_table(void **state _unused_)
+{
+	json_t *cloud = parse_json(
+		"{\"state\":\"failed\",\"nodes\":[{\"index\":0,\"state\":\"up\",\"pid\":4711,\"api_"
+		"port\":54321,"
+		"\"uptime_ms\":61000,\"last_exit\":null},{\"index\":1,\"state\":\"exited\","
+		"\"pid\":null,\"api_port\":54323,\"uptime_ms\":null,\"last_exit\":{\"code\":null,"
+		"\"signal\":\"SIGKILL\",\"cause\":\"signal\",\"why\":\"node 1 was killed\","
+		""
+		"\"log_tail\":\"1\\n2\\n3\\n4\\n5\\n6\\n7\\n8\\n9\\n10\\na\\u001b]0;x\\u0007\\n"
+		"\\tat b\\n\",\"at\":\"2026-01-02T03:04:05.678Z\"}},"
+		"{\"index\":2,\"state\":\"exited\",\"last_exit\":{\"code\":null,\"signal\":"
+		"\"SIGTERM\",\"cause\":\"stopped\",\"why\":null,\"log_tail\":\"not shown\"}}]}");
+	struct output o;
+
+	output_open(&o);
+	show_nodes(o.cli.out, cloud, 80, false);
 	output_flush(&o);
 	assert_string_equal(o.out,
 		"  NODE  STATE   PID   PORT   UPTIME\n"
 		"  0     up      4711  54321  1m 1s\n"
 		"  1     exited  -     54323  -\n"
-		"    last exit of node 1 at 2026-01-02T03:04:05.678Z: node 1 was killed\n"
+		"  2     exited  -     -      -\n"
+		"\n  last exits:\n"
+		"    2026-01-02T03:04:05.678Z: node 1 was killed\n"
 		"      3\n      4\n      5\n      6\n      7\n      8\n      9\n      10\n"
-		"      a\\x1b]0;x\\x07\n       at b\n");
+		"      a\\x1b]0;x\\x07\n       at b\n"
+		"    node 2: stopped (SIGTERM)\n");
+	output_close(&o);
+	json_object_set_new(cloud, "state", json_string("degraded"));
+	output_open(&o);
+	show_nodes(o.cli.out, cloud, 80, false);
+	output_flush(&o);
+	assert_has(o.out, "node 1 was killed\n    node 2");
 	output_close(&o);
 	json_decref(cloud);
 }
@@ -94,6 +134,8 @@ static void test_sentences(void **state _unused_)
 			"a is ready at http://x"},
 		{"{\"name\":\"a\",\"state\":\"failed\",\"reason\":\"no java\"}",
 			"a has failed: no java"},
+		{"{\"name\":\"a\",\"state\":\"backoff\",\"reason\":\"no room\"}",
+			"a waits before its next start: no room"},
 		{"{\"name\":\"a\",\"state\":\"forming\",\"reason\":null}", "a is forming"},
 	};
 
@@ -144,6 +186,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_cloud_table),
 		cmocka_unit_test(test_cloud_table_fits),
+		cmocka_unit_test(test_wrapped),
 		cmocka_unit_test(test_node_table),
 		cmocka_unit_test(test_sentences),
 		cmocka_unit_test(test_progress),

@@ -50,7 +50,8 @@ static void test_new_cloud(void **state)
 		"{\"name\":\"dev\",\"state\":\"stopped\",\"wanted\":\"stopped\",\"size\":1,"
 		"\"generation\":0,\"restarts\":0,\"endpoint\":null,\"endpoint_address\":null,"
 		"\"endpoint_port\":null,\"reason\":null,\"h2o_name\":null,\"h2o_version\":null,"
-		"\"uptime_ms\":2500,\"short_locks\":0,\"memory\":null,\"next_start_ms\":null,"
+		"\"state_ms\":2500,\"uptime_ms\":null,\"short_locks\":0,\"memory\":null,\"next_"
+		"start_ms\":null,"
 		"\"nodes\":[{\"index\":0,\"state\":\"down\",\"pid\":null,\"ip\":\"127.0.0.1\","
 		"\"api_port\":null,\"uptime_ms\":null,\"last_exit\":null}]}");
 }
@@ -60,6 +61,7 @@ static void make_ready(struct cloud *c)
 	c->state = CLOUD_READY;
 	c->wanted = WANTED_RUNNING;
 	c->since_ms = 100;
+	c->ready_ms = 60;
 	c->generation = 3;
 	c->restarts = 2;
 	c->short_locks = 4;
@@ -81,7 +83,8 @@ static void test_ready_cloud(void **state)
 		"{\"name\":\"dev\",\"state\":\"ready\",\"wanted\":\"running\",\"size\":1,"
 		"\"generation\":3,\"restarts\":2,\"endpoint\":\"http://127.0.0.1:54321\","
 		"\"endpoint_address\":\"127.0.0.1\",\"endpoint_port\":54321,\"reason\":null,"
-		"\"h2o_name\":\"dev-3-0a1b\",\"h2o_version\":\"3.46.0.1\",\"uptime_ms\":1000,"
+		"\"h2o_name\":\"dev-3-0a1b\",\"h2o_version\":\"3.46.0.1\",\"state_ms\":1000,"
+		"\"uptime_ms\":1040,"
 		"\"short_locks\":4,\"memory\":{\"max_bytes\":2048,\"free_bytes\":1024},"
 		"\"next_start_ms\":null,\"nodes\":[{\"index\":0,\"state\":\"up\",\"pid\":77,"
 		"\"ip\":\"127.0.0.1\",\"api_port\":54321,\"uptime_ms\":1060,"
