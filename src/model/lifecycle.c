@@ -9,7 +9,7 @@
 
 /* Member 0 is launched last, so that it hears of all others from its flatfile at once and a client
  * that waits for it meets a whole cloud more often (measured: HACKING.md, "Early clients"). */
-#define LAUNCH_LAST_MS 500
+#define LAUNCH_LAST_MS 300
 
 /* After a client's /3/Shutdown: peers exit within 0.5 s, the receiver after a fixed 2 s
  * (h2o-core water/api/RequestServer.java). */
