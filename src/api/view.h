@@ -1,4 +1,4 @@
-/* A cloud as JSON. Stable: programs read this (documented in HACKING.md and in the man page).
+/* A cloud as JSON. Stable: programs read this (documented in HACKING.md).
  *
  * What is not known is null, never left out. Texts are valid UTF-8 whatever a node's log held. */
 #pragma once

@@ -1,8 +1,7 @@
 /* Macros and helpers that every file may use: ownership, arrays, memory.
  *
  * Memory: the x* functions never return NULL. When a small allocation fails there is nothing
- * sensible left to do, so they say so on stderr and abort; the clouds live on without the daemon
- * (HACKING.md, "Running out of memory"). */
+ * sensible left to do, so they say so on stderr and abort; the clouds live on without us. */
 #pragma once
 
 #include <stdarg.h>
