@@ -165,6 +165,10 @@ const char *text_nearest(const char *s, const char *const *names, size_t n)
 	for (size_t i = 0; i < n; i++) {
 		size_t d = edit_distance(s, names[i]);
 
+		/* Cut short: as good as two slips. */
+		if (strlen(s) >= 3 && strncasecmp(s, names[i], strlen(s)) == 0)
+			d = MIN(d, (size_t)2);
+
 		if (d < best) {
 			best = d;
 			found = names[i];

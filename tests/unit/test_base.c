@@ -1,0 +1,282 @@
+/* base/: text, words, files, errors. */
+#include "cmocka_all.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <sys/stat.h>
+
+#include "base/err.h"
+#include "base/file.h"
+#include "base/strbuf.h"
+#include "base/strv.h"
+#include "base/text.h"
+
+struct dir {
+	char path[64];
+};
+
+static int set_up(void **state)
+{
+	struct dir *d = xcalloc(1, sizeof(*d));
+
+	snprintf(d->path, sizeof(d->path), "/tmp/h2ofleet-base.XXXXXX");
+	assert_non_null(mkdtemp(d->path));
+	*state = d;
+	return 0;
+}
+
+static int tear_down(void **state)
+{
+	struct dir *d = *state;
+
+	assert_int_equal(file_remove_tree(d->path, NULL), 0);
+	assert_int_equal(access(d->path, F_OK), -1);
+	free(d);
+	return 0;
+}
+
+static char *in(const struct dir *d, const char *name)
+{
+	return xasprintf("%s/%s", d->path, name);
+}
+
+static void write_text(const char *path, const char *text)
+{
+	assert_int_equal(file_write_atomic(path, text, strlen(text), 0640, false, NULL), 0);
+}
+
+/* Proves: sizes and times are read with their units, exactly, and nothing else is. */
+static void test_sizes_and_times(void **state)
+{
+	static const struct {
+		const char *text;
+		int r;
+		uint64_t value;
+	} sizes[] = {{"0", 0, 0}, {"512m", 0, 512ull << 20}, {"4G", 0, 4ull << 30},
+		{"1t", 0, 1ull << 40}, {"300k", 0, 300 << 10}, {"77", 0, 77}, {"", -EINVAL, 0},
+		{"m", -EINVAL, 0}, {"-1m", -EINVAL, 0}, {"1.5g", -EINVAL, 0}, {"1 g", -EINVAL, 0},
+		{"1gb", -EINVAL, 0}, {"99999999999999999999", -ERANGE, 0},
+		{"99999999999999g", -ERANGE, 0}},
+	  times[] = {{"0", 0, 0}, {"250ms", 0, 250}, {"10s", 0, 10000}, {"5m", 0, 300000},
+		  {"1h", 0, 3600000}, {"2d", 0, 172800000}, {"10", -EINVAL, 0}, {"s", -EINVAL, 0},
+		  {"1y", -EINVAL, 0}, {"-5s", -EINVAL, 0}, {"999999999999999999d", -ERANGE, 0}};
+	uint64_t v;
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(sizes); i++) {
+		assert_int_equal(text_parse_size(sizes[i].text, &v), sizes[i].r);
+		assert_true(sizes[i].r < 0 || v == sizes[i].value);
+	}
+	for (size_t i = 0; i < ARRAY_SIZE(times); i++) {
+		assert_int_equal(text_parse_duration(times[i].text, &v), times[i].r);
+		assert_true(times[i].r < 0 || v == times[i].value);
+	}
+}
+
+/* Proves: what is printed for a configuration reads back to the same value. */
+static void test_formats_read_back(void **state)
+{
+	static const uint64_t values[] = {0, 1, 999, 1000, 1024, 1500, 60000, 90000, 3600000,
+		1ull << 20, (1ull << 30) + 1, 5ull << 40};
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(values); i++) {
+		_cleanup_free_ char *size = text_format_size(values[i]);
+		_cleanup_free_ char *time = text_format_duration(values[i]);
+		uint64_t back;
+
+		assert_int_equal(text_parse_size(size, &back), 0);
+		assert_true(back == values[i]);
+		assert_int_equal(text_parse_duration(time, &back), 0);
+		assert_true(back == values[i]);
+	}
+}
+
+static void check_int(const char *text, int r, int64_t value)
+{
+	int64_t v = 0;
+
+	assert_int_equal(text_parse_int(text, &v), r);
+	assert_true(r < 0 || v == value);
+}
+
+static void test_ints(void **state)
+{
+	(void)state;
+	check_int("-1", 0, -1);
+	check_int("+7", 0, 7);
+	check_int("", -EINVAL, 0);
+	check_int("-", -EINVAL, 0);
+	check_int("7x", -EINVAL, 0);
+	check_int(" 7", -EINVAL, 0);
+	check_int("99999999999999999999", -ERANGE, 0);
+}
+
+/* Proves: slips of the finger are understood, other words are not guessed at. */
+static void test_nearest(void **state)
+{
+	static const char *const names[] = {"nodes", "nthreads", "max_mem_size", "min_mem_size"};
+
+	(void)state;
+	assert_string_equal(text_nearest("node", names, 4), "nodes");
+	assert_string_equal(text_nearest("ndoes", names, 4), "nodes");
+	assert_string_equal(text_nearest("MAX_MEM", names, 4), "max_mem_size");
+	assert_null(text_nearest("password", names, 4));
+	assert_null(text_nearest("", names, 0));
+}
+
+/* Proves: nothing that a terminal obeys survives; what people read does. */
+static void test_visible(void **state)
+{
+	static const char *const samples[][2] = {{"plain \t text", "plain \t text"},
+		{"two\nlines", "two\\nlines"}, {"\x1b[2Jgone", "\\x1b[2Jgone"},
+		{"bell\a del\x7f", "bell\\x07 del\\x7f"},
+		{"\xc3\xbc\xe2\x82\xac", "\xc3\xbc\xe2\x82\xac"}, {"\xc2\x9b[2J", "\\xc2\\x9b[2J"},
+		{"\xff\xc3", "\\xff\\xc3"}, {"\xe0\x80\x80", "\\xe0\\x80\\x80"},
+		{"\xed\xa0\x80", "\\xed\\xa0\\x80"}};
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(samples); i++) {
+		_cleanup_free_ char *v = text_visible(samples[i][0], strlen(samples[i][0]));
+
+		assert_string_equal(v, samples[i][1]);
+	}
+}
+
+/* Proves: words split as in a shell, and an open quote changes nothing. */
+static void test_words(void **state)
+{
+	_cleanup_(strv_free) struct strv l = STRV_NULL;
+
+	(void)state;
+	assert_int_equal(strv_add_words(&l, "  -a 'b c' \"d \\\" e\" f\\ g h''i \t"), 0);
+	assert_int_equal(l.n, 5);
+	assert_string_equal(l.v[1], "b c");
+	assert_string_equal(l.v[2], "d \" e");
+	assert_string_equal(l.v[3], "f g");
+	assert_string_equal(l.v[4], "hi");
+	assert_int_equal(strv_add_words(&l, "more 'and open"), -EINVAL);
+	assert_int_equal(l.n, 5);
+	assert_null(l.v[5]);
+}
+
+/* Proves: context is put in front, and quoting the old sentence in the new one is safe. */
+static void test_errors(void **state)
+{
+	_cleanup_(err_clear) struct err e = ERR_NULL;
+
+	(void)state;
+	assert_int_equal(err_set_errno(&e, -ENOENT, "cannot open %s", "x"), -ENOENT);
+	assert_int_equal(err_wrap(&e, "cloud %s", "dev"), -ENOENT);
+	assert_string_equal(err_msg(&e), "cloud dev: cannot open x: No such file or directory");
+	err_set(&e, -EIO, "again: %s", err_msg(&e));
+	assert_string_equal(
+		err_msg(&e), "again: cloud dev: cannot open x: No such file or directory");
+	assert_int_equal(err_set(NULL, -EIO, "nobody listens"), -EIO);
+}
+
+/* Proves: a reader sees the old or the new file; a failed write leaves the old one and no litter.
+ */
+static void test_write_atomic(void **state)
+{
+	struct dir *d = *state;
+	_cleanup_free_ char *path = in(d, "f"), *new = in(d, "f.new"), *data = NULL;
+	size_t len;
+
+	write_text(path, "one");
+	assert_int_equal(file_write_atomic(path, "two!", 4, 0640, true, NULL), 0);
+	assert_int_equal(file_read(path, 100, &data, &len), 0);
+	assert_int_equal(len, 4);
+	assert_string_equal(data, "two!");
+	assert_int_equal(mkdir(new, 0700), 0); /* in the way */
+	assert_true(file_write_atomic(path, "3", 1, 0640, false, NULL) < 0);
+	free(data);
+	assert_int_equal(file_read(path, 100, &data, NULL), 0);
+	assert_string_equal(data, "two!");
+	free(data);
+	data = NULL;
+	assert_int_equal(file_read(path, 3, &data, NULL), -EFBIG);
+}
+
+/* Proves: removal takes all below, and never what a symbolic link leads to. */
+static void test_remove_tree(void **state)
+{
+	struct dir *d = *state;
+	_cleanup_free_ char *deep = in(d, "t/a/b/c"), *tree = in(d, "t"), *link = in(d, "t/a/link");
+	_cleanup_free_ char *kept = in(d, "kept"), *file = in(d, "kept/file"), *top = in(d, "top");
+
+	assert_int_equal(file_mkdirs(deep, 0700, NULL), 0);
+	assert_int_equal(file_mkdirs(kept, 0700, NULL), 0);
+	write_text(file, "x");
+	assert_int_equal(symlink(kept, link), 0);
+	assert_int_equal(symlink(kept, top), 0);
+	assert_int_equal(file_empty_dir(tree, NULL), 0);
+	assert_int_equal(access(tree, F_OK), 0);
+	assert_int_equal(access(deep, F_OK), -1);
+	assert_true(file_empty_dir(top, NULL) < 0); /* is a link */
+	assert_int_equal(file_remove_tree(top, NULL), 0);
+	assert_int_equal(access(file, F_OK), 0);
+	assert_int_equal(file_remove_tree(tree, NULL), 0);
+	assert_int_equal(file_remove_tree(tree, NULL), 0); /* gone already */
+	assert_int_equal(file_empty_dir(tree, NULL), 0);
+}
+
+static void test_mkdirs(void **state)
+{
+	struct dir *d = *state;
+	_cleanup_free_ char *file = in(d, "file"), *below = in(d, "file/x");
+	_cleanup_(err_clear) struct err e = ERR_NULL;
+
+	write_text(file, "");
+	assert_int_equal(file_mkdirs(file, 0700, &e), -ENOTDIR);
+	assert_non_null(strstr(err_msg(&e), "is not a directory"));
+	assert_true(file_mkdirs(below, 0700, &e) < 0);
+}
+
+static void check_tail(const char *path, size_t lines, size_t max, const char *expected)
+{
+	_cleanup_free_ char *tail = NULL;
+
+	assert_int_equal(file_tail(path, lines, max, &tail), 0);
+	assert_string_equal(tail, expected);
+}
+
+/* Proves: the last lines, whole ones, also without a newline at the end; NUL bytes do no harm. */
+static void test_tail(void **state)
+{
+	struct dir *d = *state;
+	_cleanup_free_ char *path = in(d, "log");
+
+	check_tail(path, 5, 100, "");
+	write_text(path, "one\ntwo\nthree\nfour");
+	check_tail(path, 2, 100, "three\nfour");
+	check_tail(path, 99, 100, "one\ntwo\nthree\nfour");
+	check_tail(path, 99, 12, "three\nfour");
+	check_tail(path, 0, 100, "");
+	write_text(path, "one\ntwo\n");
+	check_tail(path, 1, 100, "two\n");
+	write_text(path, "averylonglinewithoutend");
+	check_tail(path, 1, 5, "utend");
+	assert_int_equal(file_write_atomic(path, "a\0b\n", 4, 0640, false, NULL), 0);
+	check_tail(path, 1, 100, "a b\n");
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_sizes_and_times),
+		cmocka_unit_test(test_formats_read_back),
+		cmocka_unit_test(test_ints),
+		cmocka_unit_test(test_nearest),
+		cmocka_unit_test(test_visible),
+		cmocka_unit_test(test_words),
+		cmocka_unit_test(test_errors),
+		cmocka_unit_test_setup_teardown(test_write_atomic, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_remove_tree, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_mkdirs, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_tail, set_up, tear_down),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
