@@ -8,7 +8,8 @@
 #include "model/transitions.h"
 
 /* Member 0 is launched last, so that it hears of all others from its flatfile at once and a client
- * that waits for it meets a whole cloud more often (measured: HACKING.md, "What H2O really does"). */
+ * that waits for it meets a whole cloud more often (measured: HACKING.md, "What H2O really does").
+ */
 #define LAUNCH_LAST_MS 300
 
 /* After a client's /3/Shutdown: peers exit within 0.5 s, the receiver after a fixed 2 s
