@@ -352,12 +352,12 @@ def test_early_client(real, quick_boot, nodes):
     boots = int(os.environ.get("H2OFLEET_BOOTS", "10"))
     fleet = real(nodes=nodes, autostart="no", jvm_custom_args=f"-Djava.library.path={quick_boot}")
     abandoned, seconds, late = 0, [], []
+    told = {}  # pid of a member that saw a short lock -> when the daemon had withdrawn that formation
     with Hammer(fleet.ports.base), Watch(fleet, nodes) as watch:
         for _ in range(boots):
             locks = fleet.cloud()["short_locks"]
             begun = time.monotonic()
             fleet.cli("start", "c")
-            told = {}  # pid -> when the daemon had withdrawn that formation
 
             def whole():
                 cloud = fleet.cloud()
