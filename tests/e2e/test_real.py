@@ -16,11 +16,13 @@ import subprocess
 import sys
 import threading
 import time
-import zipfile
 
 import pytest
 
 from fleet import listeners, until
+
+# With pytest-xdist (--dist loadgroup) these stay together, for the sake of the shared cloud.
+pytestmark = pytest.mark.xdist_group("shared")
 
 CONNECT = """
 import sys, warnings
@@ -155,7 +157,7 @@ def test_killed_member(cloud3):
 def test_grid_search_survives(cloud3):
     """A running grid search goes on over the death of a member, in an unchanged client program."""
     before = cloud3.cloud()
-    program = client(FRAME + """
+    program = client(FRAME.replace("60000", "6000") + """
 from h2o.estimators import H2OGradientBoostingEstimator
 from h2o.grid import H2OGridSearch
 grid = H2OGridSearch(H2OGradientBoostingEstimator(seed=1), grid_id="survivor", hyper_params={
@@ -331,26 +333,15 @@ class Watch(threading.Thread):
         self.join()
 
 
-@pytest.fixture(scope="session")
-def quick_boot(real_keys, tmp_path_factory):
-    """A directory with the native libraries that each node otherwise unpacks at boot, for a second."""
-    directory = tmp_path_factory.mktemp("native")
-    with zipfile.ZipFile(real_keys()["jar_path"]) as jar:
-        for name in jar.namelist():
-            if re.fullmatch(r"lib/linux_64/libxgboost4j_\w+\.so", name):
-                (directory / os.path.basename(name)).write_bytes(jar.read(name))
-    return directory
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
+@pytest.mark.xdist_group("early")
 @pytest.mark.parametrize("nodes", [2, 3])
-def test_early_client(real, quick_boot, nodes):
+def test_early_client(real, nodes):
     """A client locks the cloud while it forms: each short lock is noticed and its formation abandoned
-    within a second, and in the end a whole cloud always comes. (Quicker boots than usual: time for
-    more of them, and the client meets more of these windows.)"""
+    within a second, and in the end a whole cloud always comes."""
     boots = int(os.environ.get("H2OFLEET_BOOTS", "10"))
-    fleet = real(nodes=nodes, autostart="no", jvm_custom_args=f"-Djava.library.path={quick_boot}")
+    fleet = real(nodes=nodes, autostart="no")
     abandoned, seconds, late = 0, [], []
     told = {}  # pid of a member that saw a short lock -> when the daemon had withdrawn that formation
     with Hammer(fleet.ports.base), Watch(fleet, nodes) as watch:
