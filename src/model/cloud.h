@@ -101,11 +101,10 @@ struct cloud_usage {
 };
 
 enum cloud_timer {
-	TIMER_LAUNCH_LAST, /* member 0 goes last */
-	TIMER_READY,       /* ready_timeout */
-	TIMER_STOP,        /* next rung of the stop ladder */
-	TIMER_LEAVING,     /* a client's /3/Shutdown: how long until all must be out */
-	TIMER_EVIDENCE,    /* time for a hung JVM to write its thread dump */
+	TIMER_READY,    /* ready_timeout */
+	TIMER_STOP,     /* next rung of the stop ladder */
+	TIMER_LEAVING,  /* a client's /3/Shutdown: how long until all must be out */
+	TIMER_EVIDENCE, /* time for a hung JVM to write its thread dump */
 	TIMER_BACKOFF,
 	TIMER_FULL_POLL,
 	N_CLOUD_TIMERS,

@@ -7,11 +7,6 @@
 #include "model/plan.h"
 #include "model/transitions.h"
 
-/* Member 0 is launched last, so that it hears of all others from its flatfile at once and a client
- * that waits for it meets a whole cloud more often (measured: HACKING.md, "What H2O really does").
- */
-#define LAUNCH_LAST_MS 300
-
 /* After a client's /3/Shutdown: peers exit within 0.5 s, the receiver after a fixed 2 s
  * (h2o-core water/api/RequestServer.java). */
 #define LEAVING_MS 6000
@@ -109,12 +104,6 @@ static void launch(struct cloud *c, struct node *n, uint64_t now_ms)
 	cloud_act(c, (struct action){.type = ACTION_LAUNCH, .node = n->index});
 }
 
-/* A short lock means that the usual delay let a client in: try another one. */
-static uint64_t launch_last_delay(struct cloud *c)
-{
-	return c->short_locks ? 200 + rng_next(&c->rng) % 800 : LAUNCH_LAST_MS;
-}
-
 /* While the next generation boots, its reason tells what became of the last. */
 static void remember_why(struct cloud *c)
 {
@@ -146,12 +135,8 @@ static void on_prepared(struct cloud *c, const struct cloud_event *ev, uint64_t 
 	c->usage.known = false;
 	c->timers[TIMER_READY] = now_ms + c->conf->ready_timeout_ms;
 	c->dirty = true;
-	for (size_t i = c->n_nodes; i-- > 1;)
+	for (size_t i = c->n_nodes; i-- > 0;) /* all at once: see plan_flatfile() */
 		launch(c, &c->nodes[i], now_ms);
-	if (c->n_nodes > 1)
-		c->timers[TIMER_LAUNCH_LAST] = now_ms + launch_last_delay(c);
-	else
-		launch(c, &c->nodes[0], now_ms);
 }
 
 static bool all_launched(const struct cloud *c)
@@ -656,8 +641,6 @@ static bool timer_fired(struct cloud *c, enum cloud_timer t, uint64_t now_ms)
 
 static void on_tick(struct cloud *c, uint64_t now_ms)
 {
-	if (timer_fired(c, TIMER_LAUNCH_LAST, now_ms))
-		launch(c, &c->nodes[0], now_ms);
 	if (timer_fired(c, TIMER_READY, now_ms))
 		not_ready_in_time(c, now_ms);
 	if (timer_fired(c, TIMER_EVIDENCE, now_ms))

@@ -75,7 +75,7 @@ char *plan_flatfile(const struct cloud *c, unsigned node)
 {
 	struct strbuf b = STRBUF_NULL;
 
-	for (size_t i = node; i < c->n_nodes; i++)
+	for (size_t i = 0; i <= node; i++)
 		strbuf_printf(&b, "%s:%u\n", MEMBER_ADDR, c->nodes[i].api_port);
 	return strbuf_take(&b);
 }

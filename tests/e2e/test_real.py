@@ -21,9 +21,6 @@ import pytest
 
 from fleet import listeners, until
 
-# With pytest-xdist (--dist loadgroup) these stay together, for the sake of the shared cloud.
-pytestmark = pytest.mark.xdist_group("shared")
-
 CONNECT = """
 import sys, warnings
 warnings.simplefilter("ignore")
@@ -335,7 +332,6 @@ class Watch(threading.Thread):
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-@pytest.mark.xdist_group("early")
 @pytest.mark.parametrize("nodes", [2, 3])
 def test_early_client(real, nodes):
     """A client locks the cloud while it forms: each short lock is noticed and its formation abandoned
