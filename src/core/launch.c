@@ -335,7 +335,7 @@ static int begin_log(struct supervised *s, struct member *m, struct err *e)
 
 static int write_flatfile(struct supervised *s, struct member *m, struct err *e)
 {
-	_cleanup_free_ char *text = plan_flatfile(s->cloud, m->index);
+	_cleanup_free_ char *text = plan_flatfile(s->cloud);
 
 	return file_write_atomic(m->flatfile, text, strlen(text), 0640, false, e);
 }

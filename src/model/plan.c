@@ -71,11 +71,11 @@ unsigned plan_nthreads(const struct cloud_conf *conf, const struct machine_facts
 	return MAX(1u, machine->cores / (unsigned)conf->nodes);
 }
 
-char *plan_flatfile(const struct cloud *c, unsigned node)
+char *plan_flatfile(const struct cloud *c)
 {
 	struct strbuf b = STRBUF_NULL;
 
-	for (size_t i = 0; i <= node; i++)
+	for (size_t i = 0; i < c->n_nodes; i++)
 		strbuf_printf(&b, "%s:%u\n", MEMBER_ADDR, c->nodes[i].api_port);
 	return strbuf_take(&b);
 }

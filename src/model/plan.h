@@ -37,12 +37,12 @@ int plan_memory(const struct cloud_conf *conf, const struct machine_facts *machi
 /* -nthreads of each node; 0: leave it to H2O (all cores). */
 unsigned plan_nthreads(const struct cloud_conf *conf, const struct machine_facts *machine);
 
-/* The flatfile of a member: it and every earlier one, "ip:port" a line. Linking each pair once is
- * enough, and a first connect that fails costs H2O 5 s (h2o-core water/H2ONode.java). Member 0,
- * where clients arrive, lists only itself and hears of the others from them: launched all at once,
- * these reach it before its REST opens more often than not, so an early client locks a whole cloud
- * (measured: HACKING.md, "What H2O really does"). Owned by the caller. */
-char *plan_flatfile(const struct cloud *c, unsigned node);
+/* The flatfile, the same for every member: all of them, "ip:port" a line. A first connect that
+ * fails costs H2O 5 s (h2o-core water/H2ONode.java), but whichever of two comes up later reaches
+ * the other at once. Launched all at once, the others reach member 0, where clients arrive, before
+ * its REST opens more often than not, so an early client locks a whole cloud (measured: HACKING.md,
+ * "What H2O really does"). Owned by the caller. */
+char *plan_flatfile(const struct cloud *c);
 
 /* The command line, argv[0] = java. -ERANGE as plan_memory(). */
 int plan_argv(const struct cloud *c, unsigned node, const struct launch_place *place,
