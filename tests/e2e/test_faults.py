@@ -316,6 +316,8 @@ def test_full_disk(fake):
     """A full state directory: a clear reason, nothing launched that is not on record, tried again, and
     all is well once there is room; a running cloud goes on."""
     fleet = fake(nodes=2, start=False, **QUICK)
+    fleet.clouds["c"]["ice_root"] = fleet.dir / "ice"  # elsewhere: cleaning it frees nothing here
+    fleet.write_config()
     fleet.state_dir.mkdir()
     mounted = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(fleet.state_dir)], check=False)
