@@ -112,7 +112,7 @@ enum cloud_timer {
 
 enum action_type {
 	ACTION_PREPARE,       /* runtime, ports, directories -> EVENT_PREPARED or _PREPARE_FAILED */
-	ACTION_LAUNCH,        /* node -> EVENT_LAUNCHED or EVENT_EXITED */
+	ACTION_LAUNCH,        /* node -> EVENT_LAUNCHED or _LAUNCH_FAILED */
 	ACTION_SIGNAL,        /* node, signal; SIGKILL goes to its whole process group */
 	ACTION_POLL,          /* node, full (GET) or not (HEAD), timeout_ms -> EVENT_ANSWER */
 	ACTION_EVIDENCE,      /* node: SIGQUIT and a snapshot of /proc, kept as an incident */
