@@ -190,9 +190,9 @@ void fleet_check_done(struct fleet *f)
 	if (!f->done || f->strays)
 		return;
 	for (size_t i = 0; i < f->n; i++)
-		if (!cloud_quiet(f->clouds[i].cloud) ||
-			(f->clouds[i].cloud->state != CLOUD_STOPPED &&
-				f->clouds[i].cloud->state != CLOUD_FAILED))
+		if (!cloud_quiet(f->clouds[i]->cloud) ||
+			(f->clouds[i]->cloud->state != CLOUD_STOPPED &&
+				f->clouds[i]->cloud->state != CLOUD_FAILED))
 			return;
 	TAKE_PTR(f->done)(f->done_arg);
 }

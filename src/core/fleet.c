@@ -106,8 +106,10 @@ static uint64_t seed(void)
 	return getrandom(&v, sizeof(v), 0) == sizeof(v) ? v : clock_wall_ms();
 }
 
-static void init_cloud(struct fleet *f, struct supervised *s, const struct cloud_conf *conf)
+static struct supervised *new_cloud(struct fleet *f, const struct cloud_conf *conf)
 {
+	struct supervised *s = xcalloc(1, sizeof(*s));
+
 	s->fleet = f;
 	s->cloud = cloud_new(conf, seed());
 	s->dir = xasprintf("%s/clouds/%s", f->conf->fleet.state_dir, conf->name);
@@ -125,6 +127,7 @@ static void init_cloud(struct fleet *f, struct supervised *s, const struct cloud
 	s->cloud->since_wall_ms = clock_wall_ms();
 	s->cloud->since_ms = fleet_now(f);
 	state_load(s);
+	return s;
 }
 
 static void on_timer_closed(uv_handle_t *h)
@@ -167,6 +170,7 @@ static void free_cloud(struct supervised *s)
 	free(s->ignored_recovery);
 	free(s->resumed_recovery);
 	cloud_free(s->cloud);
+	free(s);
 }
 
 /* As the JVM takes it for /tmp/hsperfdata_NAME: from the user database, not from $USER. */
@@ -210,7 +214,7 @@ int fleet_new(uv_loop_t *loop, struct conf *conf, struct fleet **out, struct err
 	f->n = conf->n_clouds;
 	f->clouds = xcalloc(f->n, sizeof(*f->clouds));
 	for (size_t i = 0; i < f->n; i++)
-		init_cloud(f, &f->clouds[i], conf->clouds[i]);
+		f->clouds[i] = new_cloud(f, conf->clouds[i]);
 	strays_find(f);
 	*out = f;
 	return 0;
@@ -221,7 +225,7 @@ void fleet_free(struct fleet *f)
 	if (!f)
 		return;
 	for (size_t i = 0; i < f->n; i++)
-		free_cloud(&f->clouds[i]);
+		free_cloud(f->clouds[i]);
 	strays_free(f);
 	free(f->clouds);
 	if (f->http)
@@ -249,14 +253,14 @@ static void start(struct supervised *s, bool resume)
 void fleet_autostart(struct fleet *f)
 {
 	for (size_t i = 0; i < f->n; i++)
-		if (f->clouds[i].cloud->conf->autostart)
-			start(&f->clouds[i], false);
+		if (f->clouds[i]->cloud->conf->autostart)
+			start(f->clouds[i], false);
 }
 
 void fleet_strays_gone(struct fleet *f)
 {
 	for (size_t i = 0; i < f->n; i++) {
-		struct supervised *s = &f->clouds[i];
+		struct supervised *s = f->clouds[i];
 
 		if (s->start_waits)
 			start(s, s->start_resumes);
@@ -270,7 +274,7 @@ void fleet_shutdown(struct fleet *f, bool at_once, void (*done)(void *arg), void
 	if (at_once)
 		strays_kill(f);
 	for (size_t i = 0; i < f->n; i++) {
-		struct supervised *s = &f->clouds[i];
+		struct supervised *s = f->clouds[i];
 
 		s->start_waits = false;
 		supervised_feed(s, &(struct cloud_event){.type = EVENT_SHUTDOWN, .flag = at_once});
@@ -288,14 +292,14 @@ size_t fleet_n_clouds(const struct fleet *f)
 
 const struct cloud *fleet_cloud(const struct fleet *f, size_t i)
 {
-	return f->clouds[i].cloud;
+	return f->clouds[i]->cloud;
 }
 
 static struct supervised *find(const struct fleet *f, const char *name)
 {
 	for (size_t i = 0; i < f->n; i++)
-		if (streq(f->clouds[i].cloud->conf->name, name))
-			return &f->clouds[i];
+		if (streq(f->clouds[i]->cloud->conf->name, name))
+			return f->clouds[i];
 	return NULL;
 }
 
@@ -311,7 +315,7 @@ const char *fleet_nearest(const struct fleet *f, const char *name)
 	_cleanup_free_ const char **names = xcalloc(f->n, sizeof(*names));
 
 	for (size_t i = 0; i < f->n; i++)
-		names[i] = f->clouds[i].cloud->conf->name;
+		names[i] = f->clouds[i]->cloud->conf->name;
 	return text_nearest(name, names, f->n);
 }
 

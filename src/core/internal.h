@@ -70,7 +70,7 @@ struct fleet {
 	uv_loop_t *loop;
 	struct conf *conf;
 	struct http *http;
-	struct supervised *clouds;
+	struct supervised **clouds; /* in the order of the configuration */
 	size_t n;
 	char *user;  /* owned: our name as the JVM knows it; NULL: none */
 	char id[17]; /* of the state directory: marks our processes */

@@ -117,13 +117,13 @@ static struct supervised *slot_of(struct fleet *f, const char *token, unsigned *
 	const char *slash = strchr(token, '/');
 
 	for (size_t i = 0; slash && i < f->n; i++) {
-		const char *name = f->clouds[i].cloud->conf->name;
+		const char *name = f->clouds[i]->cloud->conf->name;
 
 		if (strlen(name) != (size_t)(slash - token) ||
 			strncmp(name, token, strlen(name)) != 0)
 			continue;
 		*node = (unsigned)strtoul(slash + 1, NULL, 10);
-		return *node < f->clouds[i].cloud->n_nodes ? &f->clouds[i] : NULL;
+		return *node < f->clouds[i]->cloud->n_nodes ? f->clouds[i] : NULL;
 	}
 	return NULL;
 }

@@ -1,0 +1,49 @@
+/* The daemon as a whole: a loop, a fleet, the control socket, signals and what systemd is told.
+ * What the files of this folder share; the mains need only daemon_main(). */
+#pragma once
+
+#include <uv.h>
+
+#include "api/api.h"
+#include "core/fleet.h"
+
+enum daemon_mode { MODE_RUN, MODE_CHECK, MODE_PRINT };
+
+struct options {
+	enum daemon_mode mode;
+	const char *file; /* --config; NULL: the usual places */
+	bool debug;
+};
+
+#define N_SIGNALS 3
+
+struct daemon {
+	uv_loop_t loop;
+	const struct options *options;
+	struct fleet *fleet;
+	struct api *api;
+	uv_signal_t signals[N_SIGNALS];
+	uv_timer_t end;    /* runs once, when all is down */
+	uv_timer_t status; /* what systemd is told, once a second */
+	char last_status[256];
+	bool from_terminal;
+	bool ending;
+};
+
+/* The daemon's main(). */
+int daemon_main(int argc, char **argv);
+
+/* options.c: -1 to go on; else the exit status. */
+int options_parse(int argc, char **argv, struct options *o);
+
+/* signals.c */
+void signals_watch(struct daemon *d);
+void signals_close(struct daemon *d);
+
+/* status.c: the one line of `systemctl status`. */
+void status_start(struct daemon *d);
+void status_close(struct daemon *d);
+void status_publish(struct daemon *d);
+
+/* run.c: ends all clouds, then the daemon; again: at once. */
+void daemon_end(struct daemon *d);

@@ -1,0 +1,68 @@
+#include "config.h"
+
+#include <getopt.h>
+#include <stdio.h>
+
+#include "daemon/daemon.h"
+
+static const char usage[] =
+	"usage: h2ofleetd [OPTIONS]\n"
+	"Keeps local H2O clouds alive. Without --config it reads " PKGSYSCONFDIR "/h2ofleet.conf\n"
+	"and conf.d/*.conf there (root) or ~/.config/h2ofleet/ (others); with no file at all\n"
+	"it runs one cloud of one node.\n"
+	"\n"
+	"  -c, --config FILE    read only this file\n"
+	"      --check-config   check the configuration and exit\n"
+	"      --print-config   print it with all defaults and exit\n"
+	"      --debug          log more\n"
+	"  -h, --help           this text\n"
+	"  -V, --version        version\n"
+	"\n"
+	"Signals: SIGTERM, SIGINT stop all clouds in order and exit; a second one kills at once.\n";
+
+int options_parse(int argc, char **argv, struct options *opts)
+{
+	enum { OPT_CHECK = 256, OPT_PRINT, OPT_DEBUG };
+	static const struct option options[] = {
+		{"config", required_argument, NULL, 'c'},
+		{"check-config", no_argument, NULL, OPT_CHECK},
+		{"print-config", no_argument, NULL, OPT_PRINT},
+		{"debug", no_argument, NULL, OPT_DEBUG},
+		{"help", no_argument, NULL, 'h'},
+		{"version", no_argument, NULL, 'V'},
+		{0},
+	};
+	int o;
+
+	while ((o = getopt_long(argc, argv, "c:hV", options, NULL)) != -1) {
+		switch (o) {
+		case 'c':
+			opts->file = optarg;
+			break;
+		case OPT_CHECK:
+			opts->mode = MODE_CHECK;
+			break;
+		case OPT_PRINT:
+			opts->mode = MODE_PRINT;
+			break;
+		case OPT_DEBUG:
+			opts->debug = true;
+			break;
+		case 'h':
+			fputs(usage, stdout);
+			return 0;
+		case 'V':
+			puts("h2ofleetd " PACKAGE_VERSION);
+			return 0;
+		default:
+			fputs("try `h2ofleetd --help`\n", stderr);
+			return 2;
+		}
+	}
+	if (optind < argc) {
+		fprintf(stderr, "h2ofleetd: '%s' is not understood; try `h2ofleetd --help`\n",
+			argv[optind]);
+		return 2;
+	}
+	return -1;
+}

@@ -1,0 +1,34 @@
+#include <signal.h>
+
+#include "base/log.h"
+#include "daemon/daemon.h"
+
+static const int numbers[N_SIGNALS] = {SIGTERM, SIGINT, SIGHUP};
+
+static void on_signal(uv_signal_t *handle, int sig)
+{
+	struct daemon *d = handle->data;
+
+	if (sig == SIGHUP && !d->from_terminal) {
+		log_warning("SIGHUP: this version cannot reload its configuration; restart it");
+		return;
+	}
+	log_notice("SIG%s: %s", sigabbrev_np(sig),
+		d->ending ? "killing all clouds at once" : "stopping all clouds");
+	daemon_end(d);
+}
+
+void signals_watch(struct daemon *d)
+{
+	for (size_t i = 0; i < N_SIGNALS; i++) {
+		uv_signal_init(&d->loop, &d->signals[i]);
+		d->signals[i].data = d;
+		uv_signal_start(&d->signals[i], on_signal, numbers[i]);
+	}
+}
+
+void signals_close(struct daemon *d)
+{
+	for (size_t i = 0; i < N_SIGNALS; i++)
+		uv_close((uv_handle_t *)&d->signals[i], NULL);
+}
