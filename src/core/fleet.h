@@ -14,12 +14,13 @@
 struct fleet;
 
 /* Takes `conf` over. Creates directories, takes the lock on the state directory (-EBUSY, and who
- * holds it, when another daemon has it), ends what an earlier daemon left running. Starts nothing
+ * holds it, when another daemon has it), finds what an earlier daemon left running. Decides nothing
  * yet. */
 int fleet_new(uv_loop_t *loop, struct conf *conf, struct fleet **out, struct err *e);
 
-/* Starts the autostart clouds. */
-void fleet_autostart(struct fleet *f);
+/* Clouds of an earlier daemon go on; what belongs to none is ended; the others start if they should
+ * (autostart). */
+void fleet_start(struct fleet *f);
 
 /* Ends all clouds in order and calls `done` when no process is left; again with at_once: SIGKILL.
  */
