@@ -189,5 +189,5 @@ void handle_log(struct request *rq)
 		return;
 	}
 	rq->status = MHD_HTTP_OK;
-	rq->text = view_utf8(raw);
+	rq->text = text_utf8(raw);
 }

@@ -29,3 +29,6 @@ const char *text_nearest(const char *s, const char *const *names, size_t n);
 /* A copy in which bytes that a terminal might obey (C0 but tab, DEL, C1 and broken UTF-8) stand as
  * \xNN; newline becomes "\n" in two characters. Owned by the caller. */
 char *text_visible(const char *s, size_t n);
+
+/* A copy with U+FFFD for each byte that is no UTF-8. Owned by the caller. */
+char *text_utf8(const char *s);

@@ -83,6 +83,7 @@ struct fleet {
 		uint64_t at;
 	} oom;
 	struct stray *strays;
+	struct journal *journal;
 	fleet_observer observer;
 	void *observer_arg;
 	void (*done)(void *arg);
@@ -95,6 +96,13 @@ void supervised_feed(struct supervised *s, const struct cloud_event *ev);
 
 /* Tells who waits for the end of fleet_shutdown() when nothing runs any more. */
 void fleet_check_done(struct fleet *f);
+
+/* emit.c: what happens, as events. fleet_event() is in fleet.h. */
+void emit_transition(struct supervised *s, const struct transition *t);
+/* What the model was just told. */
+void emit_step(struct supervised *s, const struct cloud_event *ev);
+void emit_started(struct fleet *f);
+void emit_stopping(struct fleet *f, bool at_once);
 
 /* launch.c */
 void launch_prepare(struct supervised *s);
