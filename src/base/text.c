@@ -242,3 +242,17 @@ char *text_visible(const char *s, size_t n)
 	}
 	return strbuf_take(&b);
 }
+
+size_t text_last_lines(const char *s, size_t n, size_t lines, bool cut)
+{
+	size_t start = n;
+	const char *nl;
+
+	if (lines == 0)
+		return n;
+	for (size_t seen = 0; start > 0; start--)
+		if (s[start - 1] == '\n' && start != n && ++seen == lines)
+			return start;
+	nl = cut ? memchr(s, '\n', n) : NULL;
+	return nl ? (size_t)(nl - s) + 1 : 0;
+}

@@ -18,8 +18,8 @@ struct member {
 	bool unreleased;           /* forked, waits until its identity is on disk */
 	struct http_request *poll; /* on its way, or NULL */
 	bool poll_full;
-	pid_t last_pid;  /* of the newest process: its group may have stragglers */
-	off_t log_start; /* where this life begins in its log */
+	pid_t last_pid;     /* of the newest process: its group may have stragglers */
+	uint64_t log_start; /* where this life begins in its log: a position of drv/logfile.h */
 	char *ice_dir, *tmp_dir, *flatfile, *log; /* owned */
 };
 
