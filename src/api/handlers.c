@@ -174,13 +174,20 @@ static bool parse_tail(struct request *rq, size_t *lines)
 
 void handle_log(struct request *rq)
 {
-	_cleanup_free_ char *path = NULL, *raw = NULL;
+	_cleanup_free_ char *path = NULL, *raw = NULL, *elsewhere = NULL;
 	unsigned node;
 	size_t lines;
 	int r;
 
 	if (!parse_node(rq, &node) || !parse_tail(rq, &lines))
 		return;
+	elsewhere = fleet_node_log_elsewhere(rq->api->fleet, rq->cloud_name, node);
+	if (elsewhere) {
+		problem(rq, MHD_HTTP_NOT_FOUND, "log-elsewhere", "Log is elsewhere",
+			"node %u of cloud '%s' has no log file: %s", node, rq->cloud_name,
+			elsewhere);
+		return;
+	}
 	path = fleet_node_log(rq->api->fleet, rq->cloud_name, node);
 	r = logfile_tail(path, 0, lines, LOG_BYTES_MAX, &raw);
 	if (r < 0) {
