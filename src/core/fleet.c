@@ -97,6 +97,7 @@ static void init_member(struct supervised *s, unsigned i)
 	m->tmp_dir = xasprintf("%s/tmp", m->ice_dir);
 	m->flatfile = xasprintf("%s/flatfile-%u", s->dir, i);
 	m->log = xasprintf("%s/%u.log", s->log_dir, i);
+	m->log_to = conf->log_to;
 }
 
 static uint64_t seed(void)
@@ -126,6 +127,7 @@ static struct supervised *new_cloud(struct fleet *f, const struct cloud_conf *co
 	s->timer->data = s;
 	s->cloud->since_wall_ms = clock_wall_ms();
 	s->cloud->since_ms = fleet_now(f);
+	logs_init(s);
 	state_load(s);
 	adopt_members(s);
 	return s;
@@ -153,6 +155,7 @@ static void free_cloud(struct supervised *s)
 		command_cancel(s->java_probe);
 	if (s->request)
 		http_cancel(s->request);
+	logs_free(s);
 	while (s->queue) {
 		struct queued_event *q = s->queue;
 
@@ -185,6 +188,7 @@ static char *own_name(void)
 static void on_beat(uv_timer_t *t)
 {
 	fleet_now(t->data);
+	logs_check(t->data);
 }
 
 static void open_journal(struct fleet *f)
@@ -342,6 +346,13 @@ char *fleet_node_log(const struct fleet *f, const char *cloud, unsigned node)
 	const struct supervised *s = find(f, cloud);
 
 	return s && node < s->cloud->n_nodes ? xstrdup(s->members[node].log) : NULL;
+}
+
+char *fleet_node_log_elsewhere(const struct fleet *f, const char *cloud, unsigned node)
+{
+	const struct supervised *s = find(f, cloud);
+
+	return s && node < s->cloud->n_nodes ? logs_elsewhere(&s->members[node]) : NULL;
 }
 
 void fleet_observe(struct fleet *f, fleet_observer cb, void *arg)

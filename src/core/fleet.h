@@ -51,6 +51,10 @@ uint64_t fleet_now(struct fleet *f);
 /* Path of a node's log (stdout and stderr). Owned by the caller. */
 char *fleet_node_log(const struct fleet *f, const char *cloud, unsigned node);
 
+/* Where that output is when it does not go to the file, as a sentence ("its output is in the
+ * journal: ..."); NULL: it does. Owned by the caller. */
+char *fleet_node_log_elsewhere(const struct fleet *f, const char *cloud, unsigned node);
+
 /* Called after each change of a cloud or of one of its nodes. */
 typedef void (*fleet_observer)(const struct cloud *c, void *arg);
 void fleet_observe(struct fleet *f, fleet_observer cb, void *arg);

@@ -20,6 +20,7 @@ struct member {
 	bool poll_full;
 	pid_t last_pid;     /* of the newest process: its group may have stragglers */
 	uint64_t log_start; /* where this life begins in its log: a position of drv/logfile.h */
+	int log_to;         /* enum log_target: of this life */
 	char *ice_dir, *tmp_dir, *flatfile, *log; /* owned */
 };
 
@@ -64,8 +65,14 @@ struct supervised {
 	enum cloud_state was;         /* with MEMORY_WHOLE */
 	bool half_launched;           /* then: a member never executed, or is gone */
 	bool prepare_waits;           /* for strays to be gone */
-	uv_timer_t *timer;            /* freed in its close callback */
-	uint64_t timer_due;           /* in fleet_now() time; 0: not armed */
+	struct {
+		struct command *rotation; /* on its way, or NULL */
+		bool pending;             /* another is to follow */
+		uint64_t retry_at;        /* not before, after a failure */
+		char *trouble;            /* owned: what was said last */
+	} logs;
+	uv_timer_t *timer;  /* freed in its close callback */
+	uint64_t timer_due; /* in fleet_now() time; 0: not armed */
 	bool handling;
 	bool unsaved; /* the state file could not be written, which was said */
 	struct queued_event *queue, **queue_end;
@@ -155,6 +162,19 @@ void exits_report_gone(struct member *m);
 void exits_remove_perf_file(const struct fleet *f, pid_t pid);
 /* Remembers how often the kernel's OOM killer has struck. */
 void oom_sample(struct fleet *f);
+
+/* logs.c */
+/* Where a member's output goes from now on: a descriptor, to be closed by the caller. */
+int logs_begin(struct member *m, struct err *e);
+/* Whether it can go where the configuration wants it. */
+int logs_check_target(const struct supervised *s, struct err *e);
+/* A sentence that says where its output is when it is not in a file; NULL: it is. Owned by the
+ * caller. */
+char *logs_elsewhere(const struct member *m);
+/* Rotates what has grown too large or old; to be called every second or so. */
+void logs_check(struct fleet *f);
+void logs_init(struct supervised *s);
+void logs_free(struct supervised *s);
 
 /* recovery.c */
 /* -errno (with a sentence) when a directory that was asked for by name cannot be used. */

@@ -1,15 +1,12 @@
 #include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <sys/stat.h>
-#include <time.h>
 
 #include "base/file.h"
 #include "base/log.h"
 #include "base/text.h"
 #include "core/internal.h"
-#include "drv/logfile.h"
 #include "drv/machine.h"
 #include "drv/runtime.h"
 
@@ -232,6 +229,8 @@ static void prepare_rest(struct supervised *s)
 		r = plan_memory(conf, &machine, &xmx, &xms, &e);
 	if (r == 0)
 		r = make_dirs(s, &e);
+	if (r == 0)
+		r = logs_check_target(s, &e);
 	if (r == 0) {
 		warn_of_memory(s, xmx, machine.mem_bytes);
 		oom_sample(s->fleet);
@@ -332,28 +331,6 @@ char *launch_token(const struct supervised *s, unsigned node)
 		node, s->cloud->generation);
 }
 
-/* A line of ours between two lives in a node's log. Returns where this life begins. */
-static int begin_log(struct supervised *s, struct member *m, struct err *e)
-{
-	_cleanup_close_ int fd =
-		open(m->log, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0640);
-	_cleanup_free_ char *line = NULL;
-	time_t now = time(NULL);
-	char when[32];
-	struct tm tm;
-
-	if (fd < 0)
-		return err_set_errno(e, -errno, "cannot open its log %s", m->log);
-	localtime_r(&now, &tm);
-	strftime(when, sizeof(when), "%Y-%m-%d %H:%M:%S", &tm);
-	line = xasprintf("--- h2ofleet: cloud %s, node %u, generation %" PRIu64 ", %s\n",
-		s->cloud->conf->name, m->index, s->cloud->generation, when);
-	if (write(fd, line, strlen(line)) < 0)
-		return err_set_errno(e, -errno, "cannot write its log %s", m->log);
-	m->log_start = logfile_end(m->log);
-	return 0;
-}
-
 static int write_flatfile(struct supervised *s, struct member *m, struct err *e)
 {
 	_cleanup_free_ char *text = plan_flatfile(s->cloud);
@@ -361,7 +338,7 @@ static int write_flatfile(struct supervised *s, struct member *m, struct err *e)
 	return file_write_atomic(m->flatfile, text, strlen(text), 0640, false, e);
 }
 
-static int spawn_member(struct supervised *s, struct member *m, struct err *e)
+static int spawn_member(struct supervised *s, struct member *m, int output, struct err *e)
 {
 	_cleanup_free_ char *token = launch_token(s, m->index);
 	_cleanup_(strv_free) struct strv argv = STRV_NULL, env = STRV_NULL;
@@ -377,7 +354,7 @@ static int spawn_member(struct supervised *s, struct member *m, struct err *e)
 		.recovery_dir = s->recovery_dir,
 		.token = token + strlen(TOKEN_ENV) + 1,
 	};
-	struct spawn_request rq = {.output_path = m->log, .cwd = m->ice_dir};
+	struct spawn_request rq = {.output_fd = output, .cwd = m->ice_dir};
 	int r;
 
 	r = plan_argv(s->cloud, m->index, &place, &machine, &argv, e);
@@ -393,15 +370,16 @@ void launch_node(struct supervised *s, unsigned node)
 {
 	struct member *m = &s->members[node];
 	_cleanup_(err_clear) struct err e = ERR_NULL;
+	_cleanup_close_ int output = -1;
 	int r;
 
 	r = state_save(s, false, &e); /* the intent, before there is a process */
 	if (r == 0)
 		r = write_flatfile(s, m, &e);
 	if (r == 0)
-		r = begin_log(s, m, &e);
-	if (r == 0)
-		r = spawn_member(s, m, &e);
+		r = output = logs_begin(m, &e);
+	if (r >= 0)
+		r = spawn_member(s, m, output, &e);
 	if (r < 0) {
 		supervised_feed(
 			s, &(struct cloud_event){

@@ -144,6 +144,8 @@ int daemon_main(int argc, char **argv)
 	r = options_parse(argc, argv, &o);
 	if (r >= 0)
 		return r;
+	if (o.mode == MODE_ROTATE)
+		return rotate_main(o.rotate);
 	if (load_conf(o.file, &conf) < 0)
 		return EXIT_FAILURE;
 	if (o.mode == MODE_RUN) {

@@ -388,6 +388,8 @@ static void record_exit(struct node *n, const struct cloud_event *ev)
 	x->wall_ms = ev->wall_ms;
 	if (*ev->exit->log_tail && x->cause != CAUSE_STOPPED)
 		x->log_tail = last_lines(ev->exit->log_tail, EXIT_LOG_LINES);
+	else if (x->cause != CAUSE_STOPPED)
+		x->log_tail = xstrdup_null(ev->exit->output_elsewhere);
 	n->state = NODE_EXITED;
 	n->pid = 0;
 	n->polling = false;

@@ -126,6 +126,15 @@ char *fleet_node_log(const struct fleet *f, const char *cloud, unsigned node)
 	return xasprintf("%s/%s-%u.log", f->log_dir, cloud, node);
 }
 
+char *fleet_node_log_elsewhere(const struct fleet *f, const char *cloud, unsigned node)
+{
+	const struct cloud *c = fleet_find(f, cloud);
+
+	if (!c || c->conf->log_to != LOG_TO_JOURNAL)
+		return NULL;
+	return xasprintf("its output is in the journal: journalctl -t h2o-%s-%u", cloud, node);
+}
+
 void fleet_observe(struct fleet *f, fleet_observer cb, void *arg)
 {
 	f->observer = cb;
