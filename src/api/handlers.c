@@ -8,8 +8,8 @@
 
 #include "api/view.h"
 #include "base/clock.h"
-#include "base/file.h"
 #include "base/text.h"
+#include "drv/logfile.h"
 
 #define LOG_LINES_DEFAULT 100
 #define LOG_LINES_MAX     100000
@@ -182,12 +182,12 @@ void handle_log(struct request *rq)
 	if (!parse_node(rq, &node) || !parse_tail(rq, &lines))
 		return;
 	path = fleet_node_log(rq->api->fleet, rq->cloud_name, node);
-	r = file_tail(path, lines, LOG_BYTES_MAX, &raw);
+	r = logfile_tail(path, 0, lines, LOG_BYTES_MAX, &raw);
 	if (r < 0) {
 		problem(rq, MHD_HTTP_INTERNAL_SERVER_ERROR, "log-unreadable", "Log not readable",
 			"cannot read %s: %s", path, strerror(-r));
 		return;
 	}
 	rq->status = MHD_HTTP_OK;
-	rq->text = view_utf8(raw);
+	rq->text = text_utf8(raw);
 }

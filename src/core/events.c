@@ -139,6 +139,7 @@ static void announce(struct supervised *s)
 				    t->to == CLOUD_RECOVERING);
 
 		c->since_wall_ms = clock_wall_ms();
+		emit_transition(s, t);
 		log_write(told                    ? LOG_LEVEL_DEBUG
 			  : t->to == CLOUD_FAILED ? LOG_LEVEL_ERROR
 			  : bad                   ? LOG_LEVEL_WARNING
@@ -163,6 +164,7 @@ static void step(struct supervised *s, const struct cloud_event *ev)
 
 	stamped.wall_ms = clock_wall_ms();
 	cloud_step(s->cloud, &stamped, fleet_now(s->fleet));
+	emit_step(s, ev);
 	announce(s);
 	run_actions(s);
 }

@@ -186,6 +186,14 @@ static void on_beat(uv_timer_t *t)
 	fleet_now(t->data);
 }
 
+static void open_journal(struct fleet *f)
+{
+	_cleanup_free_ char *dir = xasprintf("%s/events", f->conf->fleet.state_dir);
+
+	f->journal = journal_open(dir, f->conf->fleet.events_max_size);
+	emit_started(f);
+}
+
 int fleet_new(uv_loop_t *loop, struct conf *conf, struct fleet **out, struct err *e)
 {
 	struct fleet *f = xcalloc(1, sizeof(*f));
@@ -211,6 +219,7 @@ int fleet_new(uv_loop_t *loop, struct conf *conf, struct fleet **out, struct err
 		fleet_free(f);
 		return r;
 	}
+	open_journal(f);
 	f->n = conf->n_clouds;
 	f->clouds = xcalloc(f->n, sizeof(*f->clouds));
 	for (size_t i = 0; i < f->n; i++)
@@ -234,6 +243,7 @@ void fleet_free(struct fleet *f)
 	if (f->lock_fd >= 0)
 		close(f->lock_fd);
 	uv_close((uv_handle_t *)f->beat, on_timer_closed);
+	journal_close(f->journal);
 	conf_free(f->conf);
 	free(f->user);
 	free(f);
@@ -272,6 +282,7 @@ void fleet_strays_gone(struct fleet *f)
 void fleet_shutdown(struct fleet *f, bool at_once, void (*done)(void *arg), void *arg)
 {
 	f->done = NULL; /* not before all have been told */
+	emit_stopping(f, at_once);
 	if (at_once)
 		strays_kill(f);
 	for (size_t i = 0; i < f->n; i++) {
@@ -342,6 +353,11 @@ void fleet_command(struct fleet *f, const char *cloud, enum fleet_command cmd, b
 const struct conf *fleet_conf(const struct fleet *f)
 {
 	return f->conf;
+}
+
+struct journal *fleet_journal(const struct fleet *f)
+{
+	return f->journal;
 }
 
 char *fleet_node_log(const struct fleet *f, const char *cloud, unsigned node)

@@ -9,6 +9,7 @@
 
 #include "base/err.h"
 #include "conf/conf.h"
+#include "core/journal.h"
 #include "model/cloud.h"
 
 struct fleet;
@@ -52,3 +53,12 @@ char *fleet_node_log(const struct fleet *f, const char *cloud, unsigned node);
 /* Called after each change of a cloud or of one of its nodes. */
 typedef void (*fleet_observer)(const struct cloud *c, void *arg);
 void fleet_observe(struct fleet *f, fleet_observer cb, void *arg);
+
+/* All events, numbered (core/journal.h). */
+struct journal *fleet_journal(const struct fleet *f);
+/* Something happened: kept, then told to followers. `type` is stable, for programs; the format
+ * makes one sentence for people. `c` may be NULL, `node` -1; `extra` (stolen; may be NULL) is an
+ * object with members of this type, whose strings are UTF-8 (json_pack() makes nothing of others).
+ */
+void fleet_event(struct fleet *f, const char *type, const struct cloud *c, int node, json_t *extra,
+	const char *fmt, ...) _printf_(6, 7);

@@ -19,8 +19,8 @@ struct member {
 	bool unreleased;           /* forked, waits until its identity is on disk */
 	struct http_request *poll; /* on its way, or NULL */
 	bool poll_full;
-	pid_t last_pid;  /* of the newest process: its group may have stragglers */
-	off_t log_start; /* where this life begins in its log */
+	pid_t last_pid;     /* of the newest process: its group may have stragglers */
+	uint64_t log_start; /* where this life begins in its log: a position of drv/logfile.h */
 	char *ice_dir, *tmp_dir, *flatfile, *log; /* owned */
 };
 
@@ -87,6 +87,7 @@ struct fleet {
 	struct stray *strays;
 	struct trouble *troubles; /* trouble.c */
 	char *trouble_line;
+	struct journal *journal;
 	fleet_observer observer;
 	void *observer_arg;
 	void (*done)(void *arg);
@@ -99,6 +100,13 @@ void supervised_feed(struct supervised *s, const struct cloud_event *ev);
 
 /* Tells who waits for the end of fleet_shutdown() when nothing runs any more. */
 void fleet_check_done(struct fleet *f);
+
+/* emit.c: what happens, as events. fleet_event() is in fleet.h. */
+void emit_transition(struct supervised *s, const struct transition *t);
+/* What the model was just told. */
+void emit_step(struct supervised *s, const struct cloud_event *ev);
+void emit_started(struct fleet *f);
+void emit_stopping(struct fleet *f, bool at_once);
 
 /* launch.c */
 void launch_prepare(struct supervised *s);

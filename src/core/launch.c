@@ -9,6 +9,7 @@
 #include "base/log.h"
 #include "base/text.h"
 #include "core/internal.h"
+#include "drv/logfile.h"
 #include "drv/machine.h"
 #include "drv/runtime.h"
 
@@ -332,7 +333,6 @@ static int begin_log(struct supervised *s, struct member *m, struct err *e)
 	_cleanup_free_ char *line = NULL;
 	time_t now = time(NULL);
 	char when[32];
-	struct stat st;
 	struct tm tm;
 
 	if (fd < 0)
@@ -343,7 +343,7 @@ static int begin_log(struct supervised *s, struct member *m, struct err *e)
 		s->cloud->conf->name, m->index, s->cloud->generation, when);
 	if (write(fd, line, strlen(line)) < 0)
 		return err_set_errno(e, -errno, "cannot write its log %s", m->log);
-	m->log_start = fstat(fd, &st) == 0 ? st.st_size : 0;
+	m->log_start = logfile_end(m->log);
 	return 0;
 }
 

@@ -39,10 +39,17 @@ bool trouble_is_set(const struct fleet *f, enum trouble_kind kind, const char *c
 	return *find(f, kind, cloud) != NULL;
 }
 
-static void say(const struct trouble *t, enum log_level level, const char *what, const char *detail)
+static void say(struct fleet *f, const struct trouble *t, bool begins)
 {
-	log_write(level, "%s%s%s%s%s%s", t->cloud ? "cloud " : "", t->cloud ? t->cloud : "",
-		t->cloud ? ": " : "", what, *detail ? ": " : "", detail);
+	const struct cloud *c = t->cloud ? fleet_find(f, t->cloud) : NULL;
+	const char *what = begins ? kinds[t->kind].begins : "well again";
+	const char *detail = begins ? t->sentence : kinds[t->kind].over;
+	_cleanup_free_ char *line = xasprintf("%s%s%s%s: %s", t->cloud ? "cloud " : "",
+		t->cloud ? t->cloud : "", t->cloud ? ": " : "", what, detail);
+
+	log_write(begins ? LOG_LEVEL_ERROR : LOG_LEVEL_NOTICE, "%s", line);
+	fleet_event(f, begins ? "trouble" : "trouble-over", c, -1,
+		json_pack("{s:s}", "kind", kinds[t->kind].name), "%s", line);
 }
 
 void trouble_set(struct fleet *f, enum trouble_kind kind, const char *cloud, const char *sentence)
@@ -55,7 +62,7 @@ void trouble_set(struct fleet *f, enum trouble_kind kind, const char *cloud, con
 	}
 	t = *at = xcalloc(1, sizeof(*t));
 	*t = (struct trouble){kind, xstrdup_null(cloud), xstrdup(sentence), fleet_now(f), NULL};
-	say(t, LOG_LEVEL_ERROR, kinds[kind].begins, sentence);
+	say(f, t, true);
 }
 
 static void trouble_free(struct trouble *t)
@@ -72,7 +79,7 @@ void trouble_clear(struct fleet *f, enum trouble_kind kind, const char *cloud)
 	if (!t)
 		return;
 	*at = t->next;
-	say(t, LOG_LEVEL_NOTICE, "well again", kinds[kind].over);
+	say(f, t, false);
 	trouble_free(t);
 }
 
