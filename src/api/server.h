@@ -9,8 +9,8 @@
 #include <microhttpd.h>
 #include <uv.h>
 
+#include "api/acceptor.h"
 #include "api/api.h"
-#include "api/listener.h"
 #include "api/peer.h"
 
 #define API_MAX_BODY  (64 * 1024)
@@ -62,7 +62,7 @@ struct api {
 	uv_loop_t *loop;
 	struct fleet *fleet; /* NULL once api_free() was called */
 	struct MHD_Daemon *mhd;
-	struct listener listener;
+	struct acceptor acceptor;
 	struct peers peers;
 	uint64_t started_ms;
 	struct request *waiters;
