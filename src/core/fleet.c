@@ -240,6 +240,7 @@ void fleet_free(struct fleet *f)
 	for (size_t i = 0; i < f->n; i++)
 		free_cloud(f->clouds[i]);
 	strays_free(f);
+	troubles_free(f);
 	free(f->clouds);
 	if (f->http)
 		http_free(f->http);
