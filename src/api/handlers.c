@@ -83,14 +83,14 @@ static enum wait_for parse_wait(
 	return WAIT_NONE;
 }
 
-static bool parse_resume(struct request *rq)
+bool request_flag(struct request *rq, const char *key)
 {
-	const char *resume = request_param(rq, "resume");
+	const char *value = request_param(rq, key);
 
-	if (!resume || streq(resume, "no"))
+	if (!value || streq(value, "no"))
 		return false;
-	if (!streq(resume, "yes"))
-		bad_value(rq, "resume", resume, "yes or no");
+	if (!streq(value, "yes"))
+		bad_value(rq, key, value, "yes or no");
 	return true;
 }
 
@@ -114,10 +114,14 @@ static void command(struct request *rq, enum fleet_command cmd)
 	const struct cloud *c = fleet_find(rq->api->fleet, rq->cloud_name);
 	uint64_t timeout_ms;
 	enum wait_for wait = parse_wait(rq, cmd != FLEET_STOP, cmd == FLEET_STOP, &timeout_ms);
-	bool resume = parse_resume(rq);
+	bool resume = request_flag(rq, "resume");
 
 	if (rq->status)
 		return;
+	if (c->removed && cmd != FLEET_STOP) {
+		problem_cloud_removed(rq);
+		return;
+	}
 	/* A usable cloud that is to be restarted is ready for a moment still. */
 	rq->min_generation = c->generation + (cmd == FLEET_RESTART && cloud_usable(c));
 	rq->commanded = true;

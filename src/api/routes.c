@@ -13,6 +13,7 @@ static const struct route routes[] = {
 	{"POST", "/v1/clouds/{name}/restart", ACCESS_GROUP, handle_restart,
 		{"wait", "timeout", "resume"}},
 	{"GET", "/v1/clouds/{name}/nodes/{index}/log", ACCESS_GROUP, handle_log, {"tail"}},
+	{"POST", "/v1/reload", ACCESS_ADMIN, handle_reload, {"dry_run", "restart"}},
 };
 
 /* The end of the segment that begins at `s`. */

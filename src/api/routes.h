@@ -19,3 +19,5 @@ void handle_start(struct request *rq);
 void handle_stop(struct request *rq);
 void handle_restart(struct request *rq);
 void handle_log(struct request *rq);
+/* reload.c */
+void handle_reload(struct request *rq);

@@ -64,6 +64,8 @@ struct api {
 	struct MHD_Daemon *mhd;
 	struct listener listener;
 	struct peers peers;
+	api_reload_fn *reload; /* or NULL */
+	void *reload_arg;
 	uint64_t started_ms;
 	struct request *waiters;
 	uv_poll_t poll;       /* MHD's epoll fd */
@@ -82,6 +84,9 @@ void route_request(struct request *rq, const char *method, const char *path);
 /* A parameter's value, or NULL when it was not given. */
 const char *request_param(const struct request *rq, const char *key);
 
+/* "yes" or "no"; anything else is answered as an error. False when it was not given. */
+bool request_flag(struct request *rq, const char *key);
+
 /* waiter.c. Answers at once where the cloud is there already. */
 void waiter_begin(struct request *rq, enum wait_for what, uint64_t timeout_ms);
 void waiter_forget(struct request *rq);
@@ -95,3 +100,5 @@ void problem(struct request *rq, unsigned status, const char *type, const char *
 /* Adds the cloud as it is now to the problem. */
 void problem_add_cloud(struct request *rq, const struct cloud *c);
 void problem_no_such_cloud(struct request *rq);
+/* It is there still, but only to be stopped. */
+void problem_cloud_removed(struct request *rq);

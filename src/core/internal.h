@@ -57,7 +57,9 @@ struct supervised {
 	uv_timer_t *timer;  /* freed in its close callback */
 	uint64_t timer_due; /* in fleet_now() time; 0: not armed */
 	bool handling;
-	bool unsaved; /* the state file could not be written, which was said */
+	bool unsaved;               /* the state file could not be written, which was said */
+	struct cloud_conf *pending; /* owned: waits until no member is alive; NULL: none */
+	bool prepare_waits;         /* ACTION_PREPARE waits for it */
 	struct queued_event *queue, **queue_end;
 };
 
@@ -68,9 +70,9 @@ struct stray;
 
 struct fleet {
 	uv_loop_t *loop;
-	struct conf *conf;
+	struct conf *conf; /* in force; its clouds are those of `clouds`, in that order */
 	struct http *http;
-	struct supervised **clouds; /* in the order of the configuration */
+	struct supervised **clouds; /* in the order of the configuration; removed ones last */
 	size_t n;
 	char *user;  /* owned: our name as the JVM knows it; NULL: none */
 	char id[17]; /* of the state directory: marks our processes */
@@ -83,6 +85,8 @@ struct fleet {
 		uint64_t at;
 	} oom;
 	struct stray *strays;
+	bool ending;       /* fleet_shutdown() was called */
+	uv_timer_t *sweep; /* reload.c: runs once, soon; freed in its close callback; or NULL */
 	fleet_observer observer;
 	void *observer_arg;
 	void (*done)(void *arg);
@@ -139,6 +143,7 @@ void incident_record(struct supervised *s, unsigned node);
 /* state.c: the state file of each cloud. */
 int state_save(struct supervised *s, bool durable, struct err *e);
 void state_load(struct supervised *s);
+void state_remove(struct supervised *s);
 
 /* strays.c: processes of an earlier daemon on the same state directory. */
 void strays_find(struct fleet *f);
@@ -148,3 +153,25 @@ void strays_kill(struct fleet *f);
 
 /* fleet.c: no stray is left; starts that waited for that begin. */
 void fleet_strays_gone(struct fleet *f);
+
+/* fleet.c: one cloud of the fleet. `conf` stays the fleet's. */
+struct supervised *supervised_new(struct fleet *f, const struct cloud_conf *conf);
+void supervised_free(struct supervised *s);
+/* NULL when there is none of that name. */
+struct supervised *supervised_find(const struct fleet *f, const char *name);
+/* As soon as nothing of an earlier daemon is in the way. */
+void supervised_start(struct supervised *s, bool resume);
+/* Its members and the holds of their ports: as many as the model has nodes. */
+void members_make(struct supervised *s);
+void members_free(struct supervised *s);
+
+/* reload.c */
+/* At the end of each supervised_feed(): can what waits be done now? It is, in a turn of the loop of
+ * its own, when nobody further up the stack knows a member or the cloud. */
+void reload_look(struct supervised *s);
+/* Whether the next generation waits for its new configuration; launch_prepare() comes then. */
+bool reload_defers_launch(struct supervised *s);
+/* -EBUSY with a sentence while another cloud still uses what is this one's by its new
+ * configuration: a port, a directory. */
+int reload_check_others(const struct supervised *s, struct err *e);
+void reload_free(struct fleet *f);

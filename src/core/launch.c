@@ -164,8 +164,7 @@ static int hold_new(struct supervised *s, bool exact, uint16_t first, struct err
 static int hold_ports(struct supervised *s, struct err *e)
 {
 	const struct cloud_conf *conf = s->cloud->conf;
-	uint16_t first =
-		conf->port.port ? conf->port.port : (uint16_t)s->fleet->conf->fleet.baseport;
+	uint16_t first = conf->port.port ? conf->port.port : (uint16_t)conf->baseport;
 	int r;
 
 	if (s->cloud->ports_planned)
@@ -204,7 +203,8 @@ static bool is_permanent(const struct supervised *s, int r)
 		return false;
 	if (r == -EADDRINUSE)
 		return !s->cloud->ports_planned;
-	return r != -ENOSPC && r != -EMFILE && r != -ENFILE && r != -ENOMEM && r != -EDQUOT;
+	return r != -EBUSY && r != -ENOSPC && r != -EMFILE && r != -ENFILE && r != -ENOMEM &&
+	       r != -EDQUOT;
 }
 
 /* The version of Java is known. */
@@ -217,7 +217,9 @@ static void prepare_rest(struct supervised *s)
 	uint64_t xmx = 0, xms = 0;
 	int r;
 
-	r = runtime_find_jar(conf->jar_path, NULL, &rt->jar, &e);
+	r = reload_check_others(s, &e);
+	if (r == 0)
+		r = runtime_find_jar(conf->jar_path, NULL, &rt->jar, &e);
 	if (r == 0 && runtime_jar_version(rt->jar, &rt->h2o_version, NULL) < 0)
 		rt->h2o_version = NULL; /* it only makes sentences clearer */
 	if (r == 0)

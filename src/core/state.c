@@ -100,3 +100,10 @@ void state_load(struct supervised *s)
 			json_string_value(json_object_get(j, "ignored_recovery")));
 	}
 }
+
+void state_remove(struct supervised *s)
+{
+	_cleanup_free_ char *path = state_path(s);
+
+	unlink(path);
+}
