@@ -45,6 +45,11 @@ static const struct key_word restart_policies[] = {
 	{"always", RESTART_ALWAYS},
 	{NULL},
 };
+static const struct key_word apply_modes[] = {
+	{"live", APPLY_LIVE},
+	{"restart", APPLY_RESTART},
+	{NULL},
+};
 static const struct key_word stop_methods[] = {
 	{"term", STOP_TERM},
 	{"rest", STOP_REST},
@@ -216,6 +221,11 @@ static const struct key table[] = {
 		.max = 65533, .reload = RELOAD_CLOUD,
 		.help = "Where clouds without a 'port' begin to look for free ports (baseport of "
 			"H2OLocalServer.start). Each node needs two."},
+	{FLEET(apply), .name = "apply", .type = &type_word, .dflt = "live", .words = apply_modes,
+		.reload = RELOAD_LIVE,
+		.help = "What a reload does with clouds whose changes need a restart: live leaves "
+			"them as they are until somebody restarts them, restart does that at "
+			"once."},
 	{FLEET(log_level), .name = "log_level", .type = &type_word, .dflt = "info",
 		.words = daemon_levels, .reload = RELOAD_LIVE,
 		.help = "How much the daemon itself logs: error, warning, notice, info or debug."},

@@ -237,3 +237,10 @@ void state_load(struct supervised *s)
 	load_paths(s, state);
 	s->memory = MEMORY_WHOLE;
 }
+
+void state_remove(struct supervised *s)
+{
+	_cleanup_free_ char *path = state_path(s);
+
+	unlink(path);
+}
