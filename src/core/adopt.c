@@ -115,7 +115,7 @@ static void adopt_ports(struct supervised *s)
 	}
 }
 
-static void say_adopted(const struct supervised *s)
+static void say_adopted(struct supervised *s)
 {
 	_cleanup_(strbuf_free) struct strbuf pids = STRBUF_NULL;
 
