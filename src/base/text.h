@@ -33,3 +33,6 @@ size_t text_last_lines(const char *s, size_t n, size_t lines, bool cut);
 /* A copy in which bytes that a terminal might obey (C0 but tab, DEL, C1 and broken UTF-8) stand as
  * \xNN; newline becomes "\n" in two characters. Owned by the caller. */
 char *text_visible(const char *s, size_t n);
+
+/* A copy with U+FFFD for each byte that is no UTF-8. Owned by the caller. */
+char *text_utf8(const char *s);

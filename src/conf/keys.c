@@ -45,6 +45,11 @@ static const struct key_word restart_policies[] = {
 	{"always", RESTART_ALWAYS},
 	{NULL},
 };
+static const struct key_word apply_modes[] = {
+	{"live", APPLY_LIVE},
+	{"restart", APPLY_RESTART},
+	{NULL},
+};
 static const struct key_word stop_methods[] = {
 	{"term", STOP_TERM},
 	{"rest", STOP_REST},
@@ -209,10 +214,18 @@ static const struct key table[] = {
 		.find_default = default_log, .reload = RELOAD_DAEMON,
 		.help = "Directory of the nodes' output and of H2O's log files (log_dir of "
 			"h2o.init)."},
+	{FLEET(events_max_size), .name = "events_max_size", .type = &type_size, .dflt = "4m",
+		.min = 64ll << 10, .max = 64ll << 20, .reload = RELOAD_DAEMON,
+		.help = "How much of the numbered events is kept below state_dir; the oldest go."},
 	{FLEET(baseport), .name = "baseport", .type = &type_int, .dflt = "54321", .min = 1,
 		.max = 65533, .reload = RELOAD_CLOUD,
 		.help = "Where clouds without a 'port' begin to look for free ports (baseport of "
 			"H2OLocalServer.start). Each node needs two."},
+	{FLEET(apply), .name = "apply", .type = &type_word, .dflt = "live", .words = apply_modes,
+		.reload = RELOAD_LIVE,
+		.help = "What a reload does with clouds whose changes need a restart: live leaves "
+			"them as they are until somebody restarts them, restart does that at "
+			"once."},
 	{FLEET(log_level), .name = "log_level", .type = &type_word, .dflt = "info",
 		.words = daemon_levels, .reload = RELOAD_LIVE,
 		.help = "How much the daemon itself logs: error, warning, notice, info or debug."},

@@ -576,8 +576,8 @@ const struct key_type type_list = {
 	"words", "", STORE_STRV, sizeof(struct strv), parse_list, print_list};
 const struct key_type type_time = {"a time such as 250ms, 10s, 5m or 1h", "ms", STORE_PLAIN,
 	sizeof(uint64_t), parse_time, print_time};
-const struct key_type type_size = {
-	"a size such as 64m or 1g", "bytes", STORE_PLAIN, sizeof(uint64_t), parse_size, print_size};
+const struct key_type type_size = {"a size such as 512k or 4m", "bytes", STORE_PLAIN,
+	sizeof(uint64_t), parse_size, print_size};
 const struct key_type type_memory = {"a size such as 512m or 4g, nor a percentage such as 50%",
 	"bytes", STORE_PLAIN, sizeof(struct mem_spec), parse_memory, print_memory};
 const struct key_type type_port = {"a port such as 54321, nor 54321+ for 'from there up'", "",

@@ -107,37 +107,17 @@ static uint64_t seed(void)
 	return getrandom(&v, sizeof(v), 0) == sizeof(v) ? v : clock_wall_ms();
 }
 
-static struct supervised *new_cloud(struct fleet *f, const struct cloud_conf *conf)
+void members_make(struct supervised *s)
 {
-	struct supervised *s = xcalloc(1, sizeof(*s));
-
-	s->fleet = f;
-	s->cloud = cloud_new(conf, seed());
-	s->dir = xasprintf("%s/clouds/%s", f->conf->fleet.state_dir, conf->name);
-	s->log_dir = xasprintf("%s/%s", f->conf->fleet.log_dir, conf->name);
-	s->queue_end = &s->queue;
 	s->members = xcalloc(s->cloud->n_nodes, sizeof(*s->members));
 	s->holds = xcalloc(s->cloud->n_nodes, sizeof(*s->holds));
 	for (unsigned i = 0; i < s->cloud->n_nodes; i++) {
 		s->holds[i] = PORT_PAIR_NULL;
 		init_member(s, i);
 	}
-	s->timer = xcalloc(1, sizeof(*s->timer));
-	uv_timer_init(f->loop, s->timer);
-	s->timer->data = s;
-	s->cloud->since_wall_ms = clock_wall_ms();
-	s->cloud->since_ms = fleet_now(f);
-	logs_init(s);
-	state_load(s);
-	return s;
 }
 
-static void on_timer_closed(uv_handle_t *h)
-{
-	free(h);
-}
-
-static void free_cloud(struct supervised *s)
+void members_free(struct supervised *s)
 {
 	for (unsigned i = 0; i < s->cloud->n_nodes; i++) {
 		struct member *m = &s->members[i];
@@ -150,6 +130,39 @@ static void free_cloud(struct supervised *s)
 		free(m->flatfile);
 		free(m->log);
 	}
+	free(s->members);
+	free(s->holds);
+}
+
+struct supervised *supervised_new(struct fleet *f, const struct cloud_conf *conf)
+{
+	struct supervised *s = xcalloc(1, sizeof(*s));
+
+	s->fleet = f;
+	s->cloud = cloud_new(conf, seed());
+	s->dir = xasprintf("%s/clouds/%s", f->conf->fleet.state_dir, conf->name);
+	s->log_dir = xasprintf("%s/%s", f->conf->fleet.log_dir, conf->name);
+	s->queue_end = &s->queue;
+	members_make(s);
+	s->timer = xcalloc(1, sizeof(*s->timer));
+	uv_timer_init(f->loop, s->timer);
+	s->timer->data = s;
+	s->cloud->since_wall_ms = clock_wall_ms();
+	s->cloud->since_ms = fleet_now(f);
+	logs_init(s);
+	state_load(s);
+	adopt_members(s);
+	return s;
+}
+
+static void on_timer_closed(uv_handle_t *h)
+{
+	free(h);
+}
+
+void supervised_free(struct supervised *s)
+{
+	members_free(s);
 	if (s->java_probe)
 		command_cancel(s->java_probe);
 	if (s->request)
@@ -165,8 +178,7 @@ static void free_cloud(struct supervised *s)
 	}
 	uv_close((uv_handle_t *)s->timer, on_timer_closed);
 	runtime_clear(&s->runtime);
-	free(s->members);
-	free(s->holds);
+	cloud_conf_free(s->pending);
 	free(s->dir);
 	free(s->log_dir);
 	free(s->recovery_dir);
@@ -188,6 +200,14 @@ static void on_beat(uv_timer_t *t)
 {
 	fleet_now(t->data);
 	logs_check(t->data);
+}
+
+static void open_journal(struct fleet *f)
+{
+	_cleanup_free_ char *dir = xasprintf("%s/events", f->conf->fleet.state_dir);
+
+	f->journal = journal_open(dir, f->conf->fleet.events_max_size);
+	emit_started(f);
 }
 
 int fleet_new(uv_loop_t *loop, struct conf *conf, struct fleet **out, struct err *e)
@@ -215,11 +235,11 @@ int fleet_new(uv_loop_t *loop, struct conf *conf, struct fleet **out, struct err
 		fleet_free(f);
 		return r;
 	}
+	open_journal(f);
 	f->n = conf->n_clouds;
 	f->clouds = xcalloc(f->n, sizeof(*f->clouds));
 	for (size_t i = 0; i < f->n; i++)
-		f->clouds[i] = new_cloud(f, conf->clouds[i]);
-	strays_find(f);
+		f->clouds[i] = supervised_new(f, conf->clouds[i]);
 	*out = f;
 	return 0;
 }
@@ -229,58 +249,46 @@ void fleet_free(struct fleet *f)
 	if (!f)
 		return;
 	for (size_t i = 0; i < f->n; i++)
-		free_cloud(f->clouds[i]);
+		supervised_free(f->clouds[i]);
 	strays_free(f);
+	troubles_free(f);
+	reload_free(f);
 	free(f->clouds);
 	if (f->http)
 		http_free(f->http);
 	if (f->lock_fd >= 0)
 		close(f->lock_fd);
 	uv_close((uv_handle_t *)f->beat, on_timer_closed);
+	journal_close(f->journal);
 	conf_free(f->conf);
 	free(f->user);
 	free(f);
 }
 
-/* Nothing is started beside what an earlier daemon has left. */
-static void start(struct supervised *s, bool resume)
+void fleet_start(struct fleet *f)
 {
-	s->start_waits = s->fleet->strays != NULL;
-	s->start_resumes = resume;
-	if (s->start_waits)
-		log_notice("cloud %s: starts once the processes of an earlier daemon have ended",
-			s->cloud->conf->name);
-	else
-		supervised_feed(s, &(struct cloud_event){.type = EVENT_START, .flag = resume});
-}
-
-void fleet_autostart(struct fleet *f)
-{
-	for (size_t i = 0; i < f->n; i++)
-		if (f->clouds[i]->cloud->conf->autostart)
-			start(f->clouds[i], false);
+	strays_find(f);
+	adopt_clouds(f);
 }
 
 void fleet_strays_gone(struct fleet *f)
 {
-	for (size_t i = 0; i < f->n; i++) {
-		struct supervised *s = f->clouds[i];
-
-		if (s->start_waits)
-			start(s, s->start_resumes);
-	}
+	for (size_t i = 0; i < f->n; i++)
+		launch_go_on(f->clouds[i]);
 	fleet_check_done(f);
 }
 
 void fleet_shutdown(struct fleet *f, bool at_once, void (*done)(void *arg), void *arg)
 {
+	f->ending = true;
 	f->done = NULL; /* not before all have been told */
+	adopt_end_session(f);
+	emit_stopping(f, at_once);
 	if (at_once)
 		strays_kill(f);
 	for (size_t i = 0; i < f->n; i++) {
 		struct supervised *s = f->clouds[i];
 
-		s->start_waits = false;
 		supervised_feed(s, &(struct cloud_event){.type = EVENT_SHUTDOWN, .flag = at_once});
 		launch_cancel_probe(s);
 	}
@@ -299,7 +307,7 @@ const struct cloud *fleet_cloud(const struct fleet *f, size_t i)
 	return f->clouds[i]->cloud;
 }
 
-static struct supervised *find(const struct fleet *f, const char *name)
+struct supervised *supervised_find(const struct fleet *f, const char *name)
 {
 	for (size_t i = 0; i < f->n; i++)
 		if (streq(f->clouds[i]->cloud->conf->name, name))
@@ -309,7 +317,7 @@ static struct supervised *find(const struct fleet *f, const char *name)
 
 const struct cloud *fleet_find(const struct fleet *f, const char *name)
 {
-	const struct supervised *s = find(f, name);
+	const struct supervised *s = supervised_find(f, name);
 
 	return s ? s->cloud : NULL;
 }
@@ -330,16 +338,11 @@ void fleet_command(struct fleet *f, const char *cloud, enum fleet_command cmd, b
 		[FLEET_STOP] = EVENT_STOP,
 		[FLEET_RESTART] = EVENT_RESTART,
 	};
-	struct supervised *s = find(f, cloud);
+	struct supervised *s = supervised_find(f, cloud);
 
-	if (!s)
+	if (!s || (s->cloud->removed && cmd != FLEET_STOP))
 		return;
-	if (cmd == FLEET_STOP)
-		s->start_waits = false;
-	if (cmd == FLEET_START)
-		start(s, resume);
-	else
-		supervised_feed(s, &(struct cloud_event){.type = types[cmd], .flag = resume});
+	supervised_feed(s, &(struct cloud_event){.type = types[cmd], .flag = resume});
 }
 
 const struct conf *fleet_conf(const struct fleet *f)
@@ -347,16 +350,21 @@ const struct conf *fleet_conf(const struct fleet *f)
 	return f->conf;
 }
 
+struct journal *fleet_journal(const struct fleet *f)
+{
+	return f->journal;
+}
+
 char *fleet_node_log(const struct fleet *f, const char *cloud, unsigned node)
 {
-	const struct supervised *s = find(f, cloud);
+	const struct supervised *s = supervised_find(f, cloud);
 
 	return s && node < s->cloud->n_nodes ? xstrdup(s->members[node].log) : NULL;
 }
 
 char *fleet_node_log_elsewhere(const struct fleet *f, const char *cloud, unsigned node)
 {
-	const struct supervised *s = find(f, cloud);
+	const struct supervised *s = supervised_find(f, cloud);
 
 	return s && node < s->cloud->n_nodes ? logs_elsewhere(&s->members[node]) : NULL;
 }

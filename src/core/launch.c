@@ -32,6 +32,17 @@ static void prepare_failed(struct supervised *s, bool permanent, const char *sen
 			   .type = EVENT_PREPARE_FAILED, .flag = permanent, .text = sentence});
 }
 
+/* For lack of what may come back: said once, and listed until a launch succeeds. */
+static void say_shortage(struct supervised *s, int r, const char *sentence)
+{
+	_cleanup_free_ char *more = NULL;
+
+	if (!trouble_is_shortage(r))
+		return;
+	more = xasprintf("%s%s", sentence, trouble_advice(r));
+	trouble_set(s->fleet, TROUBLE_LAUNCH, s->cloud->conf->name, more);
+}
+
 /* Below a user's ice_root somebody else may have made our directory first, or a link in its place.
  */
 static int check_ours(const char *path, struct err *e)
@@ -80,7 +91,7 @@ static int make_dirs(struct supervised *s, struct err *e)
 	return r;
 }
 
-static const char *api_address(const struct supervised *s)
+const char *launch_api_address(const struct supervised *s)
 {
 	return s->cloud->conf->bind_to_localhost ? MEMBER_ADDR : "0.0.0.0";
 }
@@ -102,12 +113,16 @@ static int hold_same(struct supervised *s, struct err *e)
 		uint16_t api = s->cloud->nodes[i].api_port;
 		int r = 0;
 
-		if (!port_is_open_to_jvm(api_address(s), api))
+		if (!port_is_open_to_jvm(launch_api_address(s), api))
 			return taken_later(api, e);
 		if (!port_is_open_to_jvm(MEMBER_ADDR, (uint16_t)(api + 1)))
 			return taken_later((uint16_t)(api + 1), e);
-		if (!s->holds[i].api)
-			r = port_pair_hold(api_address(s), MEMBER_ADDR, api, &s->holds[i], &taken);
+		if (s->holds[i].api)
+			r = port_pair_complete(
+				launch_api_address(s), MEMBER_ADDR, &s->holds[i], &taken);
+		else
+			r = port_pair_hold(
+				launch_api_address(s), MEMBER_ADDR, api, &s->holds[i], &taken);
 		if (r == -EADDRINUSE)
 			return taken_later(taken, e);
 		if (r < 0)
@@ -135,8 +150,8 @@ static int hold_new(struct supervised *s, bool exact, uint16_t first, struct err
 		int r = -EADDRNOTAVAIL;
 
 		if (port < 65535)
-			r = port_pair_hold(
-				api_address(s), MEMBER_ADDR, (uint16_t)port, &s->holds[i], &taken);
+			r = port_pair_hold(launch_api_address(s), MEMBER_ADDR, (uint16_t)port,
+				&s->holds[i], &taken);
 		if (r == 0) {
 			i++;
 		} else if (r == -EADDRINUSE && exact) {
@@ -150,7 +165,7 @@ static int hold_new(struct supervised *s, bool exact, uint16_t first, struct err
 				s->cloud->n_nodes, first);
 		} else if (r != -EADDRINUSE) {
 			return err_set_errno(
-				e, r, "cannot hold port %u on %s", port, api_address(s));
+				e, r, "cannot hold port %u on %s", port, launch_api_address(s));
 		}
 		port += 2;
 	}
@@ -162,8 +177,7 @@ static int hold_new(struct supervised *s, bool exact, uint16_t first, struct err
 static int hold_ports(struct supervised *s, struct err *e)
 {
 	const struct cloud_conf *conf = s->cloud->conf;
-	uint16_t first =
-		conf->port.port ? conf->port.port : (uint16_t)s->fleet->conf->fleet.baseport;
+	uint16_t first = conf->port.port ? conf->port.port : (uint16_t)conf->baseport;
 	int r;
 
 	if (s->cloud->ports_planned)
@@ -202,7 +216,7 @@ static bool is_permanent(const struct supervised *s, int r)
 		return false;
 	if (r == -EADDRINUSE)
 		return !s->cloud->ports_planned;
-	return r != -ENOSPC && r != -EMFILE && r != -ENFILE && r != -ENOMEM && r != -EDQUOT;
+	return r != -EBUSY && !trouble_is_shortage(r);
 }
 
 /* The version of Java is known. */
@@ -215,7 +229,9 @@ static void prepare_rest(struct supervised *s)
 	uint64_t xmx = 0, xms = 0;
 	int r;
 
-	r = runtime_find_jar(conf->jar_path, NULL, &rt->jar, &e);
+	r = reload_check_others(s, &e);
+	if (r == 0)
+		r = runtime_find_jar(conf->jar_path, NULL, &rt->jar, &e);
 	if (r == 0 && runtime_jar_version(rt->jar, &rt->h2o_version, NULL) < 0)
 		rt->h2o_version = NULL; /* it only makes sentences clearer */
 	if (r == 0)
@@ -236,10 +252,12 @@ static void prepare_rest(struct supervised *s)
 		r = hold_ports(s, &e);
 	if (r == 0) /* can a launch be recorded? */
 		r = state_save(s, false, &e);
-	if (r < 0)
+	if (r < 0) {
+		say_shortage(s, r, err_msg(&e));
 		prepare_failed(s, is_permanent(s, r), err_msg(&e));
-	else
+	} else {
 		feed_prepared(s);
+	}
 }
 
 static void on_java_probe(int exit_code, int exec_errno, const char *output, void *arg)
@@ -269,6 +287,14 @@ void launch_prepare(struct supervised *s)
 	struct runtime *rt = &s->runtime;
 	int r;
 
+	if (reload_defers_launch(s))
+		return;
+	s->awaits_strays = s->fleet->strays != NULL;
+	if (s->awaits_strays) {
+		log_notice("cloud %s: starts once the processes of an earlier daemon have ended",
+			s->cloud->conf->name);
+		return;
+	}
 	runtime_clear(rt);
 	r = runtime_find_java(s->cloud->conf->java, NULL, &rt->java, &e);
 	if (r < 0) {
@@ -284,6 +310,7 @@ void launch_prepare(struct supervised *s)
 		environ, JAVA_PROBE_MS, on_java_probe, s, &s->java_probe);
 	if (r < 0) {
 		err_set_errno(&e, r, "cannot run %s -version", rt->java);
+		say_shortage(s, r, err_msg(&e));
 		prepare_failed(s, false, err_msg(&e));
 	}
 }
@@ -294,6 +321,17 @@ void launch_cancel_probe(struct supervised *s)
 		return;
 	command_cancel(TAKE_PTR(s->java_probe));
 	prepare_failed(s, false, "stopped while Java was asked for its version");
+}
+
+void launch_go_on(struct supervised *s)
+{
+	if (!s->awaits_strays)
+		return;
+	s->awaits_strays = false;
+	if (s->cloud->state == CLOUD_STARTING)
+		launch_prepare(s);
+	else
+		prepare_failed(s, false, "stopped meanwhile");
 }
 
 void launch_forget_ports(struct supervised *s)
@@ -360,6 +398,7 @@ void launch_node(struct supervised *s, unsigned node)
 	if (r >= 0)
 		r = spawn_member(s, m, output, &e);
 	if (r < 0) {
+		say_shortage(s, r, err_msg(&e));
 		supervised_feed(
 			s, &(struct cloud_event){
 				   .type = EVENT_LAUNCH_FAILED, .node = node, .text = err_msg(&e)});
@@ -394,18 +433,6 @@ void launch_release(struct supervised *s)
 					   .text = "its identity could not be written to the state "
 						   "directory; is the disk full?"});
 	}
-}
-
-void launch_adopt(struct supervised *s, unsigned node, pid_t pid, uint64_t start_ticks)
-{
-	struct member *m = &s->members[node];
-
-	if (proc_adopt(s->fleet->loop, pid, start_ticks, exits_report, m, &m->proc) < 0)
-		return; /* gone meanwhile */
-	m->last_pid = pid;
-	supervised_feed(s,
-		&(struct cloud_event){
-			.type = EVENT_FOUND, .node = node, .pid = pid, .start_ticks = start_ticks});
 }
 
 /* ---- after the end ---- */

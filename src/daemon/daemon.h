@@ -46,6 +46,13 @@ int rotate_main(char **args);
 void signals_watch(struct daemon *d);
 void signals_close(struct daemon *d);
 
+/* reload.c: reads the configuration again from where it came, and puts it in force, or nothing of
+ * it; see fleet_reload(). -EINVAL, -ENOENT, ... with sentences in out->errors. The one function for
+ * all who ask, also a dry run. */
+int daemon_reload(struct daemon *d, const struct reload_options *opts, struct reload_report *out);
+/* The same for who reads the log. */
+void daemon_reload_and_log(struct daemon *d);
+
 /* status.c: the one line of `systemctl status`. */
 void status_start(struct daemon *d);
 void status_close(struct daemon *d);

@@ -18,7 +18,8 @@ static const char usage[] =
 	"  -h, --help           this text\n"
 	"  -V, --version        version\n"
 	"\n"
-	"Signals: SIGTERM, SIGINT stop all clouds in order and exit; a second one kills at once.\n";
+	"Signals: SIGTERM, SIGINT stop all clouds in order and exit; a second one kills at once.\n"
+	"SIGHUP reads the configuration again, as `h2ofleet reload` does.\n";
 
 int options_parse(int argc, char **argv, struct options *opts)
 {

@@ -65,6 +65,11 @@ void daemon_end(struct daemon *d)
 
 /* ---- life ---- */
 
+static int on_reload(const struct reload_options *opts, struct reload_report *out, void *arg)
+{
+	return daemon_reload(arg, opts, out);
+}
+
 static int start(struct daemon *d, struct conf *conf, struct err *e)
 {
 	int r;
@@ -77,6 +82,7 @@ static int start(struct daemon *d, struct conf *conf, struct err *e)
 		fleet_free(TAKE_PTR(d->fleet));
 		return r;
 	}
+	api_set_reload(d->api, on_reload, d);
 	signals_watch(d);
 	status_start(d);
 	uv_timer_init(&d->loop, &d->end);
@@ -112,7 +118,7 @@ static int run(const struct options *o, struct conf *conf)
 	if (r == 0) {
 		log_notice("h2ofleetd %s, pid %d, control socket %s", PACKAGE_VERSION,
 			(int)getpid(), conf->fleet.socket);
-		fleet_autostart(d.fleet);
+		fleet_start(d.fleet);
 		sd_notify(0, "READY=1");
 		status_publish(&d);
 	}
