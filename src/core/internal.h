@@ -71,7 +71,6 @@ struct supervised {
 		struct command *rotation; /* on its way, or NULL */
 		bool pending;             /* another is to follow */
 		uint64_t retry_at;        /* not before, after a failure */
-		char *trouble;            /* owned: what was said last */
 	} logs;
 	uv_timer_t *timer;  /* freed in its close callback */
 	uint64_t timer_due; /* in fleet_now() time; 0: not armed */
