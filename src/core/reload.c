@@ -121,6 +121,7 @@ static void add(struct fleet *f, struct cloud_conf *conf)
 	c->clouds = xreallocarray(c->clouds, c->n_clouds + 1, sizeof(struct cloud_conf *));
 	c->clouds[c->n_clouds++] = conf;
 	f->clouds[f->n++] = supervised_new(f, conf);
+	adopt_cloud(f->clouds[f->n - 1]);
 }
 
 /* It was removed, and has not gone yet. */
@@ -137,7 +138,6 @@ static void take_out(struct supervised *s)
 	if (s->cloud->removed)
 		return;
 	s->cloud->removed = true;
-	s->start_waits = false;
 	drop_pending(s);
 	supervised_feed(s, &(struct cloud_event){.type = EVENT_STOP});
 	launch_cancel_probe(s);
@@ -344,7 +344,7 @@ static void act(struct supervised *s, const struct cloud_change *ch, bool restar
 		take_out(s);
 	} else if (ch->kind == CHANGE_ADDED) {
 		if (s->cloud->conf->autostart)
-			supervised_start(s, false);
+			supervised_feed(s, &(struct cloud_event){.type = EVENT_START});
 	} else if (ch->kind != CHANGE_NONE) {
 		if (ch->kind == CHANGE_RESTART && restart && s->cloud->wanted == WANTED_RUNNING)
 			type = EVENT_RESTART;

@@ -21,8 +21,9 @@
 #define STATUS_RETRIES  15
 
 struct proc {
-	uv_poll_t poll;   /* on pidfd */
-	uv_timer_t timer; /* asks again for a status that is not there yet */
+	struct proc *prev, *next; /* all that are not reaped yet */
+	uv_poll_t poll;           /* on pidfd */
+	uv_timer_t timer;         /* asks again for a status that is not there yet */
 	unsigned n_handles;
 	unsigned n_retries;
 	pid_t pid;
@@ -36,6 +37,7 @@ struct proc {
 	void *arg;
 };
 
+static struct proc *unreaped;
 static struct rlimit saved_nofile;
 static bool nofile_is_saved;
 
@@ -212,6 +214,35 @@ static void need_sigchld(void)
 		signal(SIGCHLD, SIG_DFL);
 }
 
+/* ---- who is not reaped yet ---- */
+
+static void list_add(struct proc *p)
+{
+	p->next = unreaped;
+	if (p->next)
+		p->next->prev = p;
+	unreaped = p;
+}
+
+static void list_remove(struct proc *p)
+{
+	if (p->prev)
+		p->prev->next = p->next;
+	else if (unreaped == p)
+		unreaped = p->next;
+	if (p->next)
+		p->next->prev = p->prev;
+	p->prev = p->next = NULL;
+}
+
+bool proc_is_watched(pid_t pid)
+{
+	for (const struct proc *p = unreaped; p; p = p->next)
+		if (p->pid == pid)
+			return true;
+	return false;
+}
+
 /* ---- the end of a process ---- */
 
 static void on_closed(uv_handle_t *handle)
@@ -227,6 +258,7 @@ static void on_closed(uv_handle_t *handle)
 
 static void proc_close(struct proc *p)
 {
+	list_remove(p);
 	uv_close((uv_handle_t *)&p->poll, on_closed);
 	uv_close((uv_handle_t *)&p->timer, on_closed);
 }
@@ -267,6 +299,18 @@ static int kernel_status(int pidfd, struct proc_exit *x)
 	return 0;
 }
 
+/* Of somebody else's child: as long as its parent has not reaped it, /proc tells how it ended. */
+static int zombie_status(const struct proc *p, struct proc_exit *x)
+{
+	struct process_stat st;
+
+	if (process_stat_read(p->pid, &st) < 0 || st.start_ticks != p->start_ticks ||
+		st.state != 'Z')
+		return -ESRCH;
+	exit_from_status(x, st.exit_status);
+	return 0;
+}
+
 /* 0; -EAGAIN when it cannot be told yet. */
 static int reap(const struct proc *p, struct proc_exit *x)
 {
@@ -277,6 +321,8 @@ static int reap(const struct proc *p, struct proc_exit *x)
 		r = waitid(P_PIDFD, (id_t)p->pidfd, &si, WEXITED | WNOHANG);
 	while (r < 0 && errno == EINTR);
 	if (r < 0 && errno == ECHILD) {
+		if (zombie_status(p, x) == 0)
+			return 0;
 		r = kernel_status(p->pidfd, x);
 		return r == -EAGAIN && p->n_retries < STATUS_RETRIES ? r : 0;
 	}
@@ -315,6 +361,7 @@ static void proc_ended(struct proc *p)
 	}
 	x.exec_errno = read_exec_errno(p->stage);
 	p->exited = true;
+	list_remove(p);
 	if (p->freed)
 		proc_close(p);
 	else
@@ -353,6 +400,7 @@ static int proc_watch(
 	p->cb = cb;
 	p->arg = arg;
 	uv_poll_start(&p->poll, UV_READABLE, on_pidfd);
+	list_add(p);
 	*out = p;
 	return 0;
 }

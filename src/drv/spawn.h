@@ -22,8 +22,8 @@ struct spawn_request {
 	const char *cwd;         /* NULL: "/" */
 };
 
-/* `known` is false for a process that is not our child, unless the kernel (6.15 and later) tells
- * the status of those too. */
+/* `known` is false for a process that is not our child and was reaped by its parent before we could
+ * look, unless the kernel (6.15 and later) tells the status of those too. */
 struct proc_exit {
 	bool known;
 	int code;
@@ -58,6 +58,9 @@ int proc_adopt(uv_loop_t *loop, pid_t pid, uint64_t start_ticks, proc_exit_cb cb
 
 pid_t proc_pid(const struct proc *p);
 uint64_t proc_start_ticks(const struct proc *p); /* field 22 of /proc/PID/stat */
+
+/* Is it one that is watched here and not reaped yet? Then nobody else may reap it. */
+bool proc_is_watched(pid_t pid);
 
 /* Through the pidfd. 0, or -ESRCH when it has ended. */
 int proc_signal(struct proc *p, int sig);

@@ -13,7 +13,7 @@
  * randomness of its own (rng is part of the state): a run can be replayed.
  *
  * What the operator wants (`wanted`) and what is seen (`state`) are separate. Only set_state() in
- * lifecycle.c writes `state`. */
+ * lifecycle.c writes `state`, and cloud_resume() at the very beginning. */
 #pragma once
 
 #include "base/err.h"
@@ -83,6 +83,8 @@ struct node {
 	uint64_t h2o_boot_ms; /* X-h2o-cluster-id of its first answer: another means another JVM */
 	uint64_t poll_due_ms; /* next poll; 0: none planned */
 	bool polling;         /* one is on its way */
+	uint64_t polled_ms;   /* when the newest poll began */
+	uint64_t blind_ms;    /* since when we cannot ask it; 0: we can */
 	bool whole;           /* its last full answer was VERDICT_WHOLE */
 	bool doubted;  /* ready, but its last full answer was VERDICT_INCOMPLETE: ask again */
 	bool ask_full; /* its last full poll had no good answer: the next one is full, too */
@@ -177,6 +179,7 @@ struct cloud {
 	bool uncounted;       /* the teardown counts as no failure (short lock) */
 	bool permanent;       /* the teardown's cause cannot heal by itself */
 	bool resuming;        /* a recovery was resumed in this generation */
+	bool resume_sent;     /* POST /3/Recovery/resume is on its way */
 	unsigned bad_resumes; /* resumes in a row that ended in a loss without progress */
 	char *unhealthy_why;  /* owned: H2O's complaint, while a node's unhealthy_ms runs */
 	unsigned stop_rung;
@@ -203,7 +206,8 @@ enum event_type {
 	EVENT_RESTART,  /* operator, flag = resume */
 	EVENT_SHUTDOWN, /* the daemon ends; flag = at once (SIGKILL) */
 	EVENT_TICK,     /* a deadline has passed (cloud_next_deadline()) */
-	EVENT_FOUND,    /* at the daemon's start: node still runs from an earlier daemon; pid */
+	EVENT_RESUME,   /* first of all, in a cloud from cloud_remember(): was; flag = its launch
+			   was cut short */
 	EVENT_PREPARED, /* ports: API port of each node */
 	EVENT_PREPARE_FAILED, /* text = sentence; flag = permanent */
 	EVENT_LAUNCHED,       /* node, pid, start_ticks */
@@ -220,7 +224,8 @@ enum answer_kind {
 	ANSWER_OK,
 	ANSWER_REFUSED, /* nobody listens */
 	ANSWER_TIMEOUT,
-	ANSWER_BROKEN, /* reset, garbage, HTTP error, or not parseable; text says what */
+	ANSWER_BROKEN,  /* reset, garbage, HTTP error, or not parseable; text says what */
+	ANSWER_UNASKED, /* we could not ask: no evidence, and the time does not count */
 };
 
 struct answer {
@@ -243,6 +248,7 @@ struct cloud_event {
 	const uint16_t *ports;
 	const struct exit_evidence *exit;
 	const struct answer *answer;
+	enum cloud_state was;
 	uint64_t wall_ms; /* for stamps that people read */
 };
 
@@ -262,6 +268,8 @@ uint64_t cloud_next_deadline(const struct cloud *c);
 
 /* The endpoint is published: clients may come. */
 bool cloud_usable(const struct cloud *c);
+/* A node cannot be asked at present, for reasons of our own. */
+bool cloud_is_blind(const struct cloud *c);
 /* No process of it is left and nothing is on its way. */
 bool cloud_quiet(const struct cloud *c);
 size_t cloud_nodes_alive(const struct cloud *c);
