@@ -155,6 +155,8 @@ static void forget(struct fleet *f, size_t i)
 	state_remove(s);
 	rmdir(recovery);
 	rmdir(s->dir);
+	for (int kind = 0; kind < N_TROUBLE_KINDS; kind++)
+		trouble_clear(f, (enum trouble_kind)kind, conf->name);
 	log_notice("cloud %s: removed", conf->name);
 	f->n--;
 	f->conf->n_clouds--;
