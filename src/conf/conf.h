@@ -22,6 +22,19 @@ enum stop_method {
 	STOP_REST, /* POST /3/Shutdown to member 0 first */
 };
 
+/* What the kernel's OOM killer ends of a cloud that runs out of memory. */
+enum oom_policy {
+	OOM_CONTINUE, /* the one process that it chooses; the daemon ends the others */
+	OOM_KILL,     /* all members at once */
+};
+
+/* Clouds in control groups of their own. */
+enum scopes_mode {
+	SCOPES_NO,
+	SCOPES_AUTO, /* where it is plain how */
+	SCOPES_YES,  /* wherever it can be done */
+};
+
 /* "54321+": from 54321 up, moving on from taken ports; "54321": exactly 54321, 54323, ... */
 struct port_spec {
 	uint16_t port; /* 0: not set; the fleet's baseport, moving on */
@@ -60,7 +73,10 @@ struct cloud_conf {
 	struct mem_spec max_mem_size;
 	struct mem_spec min_mem_size;
 	int64_t nthreads;
-	char *auto_recovery_dir; /* "off", "auto" or an absolute path */
+	struct mem_spec memory_max; /* of all nodes together; MEM_UNSET: no limit */
+	int64_t cpu_quota;          /* percent of one CPU, of all nodes together; 0: no limit */
+	int oom_policy;             /* enum oom_policy */
+	char *auto_recovery_dir;    /* "off", "auto" or an absolute path */
 	bool autostart;
 	int restart; /* enum restart_policy */
 
@@ -97,6 +113,7 @@ struct fleet_conf {
 	char *cache_dir;
 	char *log_dir;
 	int64_t baseport;
+	int scopes;    /* enum scopes_mode */
 	int log_level; /* enum log_level: of the daemon's own log */
 };
 

@@ -148,6 +148,7 @@ static void free_cloud(struct supervised *s)
 		free(m->flatfile);
 		free(m->log);
 	}
+	cgroups_forget(s);
 	if (s->java_probe)
 		command_cancel(s->java_probe);
 	if (s->request)
@@ -211,11 +212,14 @@ int fleet_new(uv_loop_t *loop, struct conf *conf, struct fleet **out, struct err
 		fleet_free(f);
 		return r;
 	}
+	cgroups_new(f);
 	f->n = conf->n_clouds;
 	f->clouds = xcalloc(f->n, sizeof(*f->clouds));
 	for (size_t i = 0; i < f->n; i++)
 		f->clouds[i] = new_cloud(f, conf->clouds[i]);
 	strays_find(f);
+	if (!f->strays)
+		cgroups_sweep(f);
 	*out = f;
 	return 0;
 }
@@ -227,6 +231,7 @@ void fleet_free(struct fleet *f)
 	for (size_t i = 0; i < f->n; i++)
 		free_cloud(f->clouds[i]);
 	strays_free(f);
+	cgroups_free(f);
 	free(f->clouds);
 	if (f->http)
 		http_free(f->http);
@@ -259,6 +264,7 @@ void fleet_autostart(struct fleet *f)
 
 void fleet_strays_gone(struct fleet *f)
 {
+	cgroups_sweep(f);
 	for (size_t i = 0; i < f->n; i++) {
 		struct supervised *s = f->clouds[i];
 

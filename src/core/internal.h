@@ -38,6 +38,15 @@ struct queued_event {
 	uint16_t *ports; /* owned */
 };
 
+/* The control group of the newest generation: cgroups.c. */
+struct cloud_cgroup {
+	uint64_t generation;         /* whose it is */
+	bool asked;                  /* it was made, or tried */
+	struct scope_job *job;       /* the members are being put into it */
+	char *dir;                   /* owned; NULL: none (yet) */
+	int64_t oom_before, oom_now; /* as in struct fleet */
+};
+
 /* A cloud and all that belongs to it in the world. */
 struct supervised {
 	struct fleet *fleet;
@@ -54,6 +63,8 @@ struct supervised {
 	char *resumed_recovery;       /* state of the recovery directory when it was last resumed */
 	bool start_waits;             /* for strays to be gone; with --resume? */
 	bool start_resumes;
+	struct cloud_cgroup cgroup;
+	bool limit_said;    /* that a limit of its control group is not in force */
 	uv_timer_t *timer;  /* freed in its close callback */
 	uint64_t timer_due; /* in fleet_now() time; 0: not armed */
 	bool handling;
@@ -83,6 +94,7 @@ struct fleet {
 		uint64_t at;
 	} oom;
 	struct stray *strays;
+	struct cgroups *cgroups;
 	fleet_observer observer;
 	void *observer_arg;
 	void (*done)(void *arg);
@@ -109,6 +121,26 @@ void launch_clean(struct supervised *s);
 void runtime_clear(struct runtime *r);
 /* "H2OFLEET_TOKEN=<fleet>/<cloud>/<node>/<generation>"; owned by the caller. */
 char *launch_token(const struct supervised *s, unsigned node);
+
+/* cgroups.c */
+void cgroups_new(struct fleet *f);
+void cgroups_free(struct fleet *f);
+/* Before the members that wait to be released are: puts them into their group. True while that is
+ * on its way; launch_release() is called again when it has come, or failed. */
+bool cgroups_place(struct supervised *s);
+/* A process of an earlier daemon was taken over: its group is the cloud's. */
+void cgroups_adopted(struct supervised *s, pid_t pid);
+/* SIGKILL to all that are in it, also to what has left its process group and session. */
+void cgroups_kill(struct supervised *s);
+/* All members are dead: nothing may be left in it; it is removed. */
+void cgroups_clean(struct supervised *s);
+/* What an earlier daemon has left in groups that no cloud uses now is killed. */
+void cgroups_sweep(struct fleet *f);
+/* No group any more, nothing on its way; touches no process. */
+void cgroups_forget(struct supervised *s);
+void cgroups_oom_sample(struct supervised *s);
+/* What its memory.events says of OOM kills; false when it says nothing. */
+bool cgroups_oom(struct supervised *s, struct exit_evidence *ev);
 
 /* polls.c */
 /* URL of a member with the cloud's context path; owned by the caller. */

@@ -120,6 +120,12 @@ char *fleet_node_log(const struct fleet *f, const char *cloud, unsigned node)
 	return xasprintf("%s/%s-%u.log", f->log_dir, cloud, node);
 }
 
+bool fleet_pressure(struct fleet *f, _unused_ const char *cloud, struct fleet_pressure *out)
+{
+	*out = f->pressure;
+	return f->pressure_known;
+}
+
 void fleet_observe(struct fleet *f, fleet_observer cb, void *arg)
 {
 	f->observer = cb;
