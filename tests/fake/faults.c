@@ -103,17 +103,22 @@ static void spam(struct node *n, int64_t bytes)
 	}
 }
 
-static void leave_child(int64_t how)
+/* 3: in a session of its own and without the environment by which it could be known. */
+static void leave_child(struct node *n, int64_t how)
 {
+	/* Its command line names our directory, so that a test finds it. */
+	char *const argv[] = {(char *)n->h2o.ice_root, (char *)"120", NULL};
 	sigset_t none;
 
 	if (fork() != 0)
 		return;
-	if (how == 2)
+	if (how >= 2)
 		setsid();
 	close_range(3, ~0u, 0);
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
+	if (how == 3)
+		execve("/bin/sleep", argv, (char *const[]){NULL});
 	alarm(120); /* so that no failed test leaves it for ever */
 	for (;;)
 		pause();
@@ -170,7 +175,7 @@ static void act(struct node *n, enum knob k, int64_t v)
 		spam(n, v);
 		break;
 	case KNOB_fork_child:
-		leave_child(v);
+		leave_child(n, v);
 		break;
 	case KNOB_steal_port:
 		steal_port(n, v);
