@@ -97,6 +97,7 @@ static void init_member(struct supervised *s, unsigned i)
 	m->tmp_dir = xasprintf("%s/tmp", m->ice_dir);
 	m->flatfile = xasprintf("%s/flatfile-%u", s->dir, i);
 	m->log = xasprintf("%s/%u.log", s->log_dir, i);
+	m->log_to = conf->log_to;
 }
 
 static uint64_t seed(void)
@@ -126,7 +127,9 @@ static struct supervised *new_cloud(struct fleet *f, const struct cloud_conf *co
 	s->timer->data = s;
 	s->cloud->since_wall_ms = clock_wall_ms();
 	s->cloud->since_ms = fleet_now(f);
+	logs_init(s);
 	state_load(s);
+	adopt_members(s);
 	return s;
 }
 
@@ -153,6 +156,7 @@ static void free_cloud(struct supervised *s)
 		command_cancel(s->java_probe);
 	if (s->request)
 		http_cancel(s->request);
+	logs_free(s);
 	while (s->queue) {
 		struct queued_event *q = s->queue;
 
@@ -185,6 +189,15 @@ static char *own_name(void)
 static void on_beat(uv_timer_t *t)
 {
 	fleet_now(t->data);
+	logs_check(t->data);
+}
+
+static void open_journal(struct fleet *f)
+{
+	_cleanup_free_ char *dir = xasprintf("%s/events", f->conf->fleet.state_dir);
+
+	f->journal = journal_open(dir, f->conf->fleet.events_max_size);
+	emit_started(f);
 }
 
 int fleet_new(uv_loop_t *loop, struct conf *conf, struct fleet **out, struct err *e)
@@ -213,13 +226,11 @@ int fleet_new(uv_loop_t *loop, struct conf *conf, struct fleet **out, struct err
 		return r;
 	}
 	cgroups_new(f);
+	open_journal(f);
 	f->n = conf->n_clouds;
 	f->clouds = xcalloc(f->n, sizeof(*f->clouds));
 	for (size_t i = 0; i < f->n; i++)
 		f->clouds[i] = new_cloud(f, conf->clouds[i]);
-	strays_find(f);
-	if (!f->strays)
-		cgroups_sweep(f);
 	*out = f;
 	return 0;
 }
@@ -238,51 +249,38 @@ void fleet_free(struct fleet *f)
 	if (f->lock_fd >= 0)
 		close(f->lock_fd);
 	uv_close((uv_handle_t *)f->beat, on_timer_closed);
+	journal_close(f->journal);
 	conf_free(f->conf);
 	free(f->user);
 	free(f);
 }
 
-/* Nothing is started beside what an earlier daemon has left. */
-static void start(struct supervised *s, bool resume)
+void fleet_start(struct fleet *f)
 {
-	s->start_waits = s->fleet->strays != NULL;
-	s->start_resumes = resume;
-	if (s->start_waits)
-		log_notice("cloud %s: starts once the processes of an earlier daemon have ended",
-			s->cloud->conf->name);
-	else
-		supervised_feed(s, &(struct cloud_event){.type = EVENT_START, .flag = resume});
-}
-
-void fleet_autostart(struct fleet *f)
-{
-	for (size_t i = 0; i < f->n; i++)
-		if (f->clouds[i]->cloud->conf->autostart)
-			start(f->clouds[i], false);
+	strays_find(f);
+	if (!f->strays)
+		cgroups_sweep(f);
+	adopt_clouds(f);
 }
 
 void fleet_strays_gone(struct fleet *f)
 {
 	cgroups_sweep(f);
-	for (size_t i = 0; i < f->n; i++) {
-		struct supervised *s = f->clouds[i];
-
-		if (s->start_waits)
-			start(s, s->start_resumes);
-	}
+	for (size_t i = 0; i < f->n; i++)
+		launch_go_on(f->clouds[i]);
 	fleet_check_done(f);
 }
 
 void fleet_shutdown(struct fleet *f, bool at_once, void (*done)(void *arg), void *arg)
 {
 	f->done = NULL; /* not before all have been told */
+	adopt_end_session(f);
+	emit_stopping(f, at_once);
 	if (at_once)
 		strays_kill(f);
 	for (size_t i = 0; i < f->n; i++) {
 		struct supervised *s = f->clouds[i];
 
-		s->start_waits = false;
 		supervised_feed(s, &(struct cloud_event){.type = EVENT_SHUTDOWN, .flag = at_once});
 		launch_cancel_probe(s);
 	}
@@ -336,12 +334,7 @@ void fleet_command(struct fleet *f, const char *cloud, enum fleet_command cmd, b
 
 	if (!s)
 		return;
-	if (cmd == FLEET_STOP)
-		s->start_waits = false;
-	if (cmd == FLEET_START)
-		start(s, resume);
-	else
-		supervised_feed(s, &(struct cloud_event){.type = types[cmd], .flag = resume});
+	supervised_feed(s, &(struct cloud_event){.type = types[cmd], .flag = resume});
 }
 
 const struct conf *fleet_conf(const struct fleet *f)
@@ -349,11 +342,23 @@ const struct conf *fleet_conf(const struct fleet *f)
 	return f->conf;
 }
 
+struct journal *fleet_journal(const struct fleet *f)
+{
+	return f->journal;
+}
+
 char *fleet_node_log(const struct fleet *f, const char *cloud, unsigned node)
 {
 	const struct supervised *s = find(f, cloud);
 
 	return s && node < s->cloud->n_nodes ? xstrdup(s->members[node].log) : NULL;
+}
+
+char *fleet_node_log_elsewhere(const struct fleet *f, const char *cloud, unsigned node)
+{
+	const struct supervised *s = find(f, cloud);
+
+	return s && node < s->cloud->n_nodes ? logs_elsewhere(&s->members[node]) : NULL;
 }
 
 void fleet_observe(struct fleet *f, fleet_observer cb, void *arg)

@@ -18,8 +18,9 @@ struct member {
 	bool unreleased;           /* forked, waits until its identity is on disk */
 	struct http_request *poll; /* on its way, or NULL */
 	bool poll_full;
-	pid_t last_pid;  /* of the newest process: its group may have stragglers */
-	off_t log_start; /* where this life begins in its log */
+	pid_t last_pid;     /* of the newest process: its group may have stragglers */
+	uint64_t log_start; /* where this life begins in its log: a position of drv/logfile.h */
+	int log_to;         /* enum log_target: of this life */
 	char *ice_dir, *tmp_dir, *flatfile, *log; /* owned */
 };
 
@@ -47,6 +48,14 @@ struct cloud_cgroup {
 	int64_t oom_before, oom_now; /* as in struct fleet */
 };
 
+/* What an earlier daemon has left about a cloud. */
+enum memory {
+	MEMORY_NONE,
+	MEMORY_AT_REST,    /* of another size; it was not wanted to run */
+	MEMORY_BEGIN_ANEW, /* of another size; it was */
+	MEMORY_WHOLE,
+};
+
 /* A cloud and all that belongs to it in the world. */
 struct supervised {
 	struct fleet *fleet;
@@ -61,8 +70,16 @@ struct supervised {
 	char *recovery_dir;           /* NULL: off */
 	char *ignored_recovery;       /* identity of a recovery.json that is not to be resumed */
 	char *resumed_recovery;       /* state of the recovery directory when it was last resumed */
-	bool start_waits;             /* for strays to be gone; with --resume? */
-	bool start_resumes;
+	enum memory memory;           /* of an earlier daemon, when this one began */
+	enum cloud_state was;         /* with MEMORY_WHOLE */
+	bool half_launched;           /* then: a member never executed, or is gone */
+	bool prepare_waits;           /* for strays to be gone */
+	struct {
+		struct command *rotation; /* on its way, or NULL */
+		bool pending;             /* another is to follow */
+		uint64_t retry_at;        /* not before, after a failure */
+		char *trouble;            /* owned: what was said last */
+	} logs;
 	struct cloud_cgroup cgroup;
 	bool limit_said;    /* that a limit of its control group is not in force */
 	uv_timer_t *timer;  /* freed in its close callback */
@@ -94,6 +111,7 @@ struct fleet {
 		uint64_t at;
 	} oom;
 	struct stray *strays;
+	struct journal *journal;
 	struct cgroups *cgroups;
 	fleet_observer observer;
 	void *observer_arg;
@@ -108,11 +126,17 @@ void supervised_feed(struct supervised *s, const struct cloud_event *ev);
 /* Tells who waits for the end of fleet_shutdown() when nothing runs any more. */
 void fleet_check_done(struct fleet *f);
 
+/* emit.c: what happens, as events. fleet_event() is in fleet.h. */
+void emit_transition(struct supervised *s, const struct transition *t);
+/* What the model was just told. */
+void emit_step(struct supervised *s, const struct cloud_event *ev);
+void emit_started(struct fleet *f);
+void emit_stopping(struct fleet *f, bool at_once);
+
 /* launch.c */
 void launch_prepare(struct supervised *s);
 void launch_node(struct supervised *s, unsigned node);
 void launch_release(struct supervised *s);
-void launch_adopt(struct supervised *s, unsigned node, pid_t pid, uint64_t start_ticks);
 void launch_forget_ports(struct supervised *s);
 /* `java -version` may hang: what waits for it fails. */
 void launch_cancel_probe(struct supervised *s);
@@ -121,6 +145,19 @@ void launch_clean(struct supervised *s);
 void runtime_clear(struct runtime *r);
 /* "H2OFLEET_TOKEN=<fleet>/<cloud>/<node>/<generation>"; owned by the caller. */
 char *launch_token(const struct supervised *s, unsigned node);
+
+/* The strays are gone: what waited for that goes on. */
+void launch_go_on(struct supervised *s);
+/* Where its members listen. */
+const char *launch_api_address(const struct supervised *s);
+
+/* adopt.c: what an earlier daemon has left running. */
+/* Watches them; nothing is decided yet. */
+void adopt_members(struct supervised *s);
+/* All clouds go on where they were, or start when they should. */
+void adopt_clouds(struct fleet *f);
+/* The operator ends the daemon: the next one begins from the configuration. */
+void adopt_end_session(const struct fleet *f);
 
 /* cgroups.c */
 void cgroups_new(struct fleet *f);
@@ -151,10 +188,25 @@ void polls_rest_shutdown(struct supervised *s);
 
 /* exits.c: evidence of a process's end, for the model. */
 void exits_report(struct proc *p, const struct proc_exit *exit, void *member);
+/* A member of an earlier daemon that was gone before it could be adopted. */
+void exits_report_gone(struct member *m);
 /* Removes the JVM's /tmp/hsperfdata_USER/PID, which SIGKILL leaves behind. */
 void exits_remove_perf_file(const struct fleet *f, pid_t pid);
 /* Remembers how often the kernel's OOM killer has struck. */
 void oom_sample(struct fleet *f);
+
+/* logs.c */
+/* Where a member's output goes from now on: a descriptor, to be closed by the caller. */
+int logs_begin(struct member *m, struct err *e);
+/* Whether it can go where the configuration wants it. */
+int logs_check_target(const struct supervised *s, struct err *e);
+/* A sentence that says where its output is when it is not in a file; NULL: it is. Owned by the
+ * caller. */
+char *logs_elsewhere(const struct member *m);
+/* Rotates what has grown too large or old; to be called every second or so. */
+void logs_check(struct fleet *f);
+void logs_init(struct supervised *s);
+void logs_free(struct supervised *s);
 
 /* recovery.c */
 /* -errno (with a sentence) when a directory that was asked for by name cannot be used. */
@@ -178,5 +230,5 @@ void strays_free(struct fleet *f);
 /* At once, instead of in order. */
 void strays_kill(struct fleet *f);
 
-/* fleet.c: no stray is left; starts that waited for that begin. */
+/* fleet.c: no stray is left; launches that waited for that go on. */
 void fleet_strays_gone(struct fleet *f);

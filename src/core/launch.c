@@ -1,9 +1,7 @@
 #include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <sys/stat.h>
-#include <time.h>
 
 #include "base/file.h"
 #include "base/log.h"
@@ -82,7 +80,7 @@ static int make_dirs(struct supervised *s, struct err *e)
 	return r;
 }
 
-static const char *api_address(const struct supervised *s)
+const char *launch_api_address(const struct supervised *s)
 {
 	return s->cloud->conf->bind_to_localhost ? MEMBER_ADDR : "0.0.0.0";
 }
@@ -104,12 +102,16 @@ static int hold_same(struct supervised *s, struct err *e)
 		uint16_t api = s->cloud->nodes[i].api_port;
 		int r = 0;
 
-		if (!port_is_open_to_jvm(api_address(s), api))
+		if (!port_is_open_to_jvm(launch_api_address(s), api))
 			return taken_later(api, e);
 		if (!port_is_open_to_jvm(MEMBER_ADDR, (uint16_t)(api + 1)))
 			return taken_later((uint16_t)(api + 1), e);
-		if (!s->holds[i].api)
-			r = port_pair_hold(api_address(s), MEMBER_ADDR, api, &s->holds[i], &taken);
+		if (s->holds[i].api)
+			r = port_pair_complete(
+				launch_api_address(s), MEMBER_ADDR, &s->holds[i], &taken);
+		else
+			r = port_pair_hold(
+				launch_api_address(s), MEMBER_ADDR, api, &s->holds[i], &taken);
 		if (r == -EADDRINUSE)
 			return taken_later(taken, e);
 		if (r < 0)
@@ -137,8 +139,8 @@ static int hold_new(struct supervised *s, bool exact, uint16_t first, struct err
 		int r = -EADDRNOTAVAIL;
 
 		if (port < 65535)
-			r = port_pair_hold(
-				api_address(s), MEMBER_ADDR, (uint16_t)port, &s->holds[i], &taken);
+			r = port_pair_hold(launch_api_address(s), MEMBER_ADDR, (uint16_t)port,
+				&s->holds[i], &taken);
 		if (r == 0) {
 			i++;
 		} else if (r == -EADDRINUSE && exact) {
@@ -152,7 +154,7 @@ static int hold_new(struct supervised *s, bool exact, uint16_t first, struct err
 				s->cloud->n_nodes, first);
 		} else if (r != -EADDRINUSE) {
 			return err_set_errno(
-				e, r, "cannot hold port %u on %s", port, api_address(s));
+				e, r, "cannot hold port %u on %s", port, launch_api_address(s));
 		}
 		port += 2;
 	}
@@ -227,6 +229,8 @@ static void prepare_rest(struct supervised *s)
 		r = plan_memory(conf, &machine, &xmx, &xms, &e);
 	if (r == 0)
 		r = make_dirs(s, &e);
+	if (r == 0)
+		r = logs_check_target(s, &e);
 	if (r == 0) {
 		warn_of_memory(s, xmx, machine.mem_bytes);
 		oom_sample(s->fleet);
@@ -269,6 +273,12 @@ void launch_prepare(struct supervised *s)
 	struct runtime *rt = &s->runtime;
 	int r;
 
+	s->prepare_waits = s->fleet->strays != NULL;
+	if (s->prepare_waits) {
+		log_notice("cloud %s: starts once the processes of an earlier daemon have ended",
+			s->cloud->conf->name);
+		return;
+	}
 	runtime_clear(rt);
 	r = runtime_find_java(s->cloud->conf->java, NULL, &rt->java, &e);
 	if (r < 0) {
@@ -296,6 +306,17 @@ void launch_cancel_probe(struct supervised *s)
 	prepare_failed(s, false, "stopped while Java was asked for its version");
 }
 
+void launch_go_on(struct supervised *s)
+{
+	if (!s->prepare_waits)
+		return;
+	s->prepare_waits = false;
+	if (s->cloud->state == CLOUD_STARTING)
+		launch_prepare(s);
+	else
+		prepare_failed(s, false, "stopped meanwhile");
+}
+
 void launch_forget_ports(struct supervised *s)
 {
 	for (unsigned i = 0; i < s->cloud->n_nodes; i++)
@@ -310,29 +331,6 @@ char *launch_token(const struct supervised *s, unsigned node)
 		node, s->cloud->generation);
 }
 
-/* A line of ours between two lives in a node's log. Returns where this life begins. */
-static int begin_log(struct supervised *s, struct member *m, struct err *e)
-{
-	_cleanup_close_ int fd =
-		open(m->log, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0640);
-	_cleanup_free_ char *line = NULL;
-	time_t now = time(NULL);
-	char when[32];
-	struct stat st;
-	struct tm tm;
-
-	if (fd < 0)
-		return err_set_errno(e, -errno, "cannot open its log %s", m->log);
-	localtime_r(&now, &tm);
-	strftime(when, sizeof(when), "%Y-%m-%d %H:%M:%S", &tm);
-	line = xasprintf("--- h2ofleet: cloud %s, node %u, generation %" PRIu64 ", %s\n",
-		s->cloud->conf->name, m->index, s->cloud->generation, when);
-	if (write(fd, line, strlen(line)) < 0)
-		return err_set_errno(e, -errno, "cannot write its log %s", m->log);
-	m->log_start = fstat(fd, &st) == 0 ? st.st_size : 0;
-	return 0;
-}
-
 static int write_flatfile(struct supervised *s, struct member *m, struct err *e)
 {
 	_cleanup_free_ char *text = plan_flatfile(s->cloud);
@@ -340,7 +338,7 @@ static int write_flatfile(struct supervised *s, struct member *m, struct err *e)
 	return file_write_atomic(m->flatfile, text, strlen(text), 0640, false, e);
 }
 
-static int spawn_member(struct supervised *s, struct member *m, struct err *e)
+static int spawn_member(struct supervised *s, struct member *m, int output, struct err *e)
 {
 	_cleanup_free_ char *token = launch_token(s, m->index);
 	_cleanup_(strv_free) struct strv argv = STRV_NULL, env = STRV_NULL;
@@ -356,7 +354,7 @@ static int spawn_member(struct supervised *s, struct member *m, struct err *e)
 		.recovery_dir = s->recovery_dir,
 		.token = token + strlen(TOKEN_ENV) + 1,
 	};
-	struct spawn_request rq = {.output_path = m->log, .cwd = m->ice_dir};
+	struct spawn_request rq = {.output_fd = output, .cwd = m->ice_dir};
 	int r;
 
 	r = plan_argv(s->cloud, m->index, &place, &machine, &argv, e);
@@ -372,15 +370,16 @@ void launch_node(struct supervised *s, unsigned node)
 {
 	struct member *m = &s->members[node];
 	_cleanup_(err_clear) struct err e = ERR_NULL;
+	_cleanup_close_ int output = -1;
 	int r;
 
 	r = state_save(s, false, &e); /* the intent, before there is a process */
 	if (r == 0)
 		r = write_flatfile(s, m, &e);
 	if (r == 0)
-		r = begin_log(s, m, &e);
-	if (r == 0)
-		r = spawn_member(s, m, &e);
+		r = output = logs_begin(m, &e);
+	if (r >= 0)
+		r = spawn_member(s, m, output, &e);
 	if (r < 0) {
 		supervised_feed(
 			s, &(struct cloud_event){
@@ -419,19 +418,6 @@ void launch_release(struct supervised *s)
 					   .text = "its identity could not be written to the state "
 						   "directory; is the disk full?"});
 	}
-}
-
-void launch_adopt(struct supervised *s, unsigned node, pid_t pid, uint64_t start_ticks)
-{
-	struct member *m = &s->members[node];
-
-	if (proc_adopt(s->fleet->loop, pid, start_ticks, exits_report, m, &m->proc) < 0)
-		return; /* gone meanwhile */
-	m->last_pid = pid;
-	cgroups_adopted(s, pid);
-	supervised_feed(s,
-		&(struct cloud_event){
-			.type = EVENT_FOUND, .node = node, .pid = pid, .start_ticks = start_ticks});
 }
 
 /* ---- after the end ---- */

@@ -7,12 +7,13 @@
 #include "api/api.h"
 #include "core/fleet.h"
 
-enum daemon_mode { MODE_RUN, MODE_CHECK, MODE_PRINT };
+enum daemon_mode { MODE_RUN, MODE_CHECK, MODE_PRINT, MODE_ROTATE };
 
 struct options {
 	enum daemon_mode mode;
 	const char *file; /* --config; NULL: the usual places */
 	bool debug;
+	char **rotate; /* MODE_ROTATE: its arguments */
 };
 
 #define N_SIGNALS 3
@@ -35,6 +36,11 @@ int daemon_main(int argc, char **argv);
 
 /* options.c: -1 to go on; else the exit status. */
 int options_parse(int argc, char **argv, struct options *o);
+
+/* rotate.c: a rotation of logs, started by core/logs.c: DIR MAX_SIZE MAX_AGE_MS MAX_TOTAL CODEC.
+ * Returns the exit status. */
+#define N_ROTATE_ARGS 5
+int rotate_main(char **args);
 
 /* signals.c */
 void signals_watch(struct daemon *d);

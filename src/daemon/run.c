@@ -112,7 +112,7 @@ static int run(const struct options *o, struct conf *conf)
 	if (r == 0) {
 		log_notice("h2ofleetd %s, pid %d, control socket %s", PACKAGE_VERSION,
 			(int)getpid(), conf->fleet.socket);
-		fleet_autostart(d.fleet);
+		fleet_start(d.fleet);
 		sd_notify(0, "READY=1");
 		status_publish(&d);
 	}
@@ -144,6 +144,8 @@ int daemon_main(int argc, char **argv)
 	r = options_parse(argc, argv, &o);
 	if (r >= 0)
 		return r;
+	if (o.mode == MODE_ROTATE)
+		return rotate_main(o.rotate);
 	if (load_conf(o.file, &conf) < 0)
 		return EXIT_FAILURE;
 	if (o.mode == MODE_RUN) {

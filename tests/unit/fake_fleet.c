@@ -31,6 +31,7 @@ void fake_fleet_free(struct fleet *f)
 {
 	for (size_t i = 0; i < f->n_clouds; i++)
 		free_cloud(f->clouds[i]);
+	journal_close(f->journal);
 	free(f);
 }
 
@@ -115,9 +116,23 @@ void fleet_command(struct fleet *f, const char *cloud, enum fleet_command cmd, b
 	}
 }
 
+struct journal *fleet_journal(const struct fleet *f)
+{
+	return f->journal;
+}
+
 char *fleet_node_log(const struct fleet *f, const char *cloud, unsigned node)
 {
 	return xasprintf("%s/%s-%u.log", f->log_dir, cloud, node);
+}
+
+char *fleet_node_log_elsewhere(const struct fleet *f, const char *cloud, unsigned node)
+{
+	const struct cloud *c = fleet_find(f, cloud);
+
+	if (!c || c->conf->log_to != LOG_TO_JOURNAL)
+		return NULL;
+	return xasprintf("its output is in the journal: journalctl -t h2o-%s-%u", cloud, node);
 }
 
 bool fleet_pressure(struct fleet *f, _unused_ const char *cloud, struct fleet_pressure *out)

@@ -22,6 +22,7 @@ struct fleet {
 	bool pressure_known;
 	bool lazy; /* commands change nothing at once */
 	const char *log_dir;
+	struct journal *journal; /* owned; NULL: none */
 	fleet_observer observer;
 	void *observer_arg;
 };
