@@ -9,8 +9,8 @@
 #include <microhttpd.h>
 #include <uv.h>
 
+#include "api/acceptor.h"
 #include "api/api.h"
-#include "api/listener.h"
 #include "api/peer.h"
 #include "drv/lag.h"
 
@@ -66,7 +66,7 @@ struct api {
 	uv_loop_t *loop;
 	struct fleet *fleet; /* NULL once api_free() was called */
 	struct MHD_Daemon *mhd;
-	struct listener listener;
+	struct acceptor acceptor;
 	struct peers peers;
 	uint64_t started_ms;
 	struct request *waiters;

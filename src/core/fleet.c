@@ -243,6 +243,7 @@ void fleet_free(struct fleet *f)
 		free_cloud(f->clouds[i]);
 	strays_free(f);
 	cgroups_free(f);
+	troubles_free(f);
 	free(f->clouds);
 	if (f->http)
 		http_free(f->http);

@@ -4,6 +4,7 @@
 #include <uv.h>
 
 #include "core/fleet.h"
+#include "core/trouble.h"
 #include "drv/command.h"
 #include "drv/http.h"
 #include "drv/ports.h"
@@ -85,7 +86,8 @@ struct supervised {
 	uv_timer_t *timer;  /* freed in its close callback */
 	uint64_t timer_due; /* in fleet_now() time; 0: not armed */
 	bool handling;
-	bool unsaved; /* the state file could not be written, which was said */
+	uint64_t save_due;      /* the state file could not be written: when it is tried again */
+	uint64_t save_delay_ms; /* 0: it could */
 	struct queued_event *queue, **queue_end;
 };
 
@@ -111,6 +113,8 @@ struct fleet {
 		uint64_t at;
 	} oom;
 	struct stray *strays;
+	struct trouble *troubles; /* trouble.c */
+	char *trouble_line;
 	struct journal *journal;
 	struct cgroups *cgroups;
 	fleet_observer observer;

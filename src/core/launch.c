@@ -32,6 +32,17 @@ static void prepare_failed(struct supervised *s, bool permanent, const char *sen
 			   .type = EVENT_PREPARE_FAILED, .flag = permanent, .text = sentence});
 }
 
+/* For lack of what may come back: said once, and listed until a launch succeeds. */
+static void say_shortage(struct supervised *s, int r, const char *sentence)
+{
+	_cleanup_free_ char *more = NULL;
+
+	if (!trouble_is_shortage(r))
+		return;
+	more = xasprintf("%s%s", sentence, trouble_advice(r));
+	trouble_set(s->fleet, TROUBLE_LAUNCH, s->cloud->conf->name, more);
+}
+
 /* Below a user's ice_root somebody else may have made our directory first, or a link in its place.
  */
 static int check_ours(const char *path, struct err *e)
@@ -206,7 +217,7 @@ static bool is_permanent(const struct supervised *s, int r)
 		return false;
 	if (r == -EADDRINUSE)
 		return !s->cloud->ports_planned;
-	return r != -ENOSPC && r != -EMFILE && r != -ENFILE && r != -ENOMEM && r != -EDQUOT;
+	return !trouble_is_shortage(r);
 }
 
 /* The version of Java is known. */
@@ -240,10 +251,12 @@ static void prepare_rest(struct supervised *s)
 		r = hold_ports(s, &e);
 	if (r == 0) /* can a launch be recorded? */
 		r = state_save(s, false, &e);
-	if (r < 0)
+	if (r < 0) {
+		say_shortage(s, r, err_msg(&e));
 		prepare_failed(s, is_permanent(s, r), err_msg(&e));
-	else
+	} else {
 		feed_prepared(s);
+	}
 }
 
 static void on_java_probe(int exit_code, int exec_errno, const char *output, void *arg)
@@ -294,6 +307,7 @@ void launch_prepare(struct supervised *s)
 		environ, JAVA_PROBE_MS, on_java_probe, s, &s->java_probe);
 	if (r < 0) {
 		err_set_errno(&e, r, "cannot run %s -version", rt->java);
+		say_shortage(s, r, err_msg(&e));
 		prepare_failed(s, false, err_msg(&e));
 	}
 }
@@ -381,6 +395,7 @@ void launch_node(struct supervised *s, unsigned node)
 	if (r >= 0)
 		r = spawn_member(s, m, output, &e);
 	if (r < 0) {
+		say_shortage(s, r, err_msg(&e));
 		supervised_feed(
 			s, &(struct cloud_event){
 				   .type = EVENT_LAUNCH_FAILED, .node = node, .text = err_msg(&e)});

@@ -22,6 +22,9 @@
 #define PREPARE_RETRY_MS     1000
 #define PREPARE_RETRY_MAX_MS 10000
 
+/* When ready_timeout is over and nobody could be asked. */
+#define BLIND_GRACE_MS 5000
+
 #define RESTARTED "restarted after: "
 
 /* Of a dead node's log kept in its last_exit. */
@@ -631,8 +634,12 @@ static bool timer_fired(struct cloud *c, enum cloud_timer t, uint64_t now_ms)
 
 static void on_tick(struct cloud *c, uint64_t now_ms)
 {
-	if (timer_fired(c, TIMER_READY, now_ms))
-		not_ready_in_time(c, now_ms);
+	if (timer_fired(c, TIMER_READY, now_ms)) {
+		if (cloud_is_blind(c)) /* it may be ready, for all we know */
+			c->timers[TIMER_READY] = now_ms + BLIND_GRACE_MS;
+		else
+			not_ready_in_time(c, now_ms);
+	}
 	if (timer_fired(c, TIMER_EVIDENCE, now_ms))
 		cloud_tear_down(c, 1, now_ms);
 	if (timer_fired(c, TIMER_STOP, now_ms) && cloud_nodes_alive(c))

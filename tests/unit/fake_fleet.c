@@ -63,6 +63,45 @@ void fake_fleet_set(struct fleet *f, struct cloud *c, enum cloud_state s, const 
 		f->observer(c, f->observer_arg);
 }
 
+uint64_t fleet_now(struct fleet *f)
+{
+	(void)f;
+	return clock_monotonic_ms();
+}
+
+void trouble_set(struct fleet *f, enum trouble_kind kind, const char *cloud, const char *sentence)
+{
+	(void)kind;
+	(void)cloud;
+	snprintf(f->trouble, sizeof(f->trouble), "%s", sentence);
+	f->n_troubles++;
+}
+
+void trouble_clear(struct fleet *f, enum trouble_kind kind, const char *cloud)
+{
+	(void)kind;
+	(void)cloud;
+	f->trouble[0] = '\0';
+}
+
+const char *trouble_advice(int r)
+{
+	(void)r;
+	return "";
+}
+
+const struct trouble *fleet_troubles(const struct fleet *f)
+{
+	(void)f;
+	return NULL;
+}
+
+const char *trouble_kind_name(enum trouble_kind kind)
+{
+	(void)kind;
+	return "socket";
+}
+
 size_t fleet_n_clouds(const struct fleet *f)
 {
 	return f->n_clouds;
