@@ -5,7 +5,7 @@ import os
 import pathlib
 import signal
 import subprocess
-import time
+import urllib.request
 
 import pytest
 
@@ -44,6 +44,12 @@ def boxed(box, fake):
 
 def members_of(group):
     return sorted(int(p) for p in read(group / "cgroup.procs").split())
+
+
+def tell(fleet, index, knob, value):
+    url = f"http://127.0.0.1:{fleet.nodes()[index]['api_port']}/fake/{knob}?value={value}"
+    with urllib.request.urlopen(urllib.request.Request(url, method="POST"), timeout=5) as answer:
+        assert answer.status == 200
 
 
 def group_of(fleet, generation=1):
@@ -178,9 +184,10 @@ def test_left_by_a_dead_fleet(boxed):
 
 def test_one_hung_node_is_no_reason_to_kill_all(boxed):
     """A hung node is killed at once, the others are asked first: the group is not killed then."""
-    fleet = boxed(nodes=2, knobs="-Dfake.1.g1.r100.hang=1 -Dfake.term_ms=200", hang_timeout="1s",
-                  late_after="300ms", health_interval="100ms", **QUICK)
+    fleet = boxed(nodes=2, knobs="-Dfake.term_ms=200", hang_timeout="1s", late_after="300ms",
+                  health_interval="100ms", **QUICK)
     fleet.ready()
+    tell(fleet, 1, "hang", 1)
     fleet.ready(generation=2)
     log = read(fleet.daemon_log)
     assert "SIGKILL to pid" in log and "SIGTERM to pid" in log and "SIGKILL to all in" not in log
