@@ -83,13 +83,15 @@ static void deliver(struct scope_job *j)
 
 static void finish_with_error(struct scope_job *j, const sd_bus_error *error)
 {
+	_cleanup_free_ char *why =
+		xasprintf("systemd refuses: %s", error->message ? error->message : error->name);
 	int r = -sd_bus_error_get_errno(error);
 
 	if (sd_bus_error_has_name(error, SD_BUS_ERROR_INTERACTIVE_AUTHORIZATION_REQUIRED))
 		r = -EACCES;
 	if (r == -ETIMEDOUT) /* sd-bus's word for a bus that hung up as well */
 		r = -ECONNRESET;
-	finish(j, r < 0 ? r : -EIO, error->message ? error->message : error->name);
+	finish(j, r < 0 ? r : -EIO, why);
 }
 
 /* ---- the bus in the loop ---- */

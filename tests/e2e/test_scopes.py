@@ -38,7 +38,7 @@ class Service:
         self.path = UNITS / self.name
         self.lines = lines
         if manager:
-            self.path = pathlib.Path(f"/run/user/{env['uid']}/systemd/transient") / self.name
+            self.path = pathlib.Path(f"/run/user/{env['uid']}/systemd/user") / self.name
 
     def text(self, restart):
         env = " ".join(f'"{k}={v}"' for k, v in self.fleet.env().items() if k.startswith("H2OFLEET_E2E"))
@@ -50,7 +50,7 @@ class Service:
                 f"{self.lines.partition('---')[2]}\n")
 
     def write(self, restart="no"):
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.path.parent.mkdir(exist_ok=True)
         self.path.write_text(self.text(restart))
         self.ctl("daemon-reload")
 
@@ -75,7 +75,7 @@ class Service:
         self.ctl("reset-failed", self.name, check=False)
         with contextlib.suppress(OSError):
             self.path.unlink()
-        self.ctl("daemon-reload")
+        self.ctl("daemon-reload", check=False)
 
 
 @pytest.fixture
@@ -235,9 +235,9 @@ def user():
 
 
 def give(fleet, user):
+    fleet.daemon_log.touch()
     for path in (fleet.dir, *fleet.dir.rglob("*")):
         shutil.chown(path, user.pw_uid, user.pw_gid)
-    fleet.daemon_log.touch()
     jar = pathlib.Path(fleet.clouds["c"]["jar_path"])
     for path in jar.parents:
         if str(path).startswith("/tmp/"):
@@ -278,7 +278,7 @@ ReadWritePaths=-/sys/fs/cgroup/system.slice/h2ofleet-clouds.service
 def test_delegated_unit(service, delegated, user):
     """A sandboxed daemon without privileges: systemd puts the members into subgroups of the unit that is
     delegated to its user. Restart and crash leave them alone, stop ends all, also after a crash."""
-    s = service(nodes=2, lines=SANDBOX, restart="on-failure", knobs="-Dfake.0.fork_child=3")
+    s = service(nodes=2, lines=SANDBOX, restart="on-failure", knobs="-Dfake.0.g1.fork_child=3")
     delegated(s)
     give(s.fleet, user)
     fleet = s.start()
@@ -345,7 +345,6 @@ def test_user_manager(service, user):
         assert fleet.ready() and fleet.pids() == pids
         s.ctl("stop", s.name)
         assert not any(pid_alive(p) for p in pids)
+        s.remove()
     finally:
-        for made in (s,):
-            made.remove()
         sh("systemctl", "stop", f"user@{user.pw_uid}.service", check=False)
