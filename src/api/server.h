@@ -68,6 +68,10 @@ struct api {
 	struct MHD_Daemon *mhd;
 	struct acceptor acceptor;
 	struct peers peers;
+	api_reload_fn *reload; /* or NULL */
+	void *reload_arg;
+	api_reexec_fn *reexec;
+	void *reexec_arg;
 	uint64_t started_ms;
 	struct request *waiters;
 	uv_poll_t poll;       /* MHD's epoll fd */
@@ -120,3 +124,5 @@ void problem(struct request *rq, unsigned status, const char *type, const char *
 /* Adds the cloud as it is now to the problem. */
 void problem_add_cloud(struct request *rq, const struct cloud *c);
 void problem_no_such_cloud(struct request *rq);
+/* It is there still, but only to be stopped. */
+void problem_cloud_removed(struct request *rq);

@@ -17,6 +17,11 @@ enum restart_policy {
 	RESTART_ALWAYS,
 };
 
+enum apply_mode {
+	APPLY_LIVE,    /* a reload restarts no cloud */
+	APPLY_RESTART, /* it restarts those whose changes need it */
+};
+
 enum stop_method {
 	STOP_TERM, /* SIGTERM to every member, then SIGKILL */
 	STOP_REST, /* POST /3/Shutdown to member 0 first */
@@ -78,6 +83,7 @@ struct cloud_conf {
 	char *name; /* of the section: [cloud NAME] */
 	char *file; /* where the section begins; NULL: built-in default */
 	unsigned line;
+	int64_t baseport; /* the fleet's, for clouds without a port */
 
 	int64_t nodes;
 	struct port_spec port;
@@ -131,6 +137,7 @@ struct fleet_conf {
 	uint64_t events_max_size; /* bytes, of all files of the journal */
 	int64_t baseport;
 	int scopes;    /* enum scopes_mode */
+	int apply;     /* enum apply_mode: of a reload */
 	int log_level; /* enum log_level: of the daemon's own log */
 };
 

@@ -45,6 +45,11 @@ static const struct key_word restart_policies[] = {
 	{"always", RESTART_ALWAYS},
 	{NULL},
 };
+static const struct key_word apply_modes[] = {
+	{"live", APPLY_LIVE},
+	{"restart", APPLY_RESTART},
+	{NULL},
+};
 static const struct key_word stop_methods[] = {
 	{"term", STOP_TERM},
 	{"rest", STOP_REST},
@@ -232,6 +237,11 @@ static const struct key table[] = {
 		.help = "Whether each cloud runs in a control group of its own (a systemd scope, "
 			"or a directory where that is delegated to us): auto, where it is plain "
 			"how; yes, also for a daemon that is no service; or no."},
+	{FLEET(apply), .name = "apply", .type = &type_word, .dflt = "live", .words = apply_modes,
+		.reload = RELOAD_LIVE,
+		.help = "What a reload does with clouds whose changes need a restart: live leaves "
+			"them as they are until somebody restarts them, restart does that at "
+			"once."},
 	{FLEET(log_level), .name = "log_level", .type = &type_word, .dflt = "info",
 		.words = daemon_levels, .reload = RELOAD_LIVE,
 		.help = "How much the daemon itself logs: error, warning, notice, info or debug."},

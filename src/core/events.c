@@ -81,7 +81,8 @@ static void run_action(struct supervised *s, const struct action *a)
 {
 	switch (a->type) {
 	case ACTION_PREPARE:
-		launch_prepare(s);
+		if (!reload_defers_launch(s))
+			launch_prepare(s);
 		break;
 	case ACTION_LAUNCH:
 		launch_node(s, a->node);
@@ -273,6 +274,7 @@ void supervised_feed(struct supervised *s, const struct cloud_event *ev)
 	save(s);
 	s->handling = false;
 	arm_timer(s);
+	reload_look(s);
 	if (s->fleet->observer)
 		s->fleet->observer(s->cloud, s->fleet->observer_arg);
 	fleet_check_done(s->fleet);

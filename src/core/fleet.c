@@ -10,6 +10,7 @@
 
 #include "base/clock.h"
 #include "base/file.h"
+#include "base/handover.h"
 #include "base/log.h"
 #include "base/text.h"
 #include "core/internal.h"
@@ -36,6 +37,9 @@ static int take_lock(struct fleet *f, struct err *e)
 	_cleanup_free_ char *path = xasprintf("%s/lock", f->conf->fleet.state_dir);
 	_cleanup_free_ char *holder = NULL, *pid = NULL;
 
+	f->lock_fd = handover_take_fd("lock %s", f->conf->fleet.state_dir);
+	if (f->lock_fd >= 0)
+		return 0;
 	f->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0640);
 	if (f->lock_fd < 0)
 		return err_set_errno(e, -errno, "cannot open %s", path);
@@ -107,7 +111,34 @@ static uint64_t seed(void)
 	return getrandom(&v, sizeof(v), 0) == sizeof(v) ? v : clock_wall_ms();
 }
 
-static struct supervised *new_cloud(struct fleet *f, const struct cloud_conf *conf)
+void members_make(struct supervised *s)
+{
+	s->members = xcalloc(s->cloud->n_nodes, sizeof(*s->members));
+	s->holds = xcalloc(s->cloud->n_nodes, sizeof(*s->holds));
+	for (unsigned i = 0; i < s->cloud->n_nodes; i++) {
+		s->holds[i] = PORT_PAIR_NULL;
+		init_member(s, i);
+	}
+}
+
+void members_free(struct supervised *s)
+{
+	for (unsigned i = 0; i < s->cloud->n_nodes; i++) {
+		struct member *m = &s->members[i];
+
+		polls_cancel(m);
+		proc_free(m->proc);
+		port_pair_release(&s->holds[i]);
+		free(m->ice_dir);
+		free(m->tmp_dir);
+		free(m->flatfile);
+		free(m->log);
+	}
+	free(s->members);
+	free(s->holds);
+}
+
+struct supervised *supervised_new(struct fleet *f, const struct cloud_conf *conf)
 {
 	struct supervised *s = xcalloc(1, sizeof(*s));
 
@@ -116,12 +147,7 @@ static struct supervised *new_cloud(struct fleet *f, const struct cloud_conf *co
 	s->dir = xasprintf("%s/clouds/%s", f->conf->fleet.state_dir, conf->name);
 	s->log_dir = xasprintf("%s/%s", f->conf->fleet.log_dir, conf->name);
 	s->queue_end = &s->queue;
-	s->members = xcalloc(s->cloud->n_nodes, sizeof(*s->members));
-	s->holds = xcalloc(s->cloud->n_nodes, sizeof(*s->holds));
-	for (unsigned i = 0; i < s->cloud->n_nodes; i++) {
-		s->holds[i] = PORT_PAIR_NULL;
-		init_member(s, i);
-	}
+	members_make(s);
 	s->timer = xcalloc(1, sizeof(*s->timer));
 	uv_timer_init(f->loop, s->timer);
 	s->timer->data = s;
@@ -138,19 +164,9 @@ static void on_timer_closed(uv_handle_t *h)
 	free(h);
 }
 
-static void free_cloud(struct supervised *s)
+void supervised_free(struct supervised *s)
 {
-	for (unsigned i = 0; i < s->cloud->n_nodes; i++) {
-		struct member *m = &s->members[i];
-
-		polls_cancel(m);
-		proc_free(m->proc);
-		port_pair_release(&s->holds[i]);
-		free(m->ice_dir);
-		free(m->tmp_dir);
-		free(m->flatfile);
-		free(m->log);
-	}
+	members_free(s);
 	cgroups_forget(s);
 	if (s->java_probe)
 		command_cancel(s->java_probe);
@@ -167,8 +183,7 @@ static void free_cloud(struct supervised *s)
 	}
 	uv_close((uv_handle_t *)s->timer, on_timer_closed);
 	runtime_clear(&s->runtime);
-	free(s->members);
-	free(s->holds);
+	cloud_conf_free(s->pending);
 	free(s->dir);
 	free(s->log_dir);
 	free(s->recovery_dir);
@@ -230,7 +245,7 @@ int fleet_new(uv_loop_t *loop, struct conf *conf, struct fleet **out, struct err
 	f->n = conf->n_clouds;
 	f->clouds = xcalloc(f->n, sizeof(*f->clouds));
 	for (size_t i = 0; i < f->n; i++)
-		f->clouds[i] = new_cloud(f, conf->clouds[i]);
+		f->clouds[i] = supervised_new(f, conf->clouds[i]);
 	*out = f;
 	return 0;
 }
@@ -240,10 +255,11 @@ void fleet_free(struct fleet *f)
 	if (!f)
 		return;
 	for (size_t i = 0; i < f->n; i++)
-		free_cloud(f->clouds[i]);
+		supervised_free(f->clouds[i]);
 	strays_free(f);
 	cgroups_free(f);
 	troubles_free(f);
+	reload_free(f);
 	free(f->clouds);
 	if (f->http)
 		http_free(f->http);
@@ -274,6 +290,7 @@ void fleet_strays_gone(struct fleet *f)
 
 void fleet_shutdown(struct fleet *f, bool at_once, void (*done)(void *arg), void *arg)
 {
+	f->ending = true;
 	f->done = NULL; /* not before all have been told */
 	adopt_end_session(f);
 	emit_stopping(f, at_once);
@@ -290,6 +307,48 @@ void fleet_shutdown(struct fleet *f, bool at_once, void (*done)(void *arg), void
 	fleet_check_done(f);
 }
 
+static void save_all(struct fleet *f)
+{
+	for (size_t i = 0; i < f->n; i++) {
+		_cleanup_(err_clear) struct err e = ERR_NULL;
+
+		if (state_save(f->clouds[i], true, &e) < 0)
+			log_error("cloud %s: %s", f->clouds[i]->cloud->conf->name, err_msg(&e));
+	}
+}
+
+void fleet_detach(struct fleet *f)
+{
+	save_all(f);
+	fleet_event(f, "daemon-detached", NULL, -1, NULL,
+		"h2ofleetd leaves its clouds running for the next one");
+}
+
+static void hand_over_ports(const struct supervised *s)
+{
+	const char *name = s->cloud->conf->name;
+
+	for (unsigned i = 0; i < s->cloud->n_nodes; i++) {
+		const struct port_pair *p = &s->holds[i];
+
+		if (!p->api)
+			continue;
+		handover_add_fd(p->api_hold.fd, "hold %u", p->api);
+		handover_add_fd(p->api_hold.claim, "claim %u", p->api);
+		handover_add_fd(p->internal_hold.fd, "hold %u", p->api + 1u);
+		handover_add_fd(p->internal_hold.claim, "claim %u", p->api + 1u);
+		log_debug("cloud %s: hands port %u over", name, p->api);
+	}
+}
+
+void fleet_hand_over(struct fleet *f)
+{
+	save_all(f);
+	handover_add_fd(f->lock_fd, "lock %s", f->conf->fleet.state_dir);
+	for (size_t i = 0; i < f->n; i++)
+		hand_over_ports(f->clouds[i]);
+}
+
 size_t fleet_n_clouds(const struct fleet *f)
 {
 	return f->n;
@@ -300,7 +359,7 @@ const struct cloud *fleet_cloud(const struct fleet *f, size_t i)
 	return f->clouds[i]->cloud;
 }
 
-static struct supervised *find(const struct fleet *f, const char *name)
+struct supervised *supervised_find(const struct fleet *f, const char *name)
 {
 	for (size_t i = 0; i < f->n; i++)
 		if (streq(f->clouds[i]->cloud->conf->name, name))
@@ -310,7 +369,7 @@ static struct supervised *find(const struct fleet *f, const char *name)
 
 const struct cloud *fleet_find(const struct fleet *f, const char *name)
 {
-	const struct supervised *s = find(f, name);
+	const struct supervised *s = supervised_find(f, name);
 
 	return s ? s->cloud : NULL;
 }
@@ -331,9 +390,9 @@ void fleet_command(struct fleet *f, const char *cloud, enum fleet_command cmd, b
 		[FLEET_STOP] = EVENT_STOP,
 		[FLEET_RESTART] = EVENT_RESTART,
 	};
-	struct supervised *s = find(f, cloud);
+	struct supervised *s = supervised_find(f, cloud);
 
-	if (!s)
+	if (!s || (s->cloud->removed && cmd != FLEET_STOP))
 		return;
 	supervised_feed(s, &(struct cloud_event){.type = types[cmd], .flag = resume});
 }
@@ -350,14 +409,14 @@ struct journal *fleet_journal(const struct fleet *f)
 
 char *fleet_node_log(const struct fleet *f, const char *cloud, unsigned node)
 {
-	const struct supervised *s = find(f, cloud);
+	const struct supervised *s = supervised_find(f, cloud);
 
 	return s && node < s->cloud->n_nodes ? xstrdup(s->members[node].log) : NULL;
 }
 
 char *fleet_node_log_elsewhere(const struct fleet *f, const char *cloud, unsigned node)
 {
-	const struct supervised *s = find(f, cloud);
+	const struct supervised *s = supervised_find(f, cloud);
 
 	return s && node < s->cloud->n_nodes ? logs_elsewhere(&s->members[node]) : NULL;
 }

@@ -9,6 +9,7 @@
 
 #include "base/err.h"
 #include "conf/conf.h"
+#include "conf/diff.h"
 #include "core/journal.h"
 #include "model/cloud.h"
 
@@ -27,6 +28,17 @@ void fleet_start(struct fleet *f);
  */
 void fleet_shutdown(struct fleet *f, bool at_once, void (*done)(void *arg), void *arg);
 
+/* Could a daemon with this configuration go on from the state files? 0; -EINVAL and others with a
+ * sentence. Changes nothing. */
+int fleet_check_state(const struct conf *conf, struct err *e);
+
+/* Saves all states and puts what the next image of this process needs on the list of
+ * base/handover.h. */
+void fleet_hand_over(struct fleet *f);
+
+/* Saves all states: the clouds are left running for the next daemon. fleet_free() must follow. */
+void fleet_detach(struct fleet *f);
+
 /* Releases everything; the loop must run on until the handles are closed. */
 void fleet_free(struct fleet *f);
 
@@ -42,7 +54,32 @@ enum fleet_command { FLEET_START, FLEET_STOP, FLEET_RESTART };
 /* The operator's word; idempotent. `resume`: also resume an interrupted grid search. */
 void fleet_command(struct fleet *f, const char *cloud, enum fleet_command cmd, bool resume);
 
+/* What is in force. */
 const struct conf *fleet_conf(const struct fleet *f);
+
+struct reload_options {
+	bool dry_run;
+	bool restart; /* clouds that need it are restarted now, also without apply = restart */
+};
+
+/* Begins as { 0 }. What a reload did, or would do. */
+struct reload_report {
+	struct conf_diff diff; /* `applied`: nothing of the change waits for a restart */
+	struct strv errors;    /* why all of it was refused; then `diff` is empty */
+};
+
+/* Takes `new_conf` over, whatever becomes of it, and puts it in force: keys that can change live at
+ * once; the others once no member of their cloud is alive, or with the next start of the daemon;
+ * new clouds are added and, with autostart, started; missing ones are stopped and forgotten. All or
+ * nothing: -ESHUTDOWN, with a sentence in the report, while the fleet ends (then `new_conf` may be
+ * NULL). */
+int fleet_reload(struct fleet *f, struct conf *new_conf, const struct reload_options *opts,
+	struct reload_report *out);
+static inline void reload_report_clear(struct reload_report *r)
+{
+	conf_diff_clear(&r->diff);
+	strv_free(&r->errors);
+}
 
 /* The clock of the model: monotonic milliseconds without the times in which the machine slept or
  * this process was stopped. */

@@ -177,8 +177,7 @@ static int hold_new(struct supervised *s, bool exact, uint16_t first, struct err
 static int hold_ports(struct supervised *s, struct err *e)
 {
 	const struct cloud_conf *conf = s->cloud->conf;
-	uint16_t first =
-		conf->port.port ? conf->port.port : (uint16_t)s->fleet->conf->fleet.baseport;
+	uint16_t first = conf->port.port ? conf->port.port : (uint16_t)conf->baseport;
 	int r;
 
 	if (s->cloud->ports_planned)
@@ -217,7 +216,7 @@ static bool is_permanent(const struct supervised *s, int r)
 		return false;
 	if (r == -EADDRINUSE)
 		return !s->cloud->ports_planned;
-	return !trouble_is_shortage(r);
+	return r != -EBUSY && !trouble_is_shortage(r);
 }
 
 /* The version of Java is known. */
@@ -230,7 +229,9 @@ static void prepare_rest(struct supervised *s)
 	uint64_t xmx = 0, xms = 0;
 	int r;
 
-	r = runtime_find_jar(conf->jar_path, NULL, &rt->jar, &e);
+	r = reload_check_others(s, &e);
+	if (r == 0)
+		r = runtime_find_jar(conf->jar_path, NULL, &rt->jar, &e);
 	if (r == 0 && runtime_jar_version(rt->jar, &rt->h2o_version, NULL) < 0)
 		rt->h2o_version = NULL; /* it only makes sentences clearer */
 	if (r == 0)
@@ -286,8 +287,10 @@ void launch_prepare(struct supervised *s)
 	struct runtime *rt = &s->runtime;
 	int r;
 
-	s->prepare_waits = s->fleet->strays != NULL;
-	if (s->prepare_waits) {
+	if (reload_defers_launch(s))
+		return;
+	s->awaits_strays = s->fleet->strays != NULL;
+	if (s->awaits_strays) {
 		log_notice("cloud %s: starts once the processes of an earlier daemon have ended",
 			s->cloud->conf->name);
 		return;
@@ -322,9 +325,9 @@ void launch_cancel_probe(struct supervised *s)
 
 void launch_go_on(struct supervised *s)
 {
-	if (!s->prepare_waits)
+	if (!s->awaits_strays)
 		return;
-	s->prepare_waits = false;
+	s->awaits_strays = false;
 	if (s->cloud->state == CLOUD_STARTING)
 		launch_prepare(s);
 	else

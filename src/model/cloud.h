@@ -189,6 +189,10 @@ struct cloud {
 	uint64_t next_start_ms;    /* in backoff: when; for display */
 	uint64_t rng;
 
+	/* Set by core, for display: */
+	struct strv pending_keys; /* changed, but in force only from the next generation on */
+	bool removed;             /* from the configuration: it is stopped and then forgotten */
+
 	struct action *actions; /* owned; to be carried out, oldest first; the core empties it */
 	size_t n_actions;
 	struct transition *transitions; /* owned; what happened, for log and events; likewise */
@@ -251,6 +255,10 @@ struct cloud_event {
 /* `conf` must outlive the cloud. `seed` feeds names and jitter. */
 struct cloud *cloud_new(const struct cloud_conf *conf, uint64_t seed);
 void cloud_free(struct cloud *c);
+
+/* Another configuration from now on, with deadlines that are running moved by what has changed.
+ * What members were launched with, as `nodes`, may differ only while none is alive. */
+void cloud_configure(struct cloud *c, const struct cloud_conf *conf, uint64_t now_ms);
 
 /* One event at (awake, monotonic) time `now_ms`; never decreasing. */
 void cloud_step(struct cloud *c, const struct cloud_event *ev, uint64_t now_ms);

@@ -197,13 +197,18 @@ static void signal_all(struct cloud *c, int sig)
 			signal_node(c, n, n->hung ? SIGKILL : sig);
 }
 
-/* The ladder: (REST) -> SIGTERM -> SIGKILL, each with its time. */
-static void next_rung(struct cloud *c, uint64_t now_ms)
+uint64_t cloud_stop_patience(const struct cloud *c)
 {
 	uint64_t patience = c->conf->stop_timeout_ms;
 
-	if (c->state == CLOUD_RECOVERING)
-		patience = MIN(patience, (uint64_t)RECOVERY_STOP_MS);
+	return c->state == CLOUD_RECOVERING ? MIN(patience, (uint64_t)RECOVERY_STOP_MS) : patience;
+}
+
+/* The ladder: (REST) -> SIGTERM -> SIGKILL, each with its time. */
+static void next_rung(struct cloud *c, uint64_t now_ms)
+{
+	uint64_t patience = cloud_stop_patience(c);
+
 	switch (c->stop_rung++) {
 	case 0:
 		cloud_act(c, (struct action){.type = ACTION_REST_SHUTDOWN});
