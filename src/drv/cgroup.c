@@ -287,6 +287,8 @@ int cgroup_kill(const char *dir)
 	size_t n = strlen(dir);
 	int r;
 
+	if (!has_prefix(strrchr(dir, '/') ? strrchr(dir, '/') + 1 : dir, NAME_PREFIX))
+		return -EPERM;
 	if (!own || (strncmp(own, dir, n) == 0 && (!own[n] || own[n] == '/')))
 		return -EPERM;
 	r = cgroup_set(dir, "cgroup.kill", "1");

@@ -46,8 +46,8 @@ bool cgroup_populated(const char *dir);
 int cgroup_move_down(const char *dir, const char *sub);
 
 /* SIGKILL to all in and below it, at once and without a race (cgroup.kill, Linux 5.14); before
- * that kernel one by one. Refused (-EPERM) when we are in it ourselves. Returns at once: the
- * processes may take a moment to go. */
+ * that kernel one by one. Refused (-EPERM) when we are in it ourselves, and for a group whose name
+ * does not begin as all of ours do. Returns at once: the processes may take a moment to go. */
 int cgroup_kill(const char *dir);
 /* -EBUSY while it is populated; none there is well. */
 int cgroup_remove(const char *dir);

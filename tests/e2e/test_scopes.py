@@ -123,9 +123,18 @@ def test_scope_of_each_generation(service):
     """root: a scope of the system's manager, in our slice, for each generation; it holds exactly the
     members; the next generation has its own, and a stopped cloud none, failed or not."""
     s = service(nodes=3)
+    java = s.fleet.dir / "java"
+    java.write_text(f"#!/bin/sh\ngrep -h ^0:: /proc/self/cgroup >>{s.fleet.dir}/seen\n"
+                    f"exec {s.fleet.clouds['c']['java']} \"$@\"\n")
+    java.chmod(0o755)
+    s.fleet.clouds["c"]["java"] = java
+    s.fleet.write_config()
     fleet = s.start()
     fleet.ready()
     group = the_group(fleet, 1)
+    # Never outside, not even for a moment. (The first line is of `java -version`.)
+    seen = read(fleet.dir / "seen").splitlines()
+    assert len(seen) == 4 and all(line.endswith(group.name) for line in seen[1:]), seen
     assert group.parent.name == "h2ofleet.slice"
     assert s.scopes() == [group.name]
     assert "H2O cloud c, generation 1" in show(group.name, "Description")

@@ -227,16 +227,15 @@ static void test_kill(void **state)
 	assert_false(cgroup_populated(b->dir));
 }
 
-/* We never end ourselves: neither our own group nor one above it is killed. */
+/* We never end ourselves: neither our own group nor one above it is killed. Tried in a child, in a
+ * group made for it: the test's own may be the whole machine's. */
 static void test_own_group_is_spared(void **state)
 {
 	struct sandbox *b = *state;
-	_cleanup_free_ char *own = cgroup_of(0);
 	int status = 0;
 	pid_t pid;
 
 	NEED_GROUPS(b);
-	assert_int_equal(cgroup_kill(own), -EPERM);
 	pid = fork();
 	if (pid == 0) {
 		_cleanup_free_ char *sub = xasprintf("%s/below", b->dir);
