@@ -1,7 +1,6 @@
 #include "api/server.h"
 
 #include "api/view.h"
-#include "base/clock.h"
 #include "base/text.h"
 
 void problem(struct request *rq, unsigned status, const char *type, const char *title,

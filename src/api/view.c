@@ -4,7 +4,6 @@
 #include <stdio.h>
 #include <time.h>
 
-#include "base/clock.h"
 #include "base/text.h"
 #include "model/plan.h"
 
@@ -187,7 +186,7 @@ json_t *view_cloud(const struct cloud *c, uint64_t now_ms)
 
 json_t *view_live_cloud(struct fleet *f, const struct cloud *c)
 {
-	json_t *j = view_cloud(c, clock_monotonic_ms());
+	json_t *j = view_cloud(c, fleet_now(f));
 	struct fleet_pressure p;
 
 	if (fleet_pressure(f, c->conf->name, &p))

@@ -39,6 +39,14 @@ enum scopes_mode {
 	SCOPES_AUTO, /* where it is plain how */
 	SCOPES_YES,  /* wherever it can be done */
 };
+/* When the daemon ends by itself: for containers, where it is process 1. */
+enum exit_when {
+	EXIT_WHEN_NEVER,
+	EXIT_WHEN_STOPPED, /* no cloud that was ever wanted runs any more */
+	EXIT_WHEN_FAILED,  /* one has failed */
+};
+
+#define SHUTDOWN_AUTO 0 /* SHUTDOWN_CONTAINER_MS in a container, else no limit */
 
 enum log_target {
 	LOG_TO_FILE,    /* log_dir/CLOUD/N.log */
@@ -136,9 +144,11 @@ struct fleet_conf {
 	char *log_dir;
 	uint64_t events_max_size; /* bytes, of all files of the journal */
 	int64_t baseport;
-	int scopes;    /* enum scopes_mode */
-	int apply;     /* enum apply_mode: of a reload */
-	int log_level; /* enum log_level: of the daemon's own log */
+	int scopes;                   /* enum scopes_mode */
+	int apply;                    /* enum apply_mode: of a reload */
+	int log_level;                /* enum log_level: of the daemon's own log */
+	int exit_when;                /* enum exit_when */
+	uint64_t shutdown_timeout_ms; /* of all clouds together when the daemon ends */
 };
 
 struct conf {
