@@ -27,15 +27,6 @@ enum stop_method {
 	STOP_REST, /* POST /3/Shutdown to member 0 first */
 };
 
-/* When the daemon ends by itself: for containers, where it is process 1. */
-enum exit_when {
-	EXIT_WHEN_NEVER,
-	EXIT_WHEN_STOPPED, /* no cloud that was ever wanted runs any more */
-	EXIT_WHEN_FAILED,  /* one has failed */
-};
-
-#define SHUTDOWN_AUTO 0 /* SHUTDOWN_CONTAINER_MS in a container, else no limit */
-
 /* What the kernel's OOM killer ends of a cloud that runs out of memory. */
 enum oom_policy {
 	OOM_CONTINUE, /* the one process that it chooses; the daemon ends the others */
@@ -48,6 +39,14 @@ enum scopes_mode {
 	SCOPES_AUTO, /* where it is plain how */
 	SCOPES_YES,  /* wherever it can be done */
 };
+/* When the daemon ends by itself: for containers, where it is process 1. */
+enum exit_when {
+	EXIT_WHEN_NEVER,
+	EXIT_WHEN_STOPPED, /* no cloud that was ever wanted runs any more */
+	EXIT_WHEN_FAILED,  /* one has failed */
+};
+
+#define SHUTDOWN_AUTO 0 /* SHUTDOWN_CONTAINER_MS in a container, else no limit */
 
 enum log_target {
 	LOG_TO_FILE,    /* log_dir/CLOUD/N.log */
@@ -145,11 +144,11 @@ struct fleet_conf {
 	char *log_dir;
 	uint64_t events_max_size; /* bytes, of all files of the journal */
 	int64_t baseport;
+	int scopes;                   /* enum scopes_mode */
 	int apply;                    /* enum apply_mode: of a reload */
 	int log_level;                /* enum log_level: of the daemon's own log */
 	int exit_when;                /* enum exit_when */
 	uint64_t shutdown_timeout_ms; /* of all clouds together when the daemon ends */
-	int scopes;                   /* enum scopes_mode */
 };
 
 struct conf {

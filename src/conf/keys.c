@@ -55,13 +55,6 @@ static const struct key_word stop_methods[] = {
 	{"rest", STOP_REST},
 	{NULL},
 };
-static const struct key_word exit_whens[] = {
-	{"never", EXIT_WHEN_NEVER},
-	{"stopped", EXIT_WHEN_STOPPED},
-	{"failed", EXIT_WHEN_FAILED},
-	{NULL},
-};
-static const struct key_word auto_shutdown[] = {{"auto", SHUTDOWN_AUTO}, {NULL}};
 static const struct key_word oom_policies[] = {
 	{"continue", OOM_CONTINUE},
 	{"kill", OOM_KILL},
@@ -73,6 +66,13 @@ static const struct key_word scopes_modes[] = {
 	{"yes", SCOPES_YES},
 	{NULL},
 };
+static const struct key_word exit_whens[] = {
+	{"never", EXIT_WHEN_NEVER},
+	{"stopped", EXIT_WHEN_STOPPED},
+	{"failed", EXIT_WHEN_FAILED},
+	{NULL},
+};
+static const struct key_word auto_shutdown[] = {{"auto", SHUTDOWN_AUTO}, {NULL}};
 static const struct key_word auto_memory[] = {{"auto", MEM_AUTO}, {NULL}};
 static const struct key_word auto_threads[] = {{"auto", NTHREADS_AUTO}, {NULL}};
 static const struct key_word off_or_auto[] = {{"off"}, {"auto"}, {NULL}};
