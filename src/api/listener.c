@@ -8,7 +8,11 @@
 #include <sys/stat.h>
 #include <sys/un.h>
 
+#include <systemd/sd-daemon.h>
+
 #include "base/file.h"
+#include "base/log.h"
+#include "drv/activation.h"
 
 /* Bounds how long we wait at start for another daemon that is at this very step. */
 #define LOCK_TRIES    100
@@ -112,6 +116,66 @@ static int bind_and_rename(struct listener *l, const char *path, int dir_fd, int
 	return 0;
 }
 
+/* What systemd listens on must be what clients look for. */
+static int check_systemds(const char *path, int fd, struct err *e)
+{
+	struct sockaddr_un sa = {0};
+	socklen_t len = sizeof(sa);
+	struct stat st;
+
+	if (sd_is_socket_unix(fd, SOCK_STREAM, 1, NULL, 0) <= 0)
+		return err_set(e, -EINVAL,
+			"the descriptor '%s' that systemd passed is no listening unix stream "
+			"socket; see ListenStream= of the socket unit",
+			LISTENER_FD_SYSTEMD);
+	if (getsockname(fd, (struct sockaddr *)&sa, &len) < 0)
+		return err_set_errno(e, -errno, "cannot tell where systemd's socket is");
+	if (!streq(sa.sun_path, path))
+		return err_set(e, -EINVAL,
+			"systemd listens at %s, but the configuration has the control socket at "
+			"%s: make ListenStream= of the socket unit and the key socket the same",
+			sa.sun_path, path);
+	if (lstat(path, &st) == 0 && st.st_mode & S_IRWXO)
+		log_warning("the control socket %s is open to everybody (mode %o); SocketMode=0660 "
+			    "is meant; who may do what is decided by user and group all the same",
+			path, st.st_mode & 0777);
+	return 0;
+}
+
+static int take_over(struct listener *l, const char *path, int fd, struct err *e)
+{
+	struct stat st;
+	int r;
+
+	if (l->systemds && (r = check_systemds(path, fd, e)) < 0)
+		return r;
+	if (!l->systemds && lstat(path, &st) == 0) {
+		l->dev = st.st_dev;
+		l->ino = st.st_ino;
+	}
+	if (fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK) < 0)
+		return err_set_errno(e, -errno, "cannot use the control socket %s", path);
+	l->path = xstrdup(path);
+	return 0;
+}
+
+/* -ENOENT: we were started without one. */
+static int inherit(struct listener *l, const char *path, int *fd_out, struct err *e)
+{
+	_cleanup_close_ int fd = activation_take(LISTENER_FD_SYSTEMD);
+	int r;
+
+	l->systemds = fd >= 0;
+	if (fd < 0)
+		fd = activation_take(LISTENER_FD_OWN);
+	if (fd < 0)
+		return -ENOENT;
+	r = take_over(l, path, fd, e);
+	if (r == 0)
+		*fd_out = TAKE_FD(fd);
+	return r;
+}
+
 int listener_open(struct listener *l, const char *path, int *fd_out, struct err *e)
 {
 	_cleanup_close_ int fd = -1, dir_fd = -1;
@@ -121,6 +185,9 @@ int listener_open(struct listener *l, const char *path, int *fd_out, struct err 
 	int r = make_address(path, &sa, e);
 
 	if (r < 0)
+		return r;
+	r = inherit(l, path, fd_out, e);
+	if (r != -ENOENT)
 		return r;
 	slash = strrchr(dir, '/');
 	slash[slash == dir] = '\0';
@@ -146,7 +213,8 @@ void listener_close(struct listener *l)
 {
 	struct stat st;
 
-	if (l->path && lstat(l->path, &st) == 0 && st.st_dev == l->dev && st.st_ino == l->ino)
+	if (l->path && !l->systemds && lstat(l->path, &st) == 0 && st.st_dev == l->dev &&
+		st.st_ino == l->ino)
 		unlink(l->path);
 	free(TAKE_PTR(l->path));
 }

@@ -5,14 +5,21 @@
 
 #include "base/err.h"
 
+/* Names of descriptors that we may be started with (drv/activation.h). */
+#define LISTENER_FD_SYSTEMD "control"     /* of h2ofleetd.socket: never removed by us */
+#define LISTENER_FD_OWN     "control-own" /* made by us, kept over a change of the image */
+
 struct listener {
-	char *path; /* owned */
-	dev_t dev;  /* which socket we put there */
+	char *path;    /* owned */
+	bool systemds; /* systemd made it, and removes it */
+	dev_t dev;     /* which socket we put there */
 	ino_t ino;
 };
 
-/* Listens at `path`, mode 0660, non-blocking; the fd in *fd. Two daemons that start at once cannot
- * both get it. -EADDRINUSE when a daemon answers there or something else is in the way. */
+/* Takes the socket that we were started with, if there is one; -EINVAL when that is not the one
+ * which the configuration names. Else listens at `path`, mode 0660, non-blocking; the fd in *fd.
+ * Two daemons that start at once cannot both get it. -EADDRINUSE when a daemon answers there or
+ * something else is in the way. */
 int listener_open(struct listener *l, const char *path, int *fd, struct err *e);
 
 /* Removes the socket, unless somebody has put another in its place. Does not close the fd. */

@@ -22,6 +22,12 @@ enum stop_method {
 	STOP_REST, /* POST /3/Shutdown to member 0 first */
 };
 
+/* When a start of the service counts as done. */
+enum ready_when {
+	READY_WHEN_LAUNCHED, /* the JVMs of all autostart clouds run, or could not be started */
+	READY_WHEN_CLOUDS,   /* these clouds are ready, or their first start has failed */
+};
+
 /* "54321+": from 54321 up, moving on from taken ports; "54321": exactly 54321, 54323, ... */
 struct port_spec {
 	uint16_t port; /* 0: not set; the fleet's baseport, moving on */
@@ -97,7 +103,8 @@ struct fleet_conf {
 	char *cache_dir;
 	char *log_dir;
 	int64_t baseport;
-	int log_level; /* enum log_level: of the daemon's own log */
+	int log_level;  /* enum log_level: of the daemon's own log */
+	int ready_when; /* enum ready_when */
 };
 
 struct conf {

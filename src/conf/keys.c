@@ -50,6 +50,11 @@ static const struct key_word stop_methods[] = {
 	{"rest", STOP_REST},
 	{NULL},
 };
+static const struct key_word ready_whens[] = {
+	{"launched", READY_WHEN_LAUNCHED},
+	{"clouds", READY_WHEN_CLOUDS},
+	{NULL},
+};
 static const struct key_word auto_memory[] = {{"auto", MEM_AUTO}, {NULL}};
 static const struct key_word auto_threads[] = {{"auto", NTHREADS_AUTO}, {NULL}};
 static const struct key_word off_or_auto[] = {{"off"}, {"auto"}, {NULL}};
@@ -203,6 +208,11 @@ static const struct key table[] = {
 	{FLEET(log_level), .name = "log_level", .type = &type_word, .dflt = "info",
 		.words = daemon_levels, .reload = RELOAD_LIVE,
 		.help = "How much the daemon itself logs: error, warning, notice, info or debug."},
+	{FLEET(ready_when), .name = "ready_when", .type = &type_word, .dflt = "launched",
+		.words = ready_whens, .reload = RELOAD_DAEMON,
+		.help = "When systemd is told that the start is done: launched, once the nodes of "
+			"all autostart clouds run; clouds, once these clouds are ready (or their "
+			"first start has failed)."},
 
 	{CLOUD(nodes), .name = "nodes", .type = &type_int, .dflt = "1", .min = 1, .max = 1024,
 		.reload = RELOAD_CLOUD, .help = "Number of nodes, each a JVM."},

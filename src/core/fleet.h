@@ -18,6 +18,10 @@ struct fleet;
  * yet. */
 int fleet_new(uv_loop_t *loop, struct conf *conf, struct fleet **out, struct err *e);
 
+/* Does a daemon run on that state directory? -EBUSY, and its pid (0: unknown); 0: none; -ENOENT: no
+ * daemon ever ran there. */
+int fleet_find_daemon(const struct fleet_conf *c, pid_t *pid);
+
 /* Starts the autostart clouds. */
 void fleet_autostart(struct fleet *f);
 
@@ -41,6 +45,15 @@ enum fleet_command { FLEET_START, FLEET_STOP, FLEET_RESTART };
 void fleet_command(struct fleet *f, const char *cloud, enum fleet_command cmd, bool resume);
 
 const struct conf *fleet_conf(const struct fleet *f);
+
+/* How it is with the supervisor itself, for systemd (core/health.c). */
+
+/* Has every cloud that is wanted got where a start must bring it: launched or, with `usable`, ready
+ * or through with its first try? Strays that hold up a launch count as not launched. */
+bool fleet_settled(const struct fleet *f, bool usable);
+
+/* For how long the most overdue of the clouds' deadlines is overdue, in milliseconds; 0: none. */
+uint64_t fleet_overdue_ms(struct fleet *f);
 
 /* The clock of the model: monotonic milliseconds without the times in which the machine slept or
  * this process was stopped. */

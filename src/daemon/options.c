@@ -14,6 +14,8 @@ static const char usage[] =
 	"  -c, --config FILE    read only this file\n"
 	"      --check-config   check the configuration and exit\n"
 	"      --print-config   print it with all defaults and exit\n"
+	"      --end-left-behind\n"
+	"                       end the nodes that a dead daemon has left, and exit\n"
 	"      --debug          log more\n"
 	"  -h, --help           this text\n"
 	"  -V, --version        version\n"
@@ -22,11 +24,12 @@ static const char usage[] =
 
 int options_parse(int argc, char **argv, struct options *opts)
 {
-	enum { OPT_CHECK = 256, OPT_PRINT, OPT_DEBUG };
+	enum { OPT_CHECK = 256, OPT_PRINT, OPT_END, OPT_DEBUG };
 	static const struct option options[] = {
 		{"config", required_argument, NULL, 'c'},
 		{"check-config", no_argument, NULL, OPT_CHECK},
 		{"print-config", no_argument, NULL, OPT_PRINT},
+		{"end-left-behind", no_argument, NULL, OPT_END},
 		{"debug", no_argument, NULL, OPT_DEBUG},
 		{"help", no_argument, NULL, 'h'},
 		{"version", no_argument, NULL, 'V'},
@@ -44,6 +47,9 @@ int options_parse(int argc, char **argv, struct options *opts)
 			break;
 		case OPT_PRINT:
 			opts->mode = MODE_PRINT;
+			break;
+		case OPT_END:
+			opts->mode = MODE_END;
 			break;
 		case OPT_DEBUG:
 			opts->debug = true;

@@ -1,5 +1,6 @@
 #include "config.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
@@ -7,18 +8,20 @@
 #include <sys/stat.h>
 
 #include <curl/curl.h>
-#include <systemd/sd-daemon.h>
 
 #include "base/log.h"
 #include "daemon/daemon.h"
+#include "drv/activation.h"
 #include "drv/spawn.h"
 
-/* Some text of ours on a failing start: also for systemctl status. */
+/* The sentence on a failing start: also for systemctl status. */
 static int fail(const struct err *e)
 {
+	int status = e->code == -EINVAL ? EXIT_CONFIG : EXIT_FAILURE;
+
 	log_error("%s", err_msg(e));
-	sd_notifyf(0, "STATUS=%s\nERRNO=%d", err_msg(e), -e->code);
-	return EXIT_FAILURE;
+	status_failed(e, status);
+	return status;
 }
 
 static int load_conf(const char *file, struct conf **conf)
@@ -28,6 +31,8 @@ static int load_conf(const char *file, struct conf **conf)
 
 	for (size_t i = 0; i < errors.list.n; i++)
 		fprintf(stderr, "%s\n", errors.list.v[i]);
+	if (r < 0 && errors.list.n)
+		status_failed(&(struct err){.code = r, .msg = errors.list.v[0]}, EXIT_CONFIG);
 	conf_errors_free(&errors);
 	return r;
 }
@@ -38,8 +43,7 @@ static void on_end(uv_timer_t *t)
 {
 	struct daemon *d = t->data;
 
-	api_free(d->api);
-	d->api = NULL;
+	api_free(TAKE_PTR(d->api));
 	signals_close(d);
 	status_close(d);
 	uv_close((uv_handle_t *)&d->end, NULL);
@@ -59,7 +63,7 @@ void daemon_end(struct daemon *d)
 	bool again = d->ending;
 
 	d->ending = true;
-	sd_notify(0, "STOPPING=1");
+	status_ending(d, false);
 	fleet_shutdown(d->fleet, again, on_fleet_down, d);
 }
 
@@ -67,12 +71,14 @@ void daemon_end(struct daemon *d)
 
 static int start(struct daemon *d, struct conf *conf, struct err *e)
 {
+	bool serve = d->options->mode == MODE_RUN;
 	int r;
 
 	r = fleet_new(&d->loop, conf, &d->fleet, e);
-	if (r < 0)
-		return r;
-	r = api_new(&d->loop, d->fleet, conf->fleet.socket, &d->api, e);
+	if (r == 0 && serve) {
+		r = api_new(&d->loop, d->fleet, conf->fleet.socket, &d->api, e);
+		activation_close_rest();
+	}
 	if (r < 0) {
 		fleet_free(TAKE_PTR(d->fleet));
 		return r;
@@ -96,6 +102,17 @@ static void raise_descriptor_limit(void)
 	}
 }
 
+static void begin(struct daemon *d)
+{
+	if (d->options->mode == MODE_END) {
+		daemon_end(d);
+		return;
+	}
+	log_notice("h2ofleetd %s, pid %d, control socket %s", PACKAGE_VERSION, (int)getpid(),
+		fleet_conf(d->fleet)->fleet.socket);
+	fleet_autostart(d->fleet);
+}
+
 static int run(const struct options *o, struct conf *conf)
 {
 	struct daemon d = {.options = o, .from_terminal = isatty(STDIN_FILENO)};
@@ -104,23 +121,44 @@ static int run(const struct options *o, struct conf *conf)
 
 	signal(SIGPIPE, SIG_IGN);
 	signal(SIGXFSZ, SIG_IGN); /* a limit on file sizes is an error of write(), too */
+	activation_init();
 	raise_descriptor_limit();
 	umask(S_IWGRP | S_IRWXO);
 	curl_global_init(CURL_GLOBAL_NOTHING);
 	uv_loop_init(&d.loop);
 	r = start(&d, conf, &e);
-	if (r == 0) {
-		log_notice("h2ofleetd %s, pid %d, control socket %s", PACKAGE_VERSION,
-			(int)getpid(), conf->fleet.socket);
-		fleet_autostart(d.fleet);
-		sd_notify(0, "READY=1");
-		status_publish(&d);
-	}
+	if (r == 0)
+		begin(&d);
 	uv_run(&d.loop, UV_RUN_DEFAULT);
 	if (uv_loop_close(&d.loop) != 0)
 		log_warning("some handles were still open at the end");
 	curl_global_cleanup();
 	return r < 0 ? fail(&e) : EXIT_SUCCESS;
+}
+
+/* For when the daemon died and none will follow (the units use it: HACKING.md). A configuration
+ * that cannot be read must not save what is left from its end. */
+static int end_left_behind(const struct options *o)
+{
+	struct conf *conf = NULL;
+	pid_t pid;
+	int r;
+
+	if (load_conf(o->file, &conf) < 0) {
+		fprintf(stderr, "h2ofleetd: going on with the usual directories\n");
+		if (load_conf("/dev/null", &conf) < 0)
+			return EXIT_CONFIG;
+	}
+	r = fleet_find_daemon(&conf->fleet, &pid);
+	if (r == -EBUSY)
+		fprintf(stderr,
+			"h2ofleetd (pid %d) runs on %s and looks after its clouds: nothing is left "
+			"behind; stop it to stop them\n",
+			(int)pid, conf->fleet.state_dir);
+	if (r == 0)
+		return run(o, conf); /* takes it over */
+	conf_free(conf);
+	return r == -EBUSY ? EXIT_IN_CHARGE : EXIT_SUCCESS;
 }
 
 /* Started without them, 0 to 2 would become sockets of ours, which the log then is written to. */
@@ -144,8 +182,10 @@ int daemon_main(int argc, char **argv)
 	r = options_parse(argc, argv, &o);
 	if (r >= 0)
 		return r;
+	if (o.mode == MODE_END)
+		return end_left_behind(&o);
 	if (load_conf(o.file, &conf) < 0)
-		return EXIT_FAILURE;
+		return EXIT_CONFIG;
 	if (o.mode == MODE_RUN) {
 		log_set_level(o.debug ? LOG_LEVEL_DEBUG : (enum log_level)conf->fleet.log_level);
 		return run(&o, conf); /* takes it over */
