@@ -95,9 +95,8 @@ static char *holder_of(const struct member *m, const struct proc_exit *exit, con
 	return port_holder_sentence(who ? (uint16_t)(port + 1) : port);
 }
 
-void exits_report(struct proc *p, const struct proc_exit *exit, void *arg)
+static void report(struct member *m, const struct proc_exit *exit)
 {
-	struct member *m = arg;
 	struct supervised *s = m->s;
 	_cleanup_free_ char *output = output_of(m), *hs_err = crash_report_of(m), *holder = NULL;
 	int64_t kills = machine_oom_kills();
@@ -115,21 +114,43 @@ void exits_report(struct proc *p, const struct proc_exit *exit, void *arg)
 		.log_tail = output,
 		.node = m->index,
 	};
-
 	enum cause cause;
 	bool expected;
 
 	holder = holder_of(m, exit, output);
 	ev.port_holder = holder;
-	polls_cancel(m);
-	m->proc = NULL;
-	m->unreleased = false;
 	exits_remove_perf_file(s->fleet, m->last_pid);
-	proc_free(p);
 	supervised_feed(
 		s, &(struct cloud_event){.type = EVENT_EXITED, .node = m->index, .exit = &ev});
 	cause = s->cloud->nodes[m->index].last_exit.cause;
 	expected = cause == CAUSE_STOPPED || cause == CAUSE_ORDERLY;
 	log_write(expected ? LOG_LEVEL_INFO : LOG_LEVEL_WARNING, "cloud %s: %s",
 		s->cloud->conf->name, s->cloud->nodes[m->index].last_exit.why);
+}
+
+/* Of an adopted member the port could not be held while it listened. */
+static void hold_port_again(const struct member *m)
+{
+	struct port_pair *hold = &m->s->holds[m->index];
+
+	if (hold->api)
+		port_pair_complete(launch_api_address(m->s), MEMBER_ADDR, hold, NULL);
+}
+
+void exits_report(struct proc *p, const struct proc_exit *exit, void *arg)
+{
+	struct member *m = arg;
+
+	polls_cancel(m);
+	m->proc = NULL;
+	m->unreleased = false;
+	proc_free(p);
+	hold_port_again(m);
+	report(m, exit);
+}
+
+void exits_report_gone(struct member *m)
+{
+	hold_port_again(m);
+	report(m, &(struct proc_exit){.known = false});
 }

@@ -14,7 +14,7 @@
 struct fleet;
 
 /* Takes `conf` over. Creates directories, takes the lock on the state directory (-EBUSY, and who
- * holds it, when another daemon has it), ends what an earlier daemon left running. Starts nothing
+ * holds it, when another daemon has it), finds what an earlier daemon left running. Decides nothing
  * yet. */
 int fleet_new(uv_loop_t *loop, struct conf *conf, struct fleet **out, struct err *e);
 
@@ -22,8 +22,12 @@ int fleet_new(uv_loop_t *loop, struct conf *conf, struct fleet **out, struct err
  * daemon ever ran there. */
 int fleet_find_daemon(const struct fleet_conf *c, pid_t *pid);
 
-/* Starts the autostart clouds. */
-void fleet_autostart(struct fleet *f);
+/* Clouds of an earlier daemon go on; what belongs to none is ended; the others start if they should
+ * (autostart). */
+void fleet_start(struct fleet *f);
+
+/* Instead of that: ends all that an earlier daemon has left, as fleet_shutdown() does. */
+void fleet_end_left_behind(struct fleet *f, void (*done)(void *arg), void *arg);
 
 /* Ends all clouds in order and calls `done` when no process is left; again with at_once: SIGKILL.
  */
@@ -49,7 +53,7 @@ const struct conf *fleet_conf(const struct fleet *f);
 /* How it is with the supervisor itself, for systemd (core/health.c). */
 
 /* Has every cloud that is wanted got where a start must bring it: launched or, with `usable`, ready
- * or through with its first try? Strays that hold up a launch count as not launched. */
+ * or through with its first try? */
 bool fleet_settled(const struct fleet *f, bool usable);
 
 /* For how long the most overdue of the clouds' deadlines is overdue, in milliseconds; 0: none. */

@@ -25,8 +25,6 @@ int fleet_find_daemon(const struct fleet_conf *c, pid_t *pid)
 
 static bool settled(const struct supervised *s, bool usable)
 {
-	if (s->start_waits)
-		return false;
 	if (s->cloud->wanted != WANTED_RUNNING)
 		return true;
 	switch (s->cloud->state) {

@@ -64,7 +64,10 @@ void daemon_end(struct daemon *d)
 
 	d->ending = true;
 	status_ending(d, false);
-	fleet_shutdown(d->fleet, again, on_fleet_down, d);
+	if (d->options->mode == MODE_END && !again)
+		fleet_end_left_behind(d->fleet, on_fleet_down, d);
+	else
+		fleet_shutdown(d->fleet, again, on_fleet_down, d);
 }
 
 /* ---- life ---- */
@@ -110,7 +113,7 @@ static void begin(struct daemon *d)
 	}
 	log_notice("h2ofleetd %s, pid %d, control socket %s", PACKAGE_VERSION, (int)getpid(),
 		fleet_conf(d->fleet)->fleet.socket);
-	fleet_autostart(d->fleet);
+	fleet_start(d->fleet);
 }
 
 static int run(const struct options *o, struct conf *conf)
