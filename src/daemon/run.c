@@ -93,6 +93,18 @@ static int start(struct daemon *d, struct conf *conf, struct err *e)
 	return 0;
 }
 
+/* Made by h2ofleetd-stop.service when we are to stop: should we die of that, h2ofleetd.service ends
+ * what is left (ExecStopPost=). One of an earlier stop must not turn a crash of this daemon into
+ * the end of its clouds. */
+static void forget_stop(void)
+{
+	const char *dir = getenv("RUNTIME_DIRECTORY");
+	_cleanup_free_ char *mark = dir ? xasprintf("%s/stopping", dir) : NULL;
+
+	if (mark && unlink(mark) < 0 && errno != ENOENT)
+		log_warning("cannot remove %s: %s", mark, strerror(errno));
+}
+
 /* A node takes several descriptors; its JVM gets the limit that we were given. */
 static void raise_descriptor_limit(void)
 {
@@ -111,6 +123,7 @@ static void begin(struct daemon *d)
 		daemon_end(d);
 		return;
 	}
+	forget_stop();
 	log_notice("h2ofleetd %s, pid %d, control socket %s", PACKAGE_VERSION, (int)getpid(),
 		fleet_conf(d->fleet)->fleet.socket);
 	fleet_start(d->fleet);
@@ -155,8 +168,9 @@ static int end_left_behind(const struct options *o)
 	r = fleet_find_daemon(&conf->fleet, &pid);
 	if (r == -EBUSY)
 		fprintf(stderr,
-			"h2ofleetd (pid %d) runs on %s and looks after its clouds: nothing is left "
-			"behind; stop it to stop them\n",
+			"h2ofleetd (pid %d) is running on %s and looks after its clouds; nothing "
+			"is "
+			"left behind\n",
 			(int)pid, conf->fleet.state_dir);
 	if (r == 0)
 		return run(o, conf); /* takes it over */
