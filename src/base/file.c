@@ -74,8 +74,7 @@ static int write_all(int fd, const char *p, size_t len)
 	return 0;
 }
 
-/* Makes the rename itself durable. */
-static int sync_parent(const char *path)
+int file_sync_parent(const char *path)
 {
 	_cleanup_free_ char *dir = xstrdup(path);
 	_cleanup_close_ int fd = -1;
@@ -108,7 +107,7 @@ int file_write_atomic(
 		unlink(tmp);
 		return err_set_errno(e, r, "cannot write %s", path);
 	}
-	r = durable ? sync_parent(path) : 0;
+	r = durable ? file_sync_parent(path) : 0;
 	return r < 0 ? err_set_errno(e, r, "cannot sync the directory of %s", path) : 0;
 }
 
@@ -176,45 +175,5 @@ int file_remove_tree(const char *path, struct err *e)
 		return r;
 	if (rmdir(path) < 0 && errno != ENOENT)
 		return err_set_errno(e, -errno, "cannot remove %s", path);
-	return 0;
-}
-
-int file_tail(const char *path, size_t lines, size_t max_bytes, char **out)
-{
-	_cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY);
-	_cleanup_free_ char *buf = NULL;
-	struct stat st;
-	off_t from;
-	ssize_t n;
-	size_t start;
-
-	*out = NULL;
-	if (fd < 0 && errno == ENOENT) {
-		*out = xstrdup("");
-		return 0;
-	}
-	if (fd < 0 || fstat(fd, &st) < 0)
-		return -errno;
-	from = st.st_size > (off_t)max_bytes ? st.st_size - (off_t)max_bytes : 0;
-	buf = xmalloc(max_bytes + 1);
-	n = pread(fd, buf, max_bytes, from);
-	if (n < 0)
-		return -errno;
-	buf[n] = '\0';
-	for (ssize_t i = 0; i < n; i++)
-		if (buf[i] == '\0')
-			buf[i] = ' ';
-	start = (size_t)n;
-	for (size_t seen = 0; start > 0; start--)
-		if (buf[start - 1] == '\n' && start != (size_t)n && ++seen == lines)
-			break;
-	if (lines == 0)
-		start = (size_t)n;
-	if (start == 0 && from > 0) { /* the first line is cut: leave it out, unless it is all */
-		char *nl = memchr(buf, '\n', (size_t)n);
-
-		start = nl ? (size_t)(nl - buf) + 1 : 0;
-	}
-	*out = xstrdup(buf + start);
 	return 0;
 }

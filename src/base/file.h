@@ -18,13 +18,12 @@ int file_read(const char *path, size_t max, char **data, size_t *len);
 int file_write_atomic(
 	const char *path, const void *data, size_t len, mode_t mode, bool durable, struct err *e);
 
+/* Makes a rename to `path`, or its removal, durable. */
+int file_sync_parent(const char *path);
+
 /* Removes `path` and all below it, never following symbolic links and never leaving its file
  * system. A missing path is no error. */
 int file_remove_tree(const char *path, struct err *e);
 
 /* Removes all below directory `path`, not itself. A missing directory is no error. */
 int file_empty_dir(const char *path, struct err *e);
-
-/* The last `lines` lines (at most `max_bytes`) of a file; *out owned by the caller, NUL-terminated,
- * with NUL bytes of the file turned into blanks. A missing file gives "". */
-int file_tail(const char *path, size_t lines, size_t max_bytes, char **out);

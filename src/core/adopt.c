@@ -134,10 +134,12 @@ void adopt_members(struct supervised *s)
 
 /* ---- clouds ---- */
 
-static void resume(struct supervised *s)
+void adopt_cloud(struct supervised *s)
 {
 	bool launching = s->was == CLOUD_STARTING || s->was == CLOUD_FORMING;
 
+	if (s->memory != MEMORY_WHOLE)
+		return;
 	supervised_feed(s, &(struct cloud_event){.type = EVENT_RESUME,
 				   .was = s->was,
 				   .flag = launching && s->half_launched});
@@ -167,8 +169,7 @@ static void forget_unconfigured(const struct fleet *f)
 void adopt_resume(struct fleet *f)
 {
 	for (size_t i = 0; i < f->n; i++)
-		if (f->clouds[i]->memory == MEMORY_WHOLE)
-			resume(f->clouds[i]);
+		adopt_cloud(f->clouds[i]);
 }
 
 void adopt_clouds(struct fleet *f)

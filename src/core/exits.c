@@ -6,6 +6,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "core/internal.h"
+#include "drv/logfile.h"
 #include "drv/machine.h"
 
 /* So much of a dead node's output is searched for a cause. */
@@ -29,24 +30,12 @@ void oom_sample(struct fleet *f)
 /* What this life of the node has printed, at most its end. Owned by the caller; never NULL. */
 static char *output_of(const struct member *m)
 {
-	_cleanup_close_ int fd = open(m->log, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
-	char *buf = xmalloc(LOG_TAIL_BYTES + 1);
-	struct stat st;
-	off_t from = m->log_start;
-	ssize_t n = 0;
+	char *output;
 
-	if (fd >= 0 && fstat(fd, &st) == 0) {
-		if (from > st.st_size) /* cut meanwhile */
-			from = 0;
-		from = MAX(from, st.st_size - (off_t)LOG_TAIL_BYTES);
-		n = pread(fd, buf, LOG_TAIL_BYTES, from);
-	}
-	n = MAX(n, (ssize_t)0);
-	for (ssize_t i = 0; i < n; i++)
-		if (buf[i] == '\0')
-			buf[i] = ' ';
-	buf[n] = '\0';
-	return buf;
+	if (m->log_to != LOG_TO_FILE ||
+		logfile_tail(m->log, m->log_start, SIZE_MAX, LOG_TAIL_BYTES, &output) < 0)
+		output = xstrdup("");
+	return output;
 }
 
 /* jvm_custom_args may not move it: plan_argv() says where it is. */
@@ -99,6 +88,7 @@ static void report(struct member *m, const struct proc_exit *exit)
 {
 	struct supervised *s = m->s;
 	_cleanup_free_ char *output = output_of(m), *hs_err = crash_report_of(m), *holder = NULL;
+	_cleanup_free_ char *elsewhere = logs_elsewhere(m);
 	int64_t kills = machine_oom_kills();
 	struct exit_evidence ev = {
 		.known = exit->known,
@@ -112,6 +102,7 @@ static void report(struct member *m, const struct proc_exit *exit)
 		.kernel_oom_known = kills >= 0,
 		.hs_err = hs_err,
 		.log_tail = output,
+		.output_elsewhere = elsewhere,
 		.node = m->index,
 	};
 	enum cause cause;

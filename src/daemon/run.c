@@ -72,6 +72,11 @@ void daemon_end(struct daemon *d)
 
 /* ---- life ---- */
 
+static int on_reload(const struct reload_options *opts, struct reload_report *out, void *arg)
+{
+	return daemon_reload(arg, opts, out);
+}
+
 static int start(struct daemon *d, struct conf *conf, struct err *e)
 {
 	bool serve = d->options->mode == MODE_RUN;
@@ -86,6 +91,8 @@ static int start(struct daemon *d, struct conf *conf, struct err *e)
 		fleet_free(TAKE_PTR(d->fleet));
 		return r;
 	}
+	if (serve)
+		api_set_reload(d->api, on_reload, d);
 	signals_watch(d);
 	status_start(d);
 	uv_timer_init(&d->loop, &d->end);
@@ -167,10 +174,7 @@ static int end_left_behind(const struct options *o)
 	}
 	r = fleet_find_daemon(&conf->fleet, &pid);
 	if (r == -EBUSY)
-		fprintf(stderr,
-			"h2ofleetd (pid %d) is running on %s and looks after its clouds; nothing "
-			"is "
-			"left behind\n",
+		fprintf(stderr, "h2ofleetd (pid %d) is running on %s and looks after its clouds\n",
 			(int)pid, conf->fleet.state_dir);
 	if (r == 0)
 		return run(o, conf); /* takes it over */
@@ -199,6 +203,8 @@ int daemon_main(int argc, char **argv)
 	r = options_parse(argc, argv, &o);
 	if (r >= 0)
 		return r;
+	if (o.mode == MODE_ROTATE)
+		return rotate_main(o.rotate);
 	if (o.mode == MODE_END)
 		return end_left_behind(&o);
 	if (load_conf(o.file, &conf) < 0)

@@ -4,6 +4,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/text.h"
+#include "core/trouble.h"
 #include "daemon/daemon.h"
 #include "drv/notify.h"
 
@@ -37,6 +38,7 @@ static char *make_line(const struct daemon *d)
 {
 	size_t n = fleet_n_clouds(d->fleet), usable = 0, stopped = 0;
 	_cleanup_free_ char *line = NULL, *rest = NULL, *counts = NULL;
+	const char *trouble = fleet_trouble(d->fleet);
 	const struct cloud *bad = troubled(d);
 
 	for (size_t i = 0; i < n; i++) {
@@ -49,8 +51,9 @@ static char *make_line(const struct daemon *d)
 	rest = bad ? xasprintf("; %s is %s%s%s", bad->conf->name, cloud_state_name(bad->state),
 			     bad->reason ? ": " : "", bad->reason ? bad->reason : "")
 		   : xstrdup("");
-	line = xasprintf("%s%s%zu of %zu clouds usable%s%s", d->status.doing ? d->status.doing : "",
-		d->status.doing ? ": " : "", usable, n, counts, rest);
+	line = xasprintf("%s%s%zu of %zu clouds usable%s%s%s%s",
+		d->status.doing ? d->status.doing : "", d->status.doing ? ": " : "", usable, n,
+		counts, rest, trouble ? "; trouble: " : "", trouble ? trouble : "");
 	return text_visible(line, strlen(line));
 }
 
