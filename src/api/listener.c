@@ -11,6 +11,7 @@
 #include <systemd/sd-daemon.h>
 
 #include "base/file.h"
+#include "base/handover.h"
 #include "base/log.h"
 #include "drv/activation.h"
 
@@ -128,7 +129,7 @@ static int check_systemds(const char *path, int fd, struct err *e)
 		return err_set(e, -EINVAL,
 			"the descriptor '%s' that systemd passed is no listening unix stream "
 			"socket; see ListenStream= of the socket unit",
-			LISTENER_FD_SYSTEMD);
+			LISTENER_FD);
 	if (getsockname(fd, (struct sockaddr *)&sa, &len) < 0)
 		return err_set_errno(e, -errno, "cannot tell where systemd's socket is");
 	if (!streq(sa.sun_path, path))
@@ -143,35 +144,30 @@ static int check_systemds(const char *path, int fd, struct err *e)
 	return 0;
 }
 
-static int take_over(struct listener *l, const char *path, int fd, struct err *e)
+static int take_systemds(struct listener *l, const char *path, int fd, struct err *e)
 {
 	struct stat st;
-	int r;
+	int r = check_systemds(path, fd, e);
 
-	if (l->systemds && (r = check_systemds(path, fd, e)) < 0)
+	if (r < 0)
 		return r;
-	if (lstat(path, &st) == 0) {
-		l->dev = st.st_dev;
-		l->ino = st.st_ino;
-	}
+	if (lstat(path, &st) < 0)
+		return err_set_errno(e, -errno, "cannot look at systemd's socket %s", path);
 	if (fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK) < 0)
 		return err_set_errno(e, -errno, "cannot use the control socket %s", path);
-	l->path = xstrdup(path);
+	*l = (struct listener){xstrdup(path), true, st.st_dev, st.st_ino};
 	return 0;
 }
 
 /* -ENOENT: we were started without one. */
 static int inherit(struct listener *l, const char *path, int *fd_out, struct err *e)
 {
-	_cleanup_close_ int fd = activation_take(LISTENER_FD_SYSTEMD);
+	_cleanup_close_ int fd = activation_take(LISTENER_FD);
 	int r;
 
-	l->systemds = fd >= 0;
-	if (fd < 0)
-		fd = activation_take(LISTENER_FD_OWN);
 	if (fd < 0)
 		return -ENOENT;
-	r = take_over(l, path, fd, e);
+	r = take_systemds(l, path, fd, e);
 	if (r == 0)
 		*fd_out = TAKE_FD(fd);
 	return r;
@@ -227,4 +223,32 @@ void listener_close(struct listener *l)
 		st.st_ino == l->ino)
 		unlink(l->path);
 	free(TAKE_PTR(l->path));
+}
+
+void listener_hand_over(const struct listener *l, int fd)
+{
+	_cleanup_free_ char *place = xasprintf(
+		"%ju %ju %d %s", (uintmax_t)l->dev, (uintmax_t)l->ino, l->systemds, l->path);
+
+	handover_add_fd(fd, "listen");
+	handover_add_word("listen-place", place);
+}
+
+int listener_take_over(struct listener *l, const char *path)
+{
+	const char *place = handover_word("listen-place");
+	int fd = handover_take_fd("listen"), at = 0, systemds;
+	uintmax_t dev, ino;
+
+	if (fd < 0 || !place || sscanf(place, "%ju %ju %d %n", &dev, &ino, &systemds, &at) < 3 ||
+		at == 0) {
+		closep(&fd);
+		return -1;
+	}
+	*l = (struct listener){xstrdup(place + at), systemds, (dev_t)dev, (ino_t)ino};
+	if (streq(l->path, path) && listener_is_there(l))
+		return fd;
+	listener_close(l);
+	close(fd);
+	return -1;
 }

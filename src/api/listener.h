@@ -5,9 +5,8 @@
 
 #include "base/err.h"
 
-/* Names of descriptors that we may be started with (drv/activation.h). */
-#define LISTENER_FD_SYSTEMD "control"     /* of h2ofleetd.socket: never removed by us */
-#define LISTENER_FD_OWN     "control-own" /* made by us, kept over a change of the image */
+/* Its name among the descriptors that systemd passes (drv/activation.h). */
+#define LISTENER_FD "control"
 
 struct listener {
 	char *path;    /* owned */
@@ -21,6 +20,13 @@ struct listener {
  * Two daemons that start at once cannot both get it: one waits for the other, for up to two seconds
  * if `patient`. -EADDRINUSE when a daemon answers there or something else is in the way. */
 int listener_open(struct listener *l, const char *path, bool patient, int *fd, struct err *e);
+
+/* The listening socket of the image that we have replaced, if it was at this path: its descriptor,
+ * or -1. One at another path is removed. */
+int listener_take_over(struct listener *l, const char *path);
+
+/* Puts it on the list of base/handover.h. */
+void listener_hand_over(const struct listener *l, int fd);
 
 /* Is the socket at its path still the one that we put there? Also true when that cannot be told. */
 bool listener_is_there(const struct listener *l);

@@ -12,6 +12,7 @@ enum daemon_mode {
 	MODE_CHECK,
 	MODE_PRINT,
 	MODE_ROTATE,
+	MODE_CHECK_STATE,
 	MODE_END, /* end what a dead daemon has left behind, and nothing else */
 };
 
@@ -22,12 +23,13 @@ enum daemon_mode {
 
 struct options {
 	enum daemon_mode mode;
+	char **argv;
 	const char *file; /* --config; NULL: the usual places */
 	bool debug;
 	char **rotate; /* MODE_ROTATE: its arguments */
 };
 
-#define N_SIGNALS 3
+#define N_SIGNALS 5
 
 /* What systemd has been told. */
 struct status {
@@ -54,6 +56,12 @@ struct daemon {
 	struct status status;
 	bool from_terminal;
 	bool ending;
+	struct {
+		char *path; /* owned: of our image, as it was when we began */
+		struct command *check;
+		unsigned count;
+		char *error; /* owned: why the last attempt came to nothing */
+	} reexec;
 };
 
 /* The daemon's main(). */
@@ -91,5 +99,15 @@ void status_ending(struct daemon *d, bool detaching);
 /* The reason why the daemon exits with `exit_status`. */
 void status_failed(const struct err *e, int exit_status);
 
+/* reexec.c: a new image in the same process, with the same children and descriptors. */
+void reexec_init(struct daemon *d);
+void reexec_clear(struct daemon *d);
+/* Tries whether the new image can start here, and becomes it; without that all stays as it is.
+ * -ESHUTDOWN: the daemon ends. */
+int reexec_begin(struct daemon *d);
+int reexec_answer(bool begin, struct reexec_status *out, void *daemon);
+
 /* run.c: ends all clouds, then the daemon; again: at once. */
 void daemon_end(struct daemon *d);
+/* Ends the daemon alone: the clouds run on, for the next one. */
+void daemon_detach(struct daemon *d);

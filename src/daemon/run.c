@@ -9,6 +9,7 @@
 
 #include <curl/curl.h>
 
+#include "base/handover.h"
 #include "base/log.h"
 #include "daemon/daemon.h"
 #include "drv/activation.h"
@@ -24,14 +25,14 @@ static int fail(const struct err *e)
 	return status;
 }
 
-static int load_conf(const char *file, struct conf **conf)
+static int load_conf(const char *file, enum daemon_mode mode, struct conf **conf)
 {
 	struct conf_errors errors = {0};
 	int r = conf_load(file, conf, &errors);
 
 	for (size_t i = 0; i < errors.list.n; i++)
 		fprintf(stderr, "%s\n", errors.list.v[i]);
-	if (r < 0 && errors.list.n)
+	if (r < 0 && errors.list.n && mode == MODE_RUN)
 		status_failed(&(struct err){.code = r, .msg = errors.list.v[0]}, EXIT_CONFIG);
 	conf_errors_free(&errors);
 	return r;
@@ -46,6 +47,7 @@ static void on_end(uv_timer_t *t)
 	api_free(TAKE_PTR(d->api));
 	signals_close(d);
 	status_close(d);
+	reexec_clear(d);
 	uv_close((uv_handle_t *)&d->end, NULL);
 	fleet_free(TAKE_PTR(d->fleet));
 }
@@ -70,6 +72,19 @@ void daemon_end(struct daemon *d)
 		fleet_shutdown(d->fleet, again, on_fleet_down, d);
 }
 
+void daemon_detach(struct daemon *d)
+{
+	if (d->ending) {
+		log_notice("SIGUSR2: the clouds are being stopped already");
+		return;
+	}
+	log_notice("SIGUSR2: leaving the clouds running for the next daemon");
+	d->ending = true;
+	status_ending(d, true);
+	fleet_detach(d->fleet);
+	uv_timer_start(&d->end, on_end, 0, 0);
+}
+
 /* ---- life ---- */
 
 static int on_reload(const struct reload_options *opts, struct reload_report *out, void *arg)
@@ -91,8 +106,10 @@ static int start(struct daemon *d, struct conf *conf, struct err *e)
 		fleet_free(TAKE_PTR(d->fleet));
 		return r;
 	}
-	if (serve)
+	if (serve) {
 		api_set_reload(d->api, on_reload, d);
+		api_set_reexec(d->api, reexec_answer, d);
+	}
 	signals_watch(d);
 	status_start(d);
 	uv_timer_init(&d->loop, &d->end);
@@ -134,6 +151,7 @@ static void begin(struct daemon *d)
 	log_notice("h2ofleetd %s, pid %d, control socket %s", PACKAGE_VERSION, (int)getpid(),
 		fleet_conf(d->fleet)->fleet.socket);
 	fleet_start(d->fleet);
+	handover_drop();
 }
 
 static int run(const struct options *o, struct conf *conf)
@@ -142,6 +160,8 @@ static int run(const struct options *o, struct conf *conf)
 	_cleanup_(err_clear) struct err e = ERR_NULL;
 	int r;
 
+	handover_read();
+	reexec_init(&d);
 	signal(SIGPIPE, SIG_IGN);
 	signal(SIGXFSZ, SIG_IGN); /* a limit on file sizes is an error of write(), too */
 	activation_init();
@@ -167,9 +187,9 @@ static int end_left_behind(const struct options *o)
 	pid_t pid;
 	int r;
 
-	if (load_conf(o->file, &conf) < 0) {
+	if (load_conf(o->file, o->mode, &conf) < 0) {
 		fprintf(stderr, "h2ofleetd: going on with the usual directories\n");
-		if (load_conf("/dev/null", &conf) < 0)
+		if (load_conf("/dev/null", o->mode, &conf) < 0)
 			return EXIT_CONFIG;
 	}
 	r = fleet_find_daemon(&conf->fleet, &pid);
@@ -193,9 +213,20 @@ static void open_stdio(void)
 		close(fd);
 }
 
+static int check_state(struct conf *conf)
+{
+	_cleanup_(err_clear) struct err e = ERR_NULL;
+	int r = fleet_check_state(conf, &e);
+
+	if (r < 0)
+		fprintf(stderr, "%s\n", err_msg(&e));
+	conf_free(conf);
+	return r < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
+}
+
 int daemon_main(int argc, char **argv)
 {
-	struct options o = {.mode = MODE_RUN};
+	struct options o = {.mode = MODE_RUN, .argv = argv};
 	struct conf *conf = NULL;
 	int r;
 
@@ -207,12 +238,14 @@ int daemon_main(int argc, char **argv)
 		return rotate_main(o.rotate);
 	if (o.mode == MODE_END)
 		return end_left_behind(&o);
-	if (load_conf(o.file, &conf) < 0)
+	if (load_conf(o.file, o.mode, &conf) < 0)
 		return EXIT_CONFIG;
 	if (o.mode == MODE_RUN) {
 		log_set_level(o.debug ? LOG_LEVEL_DEBUG : (enum log_level)conf->fleet.log_level);
 		return run(&o, conf); /* takes it over */
 	}
+	if (o.mode == MODE_CHECK_STATE)
+		return check_state(conf);
 	if (o.mode == MODE_PRINT)
 		conf_print(conf, stdout, true);
 	else

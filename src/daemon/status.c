@@ -143,7 +143,7 @@ void status_start(struct daemon *d)
 {
 	struct status *s = &d->status;
 
-	s->doing = "Starting";
+	s->doing = d->reexec.count ? NULL : "Starting";
 	s->watchdog_ms = notify_watchdog_ms();
 	s->tick_ms = TICK_MAX_MS;
 	if (s->watchdog_ms) /* so that one lost on the way does no harm */
