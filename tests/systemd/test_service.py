@@ -101,6 +101,22 @@ def test_restart_keeps_the_clouds(fleet):
     assert fleet.generation() == before
 
 
+def test_reexec(service):
+    """systemd sees the same process go on, answer its watchdog, and keep systemd's socket."""
+    service.drop_in(WatchdogSec="1s")
+    service.configure()
+    service.start("h2ofleetd.socket")
+    service.start()
+    service.ready()
+    before, pid, inode = service.generation(), service.pid(), service.socket.stat().st_ino
+    service.client("reexec")
+    time.sleep(2)  # two watchdogs
+    assert service.pid() == pid and service.show("NRestarts") == "0"
+    assert service.generation() == before
+    assert service.show("StatusText") == "1 of 1 clouds usable"
+    assert service.socket.stat().st_ino == inode
+
+
 @pytest.mark.parametrize("sig", [signal.SIGKILL, signal.SIGSEGV, signal.SIGABRT])
 def test_crash_keeps_the_clouds(fleet, sig):
     """systemd starts another daemon, which takes over; and brings back the cloud later."""
