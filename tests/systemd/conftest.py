@@ -11,6 +11,18 @@ import pytest
 from service import JAR, JAVA, REPO, Service, jvms, read, run, until
 
 
+def pytest_addoption(parser):
+    parser.addoption("--part", metavar="I/N", help="only that part of the tests, to run N at once")
+
+
+def pytest_collection_modifyitems(config, items):
+    if config.getoption("--part"):
+        part, parts = map(int, config.getoption("--part").split("/"))
+        config.hook.pytest_deselected(
+            items=[t for i, t in enumerate(items) if i % parts != part - 1])
+        items[:] = items[part - 1 :: parts]
+
+
 def pytest_configure(config):
     # These tests install files and users: nowhere but in the namespaces of systemd-ns.
     if read("/run/systemd/container").strip() != "test":
@@ -19,7 +31,7 @@ def pytest_configure(config):
 
 @pytest.fixture(scope="session", autouse=True)
 def installed():
-    run("cp", "-a", f"{os.environ['H2OFLEET_ROOT']}/.", "/")
+    run("cp", "-r", "--preserve=mode", f"{os.environ['H2OFLEET_ROOT']}/.", "/")
     run("systemd-sysusers", "h2ofleet.conf")
     run("systemd-tmpfiles", "--create", "h2ofleet.conf")
     pathlib.Path(JAVA).parent.mkdir(parents=True)
