@@ -13,6 +13,7 @@
 #include "base/log.h"
 #include "daemon/daemon.h"
 #include "drv/activation.h"
+#include "drv/reaper.h"
 #include "drv/spawn.h"
 
 /* The sentence on a failing start: also for systemctl status. */
@@ -48,6 +49,8 @@ static void on_end(uv_timer_t *t)
 	signals_close(d);
 	status_close(d);
 	reexec_clear(d);
+	exit_close(d);
+	reaper_stop(d->reaper);
 	uv_close((uv_handle_t *)&d->end, NULL);
 	fleet_free(TAKE_PTR(d->fleet));
 }
@@ -66,6 +69,8 @@ void daemon_end(struct daemon *d)
 
 	d->ending = true;
 	status_ending(d, false);
+	if (!again)
+		exit_limit_begin(d);
 	if (d->options->mode == MODE_END && !again)
 		fleet_end_left_behind(d->fleet, on_fleet_down, d);
 	else
@@ -112,6 +117,7 @@ static int start(struct daemon *d, struct conf *conf, struct err *e)
 	}
 	signals_watch(d);
 	status_start(d);
+	exit_watch(d);
 	uv_timer_init(&d->loop, &d->end);
 	d->end.data = d;
 	return 0;
@@ -152,6 +158,7 @@ static void begin(struct daemon *d)
 		fleet_conf(d->fleet)->fleet.socket);
 	fleet_start(d->fleet);
 	handover_drop();
+	d->reaper = reaper_start(&d->loop); /* what can be adopted is */
 }
 
 static int run(const struct options *o, struct conf *conf)
@@ -176,7 +183,7 @@ static int run(const struct options *o, struct conf *conf)
 	if (uv_loop_close(&d.loop) != 0)
 		log_warning("some handles were still open at the end");
 	curl_global_cleanup();
-	return r < 0 ? fail(&e) : EXIT_SUCCESS;
+	return r < 0 ? fail(&e) : d.exit.code;
 }
 
 /* For when the daemon died and none will follow (the units use it: HACKING.md). A configuration
