@@ -190,14 +190,19 @@ static void forget_unconfigured(const struct fleet *f)
 		closedir(d);
 }
 
+void adopt_resume(struct fleet *f)
+{
+	for (size_t i = 0; i < f->n; i++)
+		adopt_cloud(f->clouds[i]);
+}
+
 void adopt_clouds(struct fleet *f)
 {
 	bool goes_on = session_goes_on(f);
 
 	forget_unconfigured(f);
 	session_begin(f);
-	for (size_t i = 0; i < f->n; i++)
-		adopt_cloud(f->clouds[i]);
+	adopt_resume(f);
 	for (size_t i = 0; i < f->n; i++) {
 		struct supervised *s = f->clouds[i];
 		bool starts = s->cloud->conf->autostart;

@@ -287,6 +287,13 @@ void fleet_start(struct fleet *f)
 	adopt_clouds(f);
 }
 
+void fleet_end_left_behind(struct fleet *f, void (*done)(void *arg), void *arg)
+{
+	strays_find(f);
+	adopt_resume(f);
+	fleet_shutdown(f, false, done, arg);
+}
+
 void fleet_strays_gone(struct fleet *f)
 {
 	cgroups_sweep(f);

@@ -167,6 +167,8 @@ void adopt_members(struct supervised *s);
 void adopt_cloud(struct supervised *s);
 /* All clouds do, or start when they should. */
 void adopt_clouds(struct fleet *f);
+/* Only takes back what runs: nothing is started. */
+void adopt_resume(struct fleet *f);
 /* The operator ends the daemon: the next one begins from the configuration. */
 void adopt_end_session(const struct fleet *f);
 

@@ -284,6 +284,7 @@ static void on_java_probe(int exit_code, int exec_errno, const char *output, voi
 void launch_prepare(struct supervised *s)
 {
 	_cleanup_(err_clear) struct err e = ERR_NULL;
+	_cleanup_(strv_free) struct strv env = STRV_NULL;
 	struct runtime *rt = &s->runtime;
 	int r;
 
@@ -306,8 +307,9 @@ void launch_prepare(struct supervised *s)
 		return;
 	}
 	/* No release file beside it: ask it, without holding up the others. */
-	r = command_run(s->fleet->loop, (char *const[]){rt->java, (char *)"-version", NULL},
-		environ, JAVA_PROBE_MS, on_java_probe, s, &s->java_probe);
+	plan_clean_env(environ, &env);
+	r = command_run(s->fleet->loop, (char *const[]){rt->java, (char *)"-version", NULL}, env.v,
+		JAVA_PROBE_MS, on_java_probe, s, &s->java_probe);
 	if (r < 0) {
 		err_set_errno(&e, r, "cannot run %s -version", rt->java);
 		say_shortage(s, r, err_msg(&e));
