@@ -6,7 +6,8 @@
  *	POST /v1/clouds/NAME/start?wait=ready&timeout=60s&resume=yes
  *	POST /v1/clouds/NAME/stop?wait=stopped
  *	POST /v1/clouds/NAME/restart?wait=ready
- *	GET  /v1/clouds/NAME/nodes/I/log?tail=100
+ *	GET  /v1/clouds/NAME/nodes/I/log?tail=100&follow=yes&from=POSITION
+ *	GET  /v1/events?since=EPOCH:SEQ&cloud=NAME&follow=yes
  *
  * Errors are RFC 9457 problem+json. Who may: peer credentials; root, the daemon's user, and
  * the socket's group, to which all of these are open. */
@@ -24,7 +25,7 @@ struct api;
 int api_new(
 	uv_loop_t *loop, struct fleet *fleet, const char *path, struct api **out, struct err *e);
 
-/* Stops listening, answers waiting requests with 503, removes the socket if it is still ours.
- * Before fleet_free(), in the same turn of the loop: the fleet knows its observer until then. The
- * loop must run on until the handles are closed. NULL is well. */
+/* Stops listening, ends streams in order, answers waiting requests with 503, removes the socket if
+ * it is still ours. Before fleet_free(), in the same turn of the loop: the fleet knows its observer
+ * until then. The loop must run on until the handles are closed. NULL is well. */
 void api_free(struct api *a);

@@ -8,13 +8,7 @@
 
 #include "api/view.h"
 #include "base/clock.h"
-#include "base/file.h"
 #include "base/text.h"
-
-#define LOG_LINES_DEFAULT 100
-#define LOG_LINES_MAX     100000
-/* An answer is held in memory while its client reads it. */
-#define LOG_BYTES_MAX (2u << 20)
 
 static void answer(struct request *rq, unsigned status, json_t *json)
 {
@@ -36,6 +30,7 @@ void handle_version(struct request *rq)
 	json_object_set_new(j, "pid", json_integer(getpid()));
 	json_object_set_new(j, "uptime_ms",
 		json_integer((json_int_t)(clock_monotonic_ms() - rq->api->started_ms)));
+	json_object_set_new(j, "loop_lag_ms", json_integer((json_int_t)loop_lag_ms(rq->api->lag)));
 	json_object_set_new(j, "libraries", libs);
 	answer(rq, MHD_HTTP_OK, j);
 }
@@ -51,12 +46,6 @@ void handle_clouds(struct request *rq)
 	answer(rq, MHD_HTTP_OK, j);
 }
 
-static void bad_value(struct request *rq, const char *key, const char *value, const char *want)
-{
-	problem(rq, MHD_HTTP_BAD_REQUEST, "bad-parameter", "Bad parameter",
-		"'%s' is no value for '%s': expected %s", value, key, want);
-}
-
 /* Answers the request when a value is wrong. Without `wait`: WAIT_NONE. */
 static enum wait_for parse_wait(
 	struct request *rq, bool may_ready, bool may_stopped, uint64_t *timeout_ms)
@@ -65,7 +54,7 @@ static enum wait_for parse_wait(
 
 	*timeout_ms = UINT64_MAX;
 	if (timeout && text_parse_duration(timeout, timeout_ms) < 0) {
-		bad_value(rq, "timeout", timeout, "a time such as 60s, 5m or 500ms");
+		request_bad_value(rq, "timeout", timeout, "a time such as 60s, 5m or 500ms");
 		return WAIT_NONE;
 	}
 	if (wait && may_ready && streq(wait, "ready"))
@@ -73,7 +62,7 @@ static enum wait_for parse_wait(
 	if (wait && may_stopped && streq(wait, "stopped"))
 		return WAIT_STOPPED;
 	if (wait)
-		bad_value(rq, "wait", wait,
+		request_bad_value(rq, "wait", wait,
 			!may_stopped ? "ready"
 			: !may_ready ? "stopped"
 				     : "ready or stopped");
@@ -81,17 +70,6 @@ static enum wait_for parse_wait(
 		problem(rq, MHD_HTTP_BAD_REQUEST, "bad-parameter", "Bad parameter",
 			"'timeout' means nothing without 'wait'");
 	return WAIT_NONE;
-}
-
-static bool parse_resume(struct request *rq)
-{
-	const char *resume = request_param(rq, "resume");
-
-	if (!resume || streq(resume, "no"))
-		return false;
-	if (!streq(resume, "yes"))
-		bad_value(rq, "resume", resume, "yes or no");
-	return true;
 }
 
 void handle_cloud(struct request *rq)
@@ -114,7 +92,7 @@ static void command(struct request *rq, enum fleet_command cmd)
 	const struct cloud *c = fleet_find(rq->api->fleet, rq->cloud_name);
 	uint64_t timeout_ms;
 	enum wait_for wait = parse_wait(rq, cmd != FLEET_STOP, cmd == FLEET_STOP, &timeout_ms);
-	bool resume = parse_resume(rq);
+	bool resume = request_flag(rq, "resume");
 
 	if (rq->status)
 		return;
@@ -141,53 +119,4 @@ void handle_stop(struct request *rq)
 void handle_restart(struct request *rq)
 {
 	command(rq, FLEET_RESTART);
-}
-
-/* Answers 404 and returns false when the cloud has no such node. */
-static bool parse_node(struct request *rq, unsigned *node)
-{
-	const struct cloud *c = fleet_find(rq->api->fleet, rq->cloud_name);
-	int64_t i;
-
-	if (text_parse_int(rq->node_index, &i) == 0 && i >= 0 && (uint64_t)i < c->n_nodes) {
-		*node = (unsigned)i;
-		return true;
-	}
-	problem(rq, MHD_HTTP_NOT_FOUND, "no-such-node", "No such node",
-		"cloud '%s' has no node '%s'; it has nodes 0 to %zu", rq->cloud_name,
-		rq->node_index, c->n_nodes - 1);
-	return false;
-}
-
-static bool parse_tail(struct request *rq, size_t *lines)
-{
-	const char *tail = request_param(rq, "tail");
-	int64_t n = LOG_LINES_DEFAULT;
-
-	if (tail && (text_parse_int(tail, &n) < 0 || n < 1 || n > LOG_LINES_MAX)) {
-		bad_value(rq, "tail", tail, "a number of lines from 1 to 100000");
-		return false;
-	}
-	*lines = (size_t)n;
-	return true;
-}
-
-void handle_log(struct request *rq)
-{
-	_cleanup_free_ char *path = NULL, *raw = NULL;
-	unsigned node;
-	size_t lines;
-	int r;
-
-	if (!parse_node(rq, &node) || !parse_tail(rq, &lines))
-		return;
-	path = fleet_node_log(rq->api->fleet, rq->cloud_name, node);
-	r = file_tail(path, lines, LOG_BYTES_MAX, &raw);
-	if (r < 0) {
-		problem(rq, MHD_HTTP_INTERNAL_SERVER_ERROR, "log-unreadable", "Log not readable",
-			"cannot read %s: %s", path, strerror(-r));
-		return;
-	}
-	rq->status = MHD_HTTP_OK;
-	rq->text = view_utf8(raw);
 }

@@ -5,6 +5,7 @@
 
 static const struct route routes[] = {
 	{"GET", "/v1/version", ACCESS_GROUP, handle_version, {}},
+	{"GET", "/v1/events", ACCESS_GROUP, handle_events, {"since", "cloud", "follow"}},
 	{"GET", "/v1/clouds", ACCESS_GROUP, handle_clouds, {}},
 	{"GET", "/v1/clouds/{name}", ACCESS_GROUP, handle_cloud, {"wait", "timeout"}},
 	{"POST", "/v1/clouds/{name}/start", ACCESS_GROUP, handle_start,
@@ -12,7 +13,8 @@ static const struct route routes[] = {
 	{"POST", "/v1/clouds/{name}/stop", ACCESS_GROUP, handle_stop, {"wait", "timeout"}},
 	{"POST", "/v1/clouds/{name}/restart", ACCESS_GROUP, handle_restart,
 		{"wait", "timeout", "resume"}},
-	{"GET", "/v1/clouds/{name}/nodes/{index}/log", ACCESS_GROUP, handle_log, {"tail"}},
+	{"GET", "/v1/clouds/{name}/nodes/{index}/log", ACCESS_GROUP, handle_log,
+		{"tail", "from", "follow"}},
 };
 
 /* The end of the segment that begins at `s`. */
@@ -137,6 +139,23 @@ const char *request_param(const struct request *rq, const char *key)
 		if (streq(rq->params[i].key, key))
 			return rq->params[i].value ? rq->params[i].value : "";
 	return NULL;
+}
+
+void request_bad_value(struct request *rq, const char *key, const char *value, const char *want)
+{
+	problem(rq, MHD_HTTP_BAD_REQUEST, "bad-parameter", "Bad parameter",
+		"'%s' is no value for '%s': expected %s", value, key, want);
+}
+
+bool request_flag(struct request *rq, const char *key)
+{
+	const char *value = request_param(rq, key);
+
+	if (!value || streq(value, "no"))
+		return false;
+	if (!streq(value, "yes"))
+		request_bad_value(rq, key, value, "yes or no");
+	return true;
 }
 
 static enum access access_of(const struct request *rq)

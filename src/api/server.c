@@ -5,13 +5,18 @@
 #include "api/server.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <stdio.h>
 #include <sys/socket.h>
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "api/stream.h"
 
 #define IDLE_TIMEOUT_S 60
+#define HEARTBEAT_MS   15000
+/* Rounds in which streams may end in order, when the daemon ends. */
+#define LAST_ROUNDS 16
 /* Bodies a little too large are read to their end, so that the client reads our answer instead of
  * an error while sending. */
 #define MAX_DISCARDED (1u << 20)
@@ -27,6 +32,7 @@ static void schedule(struct api *a);
 static void run(struct api *a)
 {
 	a->run_asked = false;
+	streams_turn(a);
 	MHD_run(a->mhd);
 	schedule(a);
 }
@@ -62,6 +68,13 @@ void server_run_soon(struct api *a)
 static int connection_fd(struct MHD_Connection *conn)
 {
 	return MHD_get_connection_info(conn, MHD_CONNECTION_INFO_CONNECTION_FD)->connect_fd;
+}
+
+bool server_client_gone(struct MHD_Connection *conn)
+{
+	struct pollfd p = {.fd = connection_fd(conn)};
+
+	return poll(&p, 1, 0) > 0 && (p.revents & (POLLHUP | POLLERR));
 }
 
 static void on_connection(void *arg, struct MHD_Connection *conn, void **context,
@@ -108,32 +121,46 @@ static void on_completed(void *arg _unused_, struct MHD_Connection *conn _unused
 	free(rq->node_index);
 	free(rq->text);
 	free(rq->allow);
+	free(rq->header_value);
 	free(rq);
 }
 
-static enum MHD_Result send_answer(struct request *rq)
+/* NULL: out of memory. */
+static struct MHD_Response *make_response(struct request *rq)
 {
 	char *body = rq->text ? TAKE_PTR(rq->text) : NULL;
-	const char *type = body          ? "text/plain; charset=utf-8"
-			   : rq->problem ? "application/problem+json"
-					 : "application/json";
 	struct MHD_Response *rsp;
-	enum MHD_Result ok;
 
+	if (rq->stream)
+		return stream_response(TAKE_PTR(rq->stream));
 	if (!body) {
 		_cleanup_free_ char *json = json_dumps(rq->json, JSON_COMPACT);
 
 		body = xasprintf("%s\n", json);
 	}
 	rsp = MHD_create_response_from_buffer(strlen(body), body, MHD_RESPMEM_MUST_FREE);
-	if (!rsp) {
+	if (!rsp)
 		free(body);
+	return rsp;
+}
+
+static enum MHD_Result send_answer(struct request *rq)
+{
+	const char *type = rq->stream    ? rq->stream->kind->content_type
+			   : rq->text    ? "text/plain; charset=utf-8"
+			   : rq->problem ? "application/problem+json"
+					 : "application/json";
+	struct MHD_Response *rsp = make_response(rq);
+	enum MHD_Result ok;
+
+	if (!rsp)
 		return MHD_NO;
-	}
 	MHD_add_response_header(rsp, MHD_HTTP_HEADER_CONTENT_TYPE, type);
 	MHD_add_response_header(rsp, MHD_HTTP_HEADER_CACHE_CONTROL, "no-store");
 	if (rq->allow)
 		MHD_add_response_header(rsp, MHD_HTTP_HEADER_ALLOW, rq->allow);
+	if (rq->header)
+		MHD_add_response_header(rsp, rq->header, rq->header_value);
 	ok = MHD_queue_response(rq->conn, rq->status, rsp);
 	MHD_destroy_response(rsp);
 	return ok;
@@ -173,6 +200,11 @@ static enum MHD_Result on_request(void *arg _unused_, struct MHD_Connection *con
 	if (!rq->status)
 		route_request(rq, method, url);
 	return rq->status ? send_answer(rq) : MHD_YES;
+}
+
+static void on_event(void *arg)
+{
+	streams_wake(arg, &stream_events);
 }
 
 static void on_fleet(const struct cloud *c, void *arg)
@@ -220,6 +252,7 @@ static void close_handles(struct api *a)
 	uv_close((uv_handle_t *)&a->poll, on_closed);
 	uv_close((uv_handle_t *)&a->mhd_timer, on_closed);
 	uv_close((uv_handle_t *)&a->wait_timer, on_closed);
+	uv_close((uv_handle_t *)&a->stream_timer, on_closed);
 }
 
 /* After this the handles must be closed. */
@@ -232,8 +265,9 @@ static int add_to_loop(struct api *a)
 		return r;
 	uv_timer_init(a->loop, &a->mhd_timer);
 	uv_timer_init(a->loop, &a->wait_timer);
-	a->poll.data = a->mhd_timer.data = a->wait_timer.data = a;
-	a->open_handles = 3;
+	uv_timer_init(a->loop, &a->stream_timer);
+	a->poll.data = a->mhd_timer.data = a->wait_timer.data = a->stream_timer.data = a;
+	a->open_handles = 4;
 	return uv_poll_start(&a->poll, UV_READABLE, on_poll);
 }
 
@@ -248,6 +282,9 @@ int api_new(uv_loop_t *loop, struct fleet *fleet, const char *path, struct api *
 	}
 	a->loop = loop;
 	a->fleet = fleet;
+	a->journal = fleet_journal(fleet);
+	a->heartbeat_ms = HEARTBEAT_MS;
+	a->oldest_starved = UINT64_MAX;
 	a->started_ms = clock_monotonic_ms();
 	a->mhd = start_mhd(a, fd);
 	if (!a->mhd) {
@@ -267,6 +304,8 @@ int api_new(uv_loop_t *loop, struct fleet *fleet, const char *path, struct api *
 		return err_set_errno(e, r, "cannot watch the control socket %s", path);
 	}
 	fleet_observe(fleet, on_fleet, a);
+	journal_observe(a->journal, on_event, a);
+	a->lag = loop_lag_new(loop);
 	schedule(a);
 	*out = a;
 	return 0;
@@ -280,11 +319,15 @@ void api_free(struct api *a)
 	uv_poll_stop(&a->poll);
 	waiters_end(a);
 	a->fleet = NULL;
+	journal_observe(a->journal, NULL, NULL);
+	streams_end(a);
 	/* The first run hands the answers of resumed requests in, the second sends what is left. */
-	MHD_run(a->mhd);
-	MHD_run(a->mhd);
+	for (int i = 0; i < 2 || (a->streams && i < LAST_ROUNDS); i++)
+		MHD_run(a->mhd);
 	MHD_stop_daemon(a->mhd); /* closes the listening socket too */
 	uv_timer_stop(&a->mhd_timer);
 	uv_timer_stop(&a->wait_timer);
+	uv_timer_stop(&a->stream_timer);
+	loop_lag_free(a->lag);
 	close_handles(a);
 }

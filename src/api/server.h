@@ -12,6 +12,7 @@
 #include "api/api.h"
 #include "api/listener.h"
 #include "api/peer.h"
+#include "drv/lag.h"
 
 #define API_MAX_BODY  (64 * 1024)
 #define API_MAX_PARAM 8
@@ -41,10 +42,13 @@ struct request {
 
 	/* The answer; status 0: none yet. */
 	unsigned status;
-	json_t *json; /* owned */
-	bool problem; /* json is a problem+json */
-	char *text;   /* owned: text/plain instead of json */
-	char *allow;  /* owned: of a 405 */
+	json_t *json;          /* owned */
+	bool problem;          /* json is a problem+json */
+	char *text;            /* owned: text/plain instead of json */
+	struct stream *stream; /* instead of both; the response's, once that is queued */
+	const char *header;    /* one more, or NULL */
+	char *header_value;    /* owned */
+	char *allow;           /* owned: of a 405 */
 
 	/* waiter.c; a waiting request is suspended and in api->waiters. */
 	enum wait_for wait_for;
@@ -70,8 +74,25 @@ struct api {
 	uv_timer_t mhd_timer; /* when MHD wants to run again */
 	uv_timer_t wait_timer;
 	bool run_asked;
+
+	/* stream.c */
+	struct journal *journal;
+	struct stream *streams;
+	unsigned n_streams;
+	uv_timer_t stream_timer;
+	uint64_t stream_look_ms; /* when the waiting ones are looked at; 0: there is none */
+	uint64_t turn, turn_end_ns;
+	uint64_t oldest_starved; /* the turn in which those that come first have read last */
+	uint64_t heartbeat_ms;
+	bool ending;
+
+	struct loop_lag *lag;
 	unsigned open_handles;
 };
+
+/* Hung up for good; one that only ended its sending side still reads the answer. For suspended
+ * connections, which libmicrohttpd does not watch. */
+bool server_client_gone(struct MHD_Connection *conn);
 
 /* Resumed connections go on in the next turn of the loop: nothing in the epoll fd tells of them. */
 void server_run_soon(struct api *a);
@@ -81,6 +102,10 @@ void route_request(struct request *rq, const char *method, const char *path);
 
 /* A parameter's value, or NULL when it was not given. */
 const char *request_param(const struct request *rq, const char *key);
+/* Of one that is yes or no (the default); answers when it is something else. */
+bool request_flag(struct request *rq, const char *key);
+/* Answers: "expected WANT". */
+void request_bad_value(struct request *rq, const char *key, const char *value, const char *want);
 
 /* waiter.c. Answers at once where the cloud is there already. */
 void waiter_begin(struct request *rq, enum wait_for what, uint64_t timeout_ms);

@@ -4,44 +4,12 @@
 #include <stdio.h>
 #include <time.h>
 
-#include "base/strbuf.h"
+#include "base/text.h"
 #include "model/plan.h"
-
-/* Bytes of the UTF-8 character at `s` (NUL-terminated); 0 when there is none. */
-static size_t utf8_len(const unsigned char *s)
-{
-	size_t len = s[0] < 0x80 ? 1 : s[0] < 0xc2 ? 0 : s[0] < 0xe0 ? 2 : s[0] < 0xf0 ? 3 : 4;
-
-	if (s[0] > 0xf4)
-		return 0;
-	for (size_t i = 1; i < len; i++)
-		if ((s[i] & 0xc0) != 0x80)
-			return 0;
-	if ((s[0] == 0xe0 && s[1] < 0xa0) || (s[0] == 0xed && s[1] > 0x9f) ||
-		(s[0] == 0xf0 && s[1] < 0x90) || (s[0] == 0xf4 && s[1] > 0x8f))
-		return 0;
-	return len;
-}
-
-char *view_utf8(const char *s)
-{
-	struct strbuf b = STRBUF_NULL;
-
-	while (*s) {
-		size_t len = utf8_len((const unsigned char *)s);
-
-		if (len)
-			strbuf_add(&b, s, len);
-		else
-			strbuf_puts(&b, "\xef\xbf\xbd");
-		s += MAX(len, (size_t)1);
-	}
-	return strbuf_take(&b);
-}
 
 json_t *view_text(const char *s)
 {
-	_cleanup_free_ char *clean = s ? view_utf8(s) : NULL;
+	_cleanup_free_ char *clean = s ? text_utf8(s) : NULL;
 
 	return clean ? json_string(clean) : json_null();
 }

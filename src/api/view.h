@@ -11,7 +11,5 @@
 json_t *view_cloud(const struct cloud *c, uint64_t now_ms);
 json_t *view_node(const struct node *n, uint64_t now_ms);
 
-/* A copy with U+FFFD for each byte that is no UTF-8. Owned by the caller. */
-char *view_utf8(const char *s);
-/* The same as a JSON string; null for NULL. A new reference. */
+/* A JSON string, with U+FFFD for each byte that is no UTF-8; null for NULL. A new reference. */
 json_t *view_text(const char *s);

@@ -2,8 +2,6 @@
  * the client's hanging up or the end of the daemon decides. */
 #include "api/server.h"
 
-#include <poll.h>
-
 #include "api/view.h"
 #include "base/clock.h"
 #include "base/text.h"
@@ -136,16 +134,6 @@ void waiters_update(struct api *a, const struct cloud *c)
 	}
 }
 
-/* Hung up for good; one that only ended its sending side still reads the answer. */
-static bool client_gone(const struct request *rq)
-{
-	const union MHD_ConnectionInfo *info =
-		MHD_get_connection_info(rq->conn, MHD_CONNECTION_INFO_CONNECTION_FD);
-	struct pollfd p = {.fd = info->connect_fd};
-
-	return poll(&p, 1, 0) > 0 && (p.revents & (POLLHUP | POLLERR));
-}
-
 void waiters_on_timer(uv_timer_t *t)
 {
 	struct api *a = t->data;
@@ -155,7 +143,7 @@ void waiters_on_timer(uv_timer_t *t)
 		const struct cloud *c = fleet_find(a->fleet, rq->cloud_name);
 
 		next = rq->next;
-		rq->gone = client_gone(rq);
+		rq->gone = server_client_gone(rq->conn);
 		if (!rq->gone && c)
 			judge(rq, c);
 		else if (!rq->gone)

@@ -24,7 +24,3 @@ int file_remove_tree(const char *path, struct err *e);
 
 /* Removes all below directory `path`, not itself. A missing directory is no error. */
 int file_empty_dir(const char *path, struct err *e);
-
-/* The last `lines` lines (at most `max_bytes`) of a file; *out owned by the caller, NUL-terminated,
- * with NUL bytes of the file turned into blanks. A missing file gives "". */
-int file_tail(const char *path, size_t lines, size_t max_bytes, char **out);

@@ -177,24 +177,49 @@ const char *text_nearest(const char *s, const char *const *names, size_t n)
 	return found;
 }
 
-/* Length of the well-formed, printable UTF-8 character at `s`, or 0. */
-static size_t utf8_printable(const unsigned char *s, size_t n)
+/* Length of the well-formed UTF-8 character at `s`, or 0. */
+static size_t utf8_len(const unsigned char *s, size_t n)
 {
 	size_t len = s[0] < 0x80 ? 1 : s[0] < 0xc2 ? 0 : s[0] < 0xe0 ? 2 : s[0] < 0xf0 ? 3 : 4;
 
-	if (len == 1)
-		return (s[0] >= 0x20 && s[0] != 0x7f) || s[0] == '\t';
-	if (len == 0 || s[0] > 0xf4 || len > n)
+	if (s[0] > 0xf4 || len > n)
 		return 0;
 	for (size_t i = 1; i < len; i++)
 		if ((s[i] & 0xc0) != 0x80)
 			return 0;
-	if (s[0] == 0xc2 && s[1] < 0xa0) /* C1 control characters */
-		return 0;
 	if ((s[0] == 0xe0 && s[1] < 0xa0) || (s[0] == 0xed && s[1] > 0x9f) ||
 		(s[0] == 0xf0 && s[1] < 0x90) || (s[0] == 0xf4 && s[1] > 0x8f))
 		return 0;
 	return len;
+}
+
+static size_t utf8_printable(const unsigned char *s, size_t n)
+{
+	size_t len = utf8_len(s, n);
+
+	if (len == 1)
+		return (s[0] >= 0x20 && s[0] != 0x7f) || s[0] == '\t';
+	if (s[0] == 0xc2 && len && s[1] < 0xa0) /* C1 control characters */
+		return 0;
+	return len;
+}
+
+char *text_utf8(const char *s)
+{
+	size_t left = strlen(s);
+	struct strbuf b = STRBUF_NULL;
+
+	while (left) {
+		size_t len = utf8_len((const unsigned char *)s, left), step = MAX(len, (size_t)1);
+
+		if (len)
+			strbuf_add(&b, s, len);
+		else
+			strbuf_puts(&b, "\xef\xbf\xbd");
+		s += step;
+		left -= step;
+	}
+	return strbuf_take(&b);
 }
 
 char *text_visible(const char *s, size_t n)
@@ -216,4 +241,18 @@ char *text_visible(const char *s, size_t n)
 		}
 	}
 	return strbuf_take(&b);
+}
+
+size_t text_last_lines(const char *s, size_t n, size_t lines, bool cut)
+{
+	size_t start = n;
+	const char *nl;
+
+	if (lines == 0)
+		return n;
+	for (size_t seen = 0; start > 0; start--)
+		if (s[start - 1] == '\n' && start != n && ++seen == lines)
+			return start;
+	nl = cut ? memchr(s, '\n', n) : NULL;
+	return nl ? (size_t)(nl - s) + 1 : 0;
 }

@@ -26,6 +26,13 @@ char *text_human_duration(uint64_t ms);
  * NULL when none is near enough to be worth suggesting. */
 const char *text_nearest(const char *s, const char *const *names, size_t n);
 
+/* Where the last `lines` lines of `n` bytes begin; an unfinished last one counts. With `cut` the
+ * bytes may begin in the middle of a line, which is left out unless it is all there is. */
+size_t text_last_lines(const char *s, size_t n, size_t lines, bool cut);
+
 /* A copy in which bytes that a terminal might obey (C0 but tab, DEL, C1 and broken UTF-8) stand as
  * \xNN; newline becomes "\n" in two characters. Owned by the caller. */
 char *text_visible(const char *s, size_t n);
+
+/* A copy with U+FFFD for each byte that is no UTF-8. Owned by the caller. */
+char *text_utf8(const char *s);

@@ -96,6 +96,7 @@ struct fleet_conf {
 	char *state_dir;
 	char *cache_dir;
 	char *log_dir;
+	uint64_t events_max_size; /* bytes, of all files of the journal */
 	int64_t baseport;
 	int log_level; /* enum log_level: of the daemon's own log */
 };

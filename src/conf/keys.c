@@ -196,6 +196,9 @@ static const struct key table[] = {
 		.find_default = default_log, .reload = RELOAD_DAEMON,
 		.help = "Directory of the nodes' output and of H2O's log files (log_dir of "
 			"h2o.init)."},
+	{FLEET(events_max_size), .name = "events_max_size", .type = &type_size, .dflt = "4m",
+		.min = 64ll << 10, .max = 64ll << 20, .reload = RELOAD_DAEMON,
+		.help = "How much of the numbered events is kept below state_dir; the oldest go."},
 	{FLEET(baseport), .name = "baseport", .type = &type_int, .dflt = "54321", .min = 1,
 		.max = 65533, .reload = RELOAD_CLOUD,
 		.help = "Where clouds without a 'port' begin to look for free ports (baseport of "

@@ -440,10 +440,39 @@ static int parse_percent(const char *s, struct mem_spec *m, struct err *e)
 	return 1;
 }
 
+static int parse_bytes(const struct key *k, const char *s, uint64_t *bytes, struct err *e)
+{
+	_cleanup_free_ char *shown = types_quote(s);
+	_cleanup_free_ char *low = text_format_size((uint64_t)k->min);
+	_cleanup_free_ char *high = text_format_size((uint64_t)k->max);
+	int r = text_parse_size(s, bytes);
+
+	if (r == -EINVAL)
+		return refuse(k, s, e);
+	if (r < 0 || *bytes < (uint64_t)k->min || *bytes > (uint64_t)k->max)
+		return err_set(e, -ERANGE, "%s%s is out of range: %s to %s", shown,
+			strspn(s, "0123456789") == strlen(s) ? " (bytes)" : "", low, high);
+	return 0;
+}
+
+static int parse_size(const struct key *k, void *field, const char *s, struct err *e)
+{
+	uint64_t bytes = 0;
+	int r = parse_bytes(k, s, &bytes, e);
+
+	if (r == 0)
+		*(uint64_t *)field = bytes;
+	return r;
+}
+
+static char *print_size(const struct key *k _unused_, const void *field)
+{
+	return text_format_size(*(const uint64_t *)field);
+}
+
 static int parse_memory(const struct key *k, void *field, const char *s, struct err *e)
 {
 	const struct key_word *w = find_word(k, s);
-	_cleanup_free_ char *shown = types_quote(s);
 	struct mem_spec m = {.kind = MEM_BYTES};
 	int r;
 
@@ -454,18 +483,10 @@ static int parse_memory(const struct key *k, void *field, const char *s, struct 
 	r = parse_percent(s, &m, e);
 	if (r < 0)
 		return r;
-	if (r == 0) {
-		r = text_parse_size(s, &m.value);
-		if (r == -EINVAL)
-			return refuse(k, s, e);
-		if (r < 0 || m.value < (uint64_t)k->min || m.value > (uint64_t)k->max) {
-			_cleanup_free_ char *low = text_format_size((uint64_t)k->min);
-			_cleanup_free_ char *high = text_format_size((uint64_t)k->max);
-
-			return err_set(e, -ERANGE, "%s%s is out of range: %s to %s", shown,
-				strspn(s, "0123456789") == strlen(s) ? " (bytes)" : "", low, high);
-		}
-	}
+	if (r == 0)
+		r = parse_bytes(k, s, &m.value, e);
+	if (r < 0)
+		return r;
 	*(struct mem_spec *)field = m;
 	return 0;
 }
@@ -543,6 +564,8 @@ const struct key_type type_list = {
 	"words", "", STORE_STRV, sizeof(struct strv), parse_list, print_list};
 const struct key_type type_time = {"a time such as 250ms, 10s, 5m or 1h", "ms", STORE_PLAIN,
 	sizeof(uint64_t), parse_time, print_time};
+const struct key_type type_size = {"a size such as 512k or 4m", "bytes", STORE_PLAIN,
+	sizeof(uint64_t), parse_size, print_size};
 const struct key_type type_memory = {"a size such as 512m or 4g, nor a percentage such as 50%",
 	"bytes", STORE_PLAIN, sizeof(struct mem_spec), parse_memory, print_memory};
 const struct key_type type_port = {"a port such as 54321, nor 54321+ for 'from there up'", "",

@@ -128,6 +128,7 @@ static void announce(struct supervised *s)
 		bool news = t->reason && t->to != CLOUD_STARTING && t->to != CLOUD_FORMING;
 
 		c->since_wall_ms = clock_wall_ms();
+		emit_transition(s, t);
 		log_write(t->to == CLOUD_FAILED ? LOG_LEVEL_ERROR
 			  : bad                 ? LOG_LEVEL_WARNING
 						: LOG_LEVEL_NOTICE,
@@ -149,6 +150,7 @@ static void step(struct supervised *s, const struct cloud_event *ev)
 
 	stamped.wall_ms = clock_wall_ms();
 	cloud_step(s->cloud, &stamped, fleet_now(s->fleet));
+	emit_step(s, ev);
 	announce(s);
 	run_actions(s);
 }

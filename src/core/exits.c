@@ -6,6 +6,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "core/internal.h"
+#include "drv/logfile.h"
 #include "drv/machine.h"
 
 /* So much of a dead node's output is searched for a cause. */
@@ -29,24 +30,11 @@ void oom_sample(struct fleet *f)
 /* What this life of the node has printed, at most its end. Owned by the caller; never NULL. */
 static char *output_of(const struct member *m)
 {
-	_cleanup_close_ int fd = open(m->log, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
-	char *buf = xmalloc(LOG_TAIL_BYTES + 1);
-	struct stat st;
-	off_t from = m->log_start;
-	ssize_t n = 0;
+	char *output;
 
-	if (fd >= 0 && fstat(fd, &st) == 0) {
-		if (from > st.st_size) /* cut meanwhile */
-			from = 0;
-		from = MAX(from, st.st_size - (off_t)LOG_TAIL_BYTES);
-		n = pread(fd, buf, LOG_TAIL_BYTES, from);
-	}
-	n = MAX(n, (ssize_t)0);
-	for (ssize_t i = 0; i < n; i++)
-		if (buf[i] == '\0')
-			buf[i] = ' ';
-	buf[n] = '\0';
-	return buf;
+	if (logfile_tail(m->log, m->log_start, SIZE_MAX, LOG_TAIL_BYTES, &output) < 0)
+		output = xstrdup("");
+	return output;
 }
 
 /* jvm_custom_args may not move it: plan_argv() says where it is. */
@@ -95,9 +83,8 @@ static char *holder_of(const struct member *m, const struct proc_exit *exit, con
 	return port_holder_sentence(who ? (uint16_t)(port + 1) : port);
 }
 
-void exits_report(struct proc *p, const struct proc_exit *exit, void *arg)
+static void report(struct member *m, const struct proc_exit *exit)
 {
-	struct member *m = arg;
 	struct supervised *s = m->s;
 	_cleanup_free_ char *output = output_of(m), *hs_err = crash_report_of(m), *holder = NULL;
 	int64_t kills = machine_oom_kills();
@@ -115,21 +102,43 @@ void exits_report(struct proc *p, const struct proc_exit *exit, void *arg)
 		.log_tail = output,
 		.node = m->index,
 	};
-
 	enum cause cause;
 	bool expected;
 
 	holder = holder_of(m, exit, output);
 	ev.port_holder = holder;
-	polls_cancel(m);
-	m->proc = NULL;
-	m->unreleased = false;
 	exits_remove_perf_file(s->fleet, m->last_pid);
-	proc_free(p);
 	supervised_feed(
 		s, &(struct cloud_event){.type = EVENT_EXITED, .node = m->index, .exit = &ev});
 	cause = s->cloud->nodes[m->index].last_exit.cause;
 	expected = cause == CAUSE_STOPPED || cause == CAUSE_ORDERLY;
 	log_write(expected ? LOG_LEVEL_INFO : LOG_LEVEL_WARNING, "cloud %s: %s",
 		s->cloud->conf->name, s->cloud->nodes[m->index].last_exit.why);
+}
+
+/* Of an adopted member the port could not be held while it listened. */
+static void hold_port_again(const struct member *m)
+{
+	struct port_pair *hold = &m->s->holds[m->index];
+
+	if (hold->api)
+		port_pair_complete(launch_api_address(m->s), MEMBER_ADDR, hold, NULL);
+}
+
+void exits_report(struct proc *p, const struct proc_exit *exit, void *arg)
+{
+	struct member *m = arg;
+
+	polls_cancel(m);
+	m->proc = NULL;
+	m->unreleased = false;
+	proc_free(p);
+	hold_port_again(m);
+	report(m, exit);
+}
+
+void exits_report_gone(struct member *m)
+{
+	hold_port_again(m);
+	report(m, &(struct proc_exit){.known = false});
 }

@@ -127,6 +127,7 @@ static struct supervised *new_cloud(struct fleet *f, const struct cloud_conf *co
 	s->cloud->since_wall_ms = clock_wall_ms();
 	s->cloud->since_ms = fleet_now(f);
 	state_load(s);
+	adopt_members(s);
 	return s;
 }
 
@@ -186,6 +187,14 @@ static void on_beat(uv_timer_t *t)
 	fleet_now(t->data);
 }
 
+static void open_journal(struct fleet *f)
+{
+	_cleanup_free_ char *dir = xasprintf("%s/events", f->conf->fleet.state_dir);
+
+	f->journal = journal_open(dir, f->conf->fleet.events_max_size);
+	emit_started(f);
+}
+
 int fleet_new(uv_loop_t *loop, struct conf *conf, struct fleet **out, struct err *e)
 {
 	struct fleet *f = xcalloc(1, sizeof(*f));
@@ -211,11 +220,11 @@ int fleet_new(uv_loop_t *loop, struct conf *conf, struct fleet **out, struct err
 		fleet_free(f);
 		return r;
 	}
+	open_journal(f);
 	f->n = conf->n_clouds;
 	f->clouds = xcalloc(f->n, sizeof(*f->clouds));
 	for (size_t i = 0; i < f->n; i++)
 		f->clouds[i] = new_cloud(f, conf->clouds[i]);
-	strays_find(f);
 	*out = f;
 	return 0;
 }
@@ -233,50 +242,35 @@ void fleet_free(struct fleet *f)
 	if (f->lock_fd >= 0)
 		close(f->lock_fd);
 	uv_close((uv_handle_t *)f->beat, on_timer_closed);
+	journal_close(f->journal);
 	conf_free(f->conf);
 	free(f->user);
 	free(f);
 }
 
-/* Nothing is started beside what an earlier daemon has left. */
-static void start(struct supervised *s, bool resume)
+void fleet_start(struct fleet *f)
 {
-	s->start_waits = s->fleet->strays != NULL;
-	s->start_resumes = resume;
-	if (s->start_waits)
-		log_notice("cloud %s: starts once the processes of an earlier daemon have ended",
-			s->cloud->conf->name);
-	else
-		supervised_feed(s, &(struct cloud_event){.type = EVENT_START, .flag = resume});
-}
-
-void fleet_autostart(struct fleet *f)
-{
-	for (size_t i = 0; i < f->n; i++)
-		if (f->clouds[i]->cloud->conf->autostart)
-			start(f->clouds[i], false);
+	strays_find(f);
+	adopt_clouds(f);
 }
 
 void fleet_strays_gone(struct fleet *f)
 {
-	for (size_t i = 0; i < f->n; i++) {
-		struct supervised *s = f->clouds[i];
-
-		if (s->start_waits)
-			start(s, s->start_resumes);
-	}
+	for (size_t i = 0; i < f->n; i++)
+		launch_go_on(f->clouds[i]);
 	fleet_check_done(f);
 }
 
 void fleet_shutdown(struct fleet *f, bool at_once, void (*done)(void *arg), void *arg)
 {
 	f->done = NULL; /* not before all have been told */
+	adopt_end_session(f);
+	emit_stopping(f, at_once);
 	if (at_once)
 		strays_kill(f);
 	for (size_t i = 0; i < f->n; i++) {
 		struct supervised *s = f->clouds[i];
 
-		s->start_waits = false;
 		supervised_feed(s, &(struct cloud_event){.type = EVENT_SHUTDOWN, .flag = at_once});
 		launch_cancel_probe(s);
 	}
@@ -330,17 +324,17 @@ void fleet_command(struct fleet *f, const char *cloud, enum fleet_command cmd, b
 
 	if (!s)
 		return;
-	if (cmd == FLEET_STOP)
-		s->start_waits = false;
-	if (cmd == FLEET_START)
-		start(s, resume);
-	else
-		supervised_feed(s, &(struct cloud_event){.type = types[cmd], .flag = resume});
+	supervised_feed(s, &(struct cloud_event){.type = types[cmd], .flag = resume});
 }
 
 const struct conf *fleet_conf(const struct fleet *f)
 {
 	return f->conf;
+}
+
+struct journal *fleet_journal(const struct fleet *f)
+{
+	return f->journal;
 }
 
 char *fleet_node_log(const struct fleet *f, const char *cloud, unsigned node)

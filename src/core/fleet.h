@@ -9,17 +9,19 @@
 
 #include "base/err.h"
 #include "conf/conf.h"
+#include "core/journal.h"
 #include "model/cloud.h"
 
 struct fleet;
 
 /* Takes `conf` over. Creates directories, takes the lock on the state directory (-EBUSY, and who
- * holds it, when another daemon has it), ends what an earlier daemon left running. Starts nothing
+ * holds it, when another daemon has it), finds what an earlier daemon left running. Decides nothing
  * yet. */
 int fleet_new(uv_loop_t *loop, struct conf *conf, struct fleet **out, struct err *e);
 
-/* Starts the autostart clouds. */
-void fleet_autostart(struct fleet *f);
+/* Clouds of an earlier daemon go on; what belongs to none is ended; the others start if they should
+ * (autostart). */
+void fleet_start(struct fleet *f);
 
 /* Ends all clouds in order and calls `done` when no process is left; again with at_once: SIGKILL.
  */
@@ -52,3 +54,12 @@ char *fleet_node_log(const struct fleet *f, const char *cloud, unsigned node);
 /* Called after each change of a cloud or of one of its nodes. */
 typedef void (*fleet_observer)(const struct cloud *c, void *arg);
 void fleet_observe(struct fleet *f, fleet_observer cb, void *arg);
+
+/* All events, numbered (core/journal.h). */
+struct journal *fleet_journal(const struct fleet *f);
+/* Something happened: kept, then told to followers. `type` is stable, for programs; the format
+ * makes one sentence for people. `c` may be NULL, `node` -1; `extra` (stolen; may be NULL) is an
+ * object with members of this type, whose strings are UTF-8 (json_pack() makes nothing of others).
+ */
+void fleet_event(struct fleet *f, const char *type, const struct cloud *c, int node, json_t *extra,
+	const char *fmt, ...) _printf_(6, 7);

@@ -18,8 +18,8 @@ struct member {
 	bool unreleased;           /* forked, waits until its identity is on disk */
 	struct http_request *poll; /* on its way, or NULL */
 	bool poll_full;
-	pid_t last_pid;  /* of the newest process: its group may have stragglers */
-	off_t log_start; /* where this life begins in its log */
+	pid_t last_pid;     /* of the newest process: its group may have stragglers */
+	uint64_t log_start; /* where this life begins in its log: a position of drv/logfile.h */
 	char *ice_dir, *tmp_dir, *flatfile, *log; /* owned */
 };
 
@@ -38,6 +38,14 @@ struct queued_event {
 	uint16_t *ports; /* owned */
 };
 
+/* What an earlier daemon has left about a cloud. */
+enum memory {
+	MEMORY_NONE,
+	MEMORY_AT_REST,    /* of another size; it was not wanted to run */
+	MEMORY_BEGIN_ANEW, /* of another size; it was */
+	MEMORY_WHOLE,
+};
+
 /* A cloud and all that belongs to it in the world. */
 struct supervised {
 	struct fleet *fleet;
@@ -52,10 +60,12 @@ struct supervised {
 	char *recovery_dir;           /* NULL: off */
 	char *ignored_recovery;       /* identity of a recovery.json that is not to be resumed */
 	char *resumed_recovery;       /* state of the recovery directory when it was last resumed */
-	bool start_waits;             /* for strays to be gone; with --resume? */
-	bool start_resumes;
-	uv_timer_t *timer;  /* freed in its close callback */
-	uint64_t timer_due; /* in fleet_now() time; 0: not armed */
+	enum memory memory;           /* of an earlier daemon, when this one began */
+	enum cloud_state was;         /* with MEMORY_WHOLE */
+	bool half_launched;           /* then: a member never executed, or is gone */
+	bool prepare_waits;           /* for strays to be gone */
+	uv_timer_t *timer;            /* freed in its close callback */
+	uint64_t timer_due;           /* in fleet_now() time; 0: not armed */
 	bool handling;
 	bool unsaved; /* the state file could not be written, which was said */
 	struct queued_event *queue, **queue_end;
@@ -83,6 +93,7 @@ struct fleet {
 		uint64_t at;
 	} oom;
 	struct stray *strays;
+	struct journal *journal;
 	fleet_observer observer;
 	void *observer_arg;
 	void (*done)(void *arg);
@@ -96,11 +107,17 @@ void supervised_feed(struct supervised *s, const struct cloud_event *ev);
 /* Tells who waits for the end of fleet_shutdown() when nothing runs any more. */
 void fleet_check_done(struct fleet *f);
 
+/* emit.c: what happens, as events. fleet_event() is in fleet.h. */
+void emit_transition(struct supervised *s, const struct transition *t);
+/* What the model was just told. */
+void emit_step(struct supervised *s, const struct cloud_event *ev);
+void emit_started(struct fleet *f);
+void emit_stopping(struct fleet *f, bool at_once);
+
 /* launch.c */
 void launch_prepare(struct supervised *s);
 void launch_node(struct supervised *s, unsigned node);
 void launch_release(struct supervised *s);
-void launch_adopt(struct supervised *s, unsigned node, pid_t pid, uint64_t start_ticks);
 void launch_forget_ports(struct supervised *s);
 /* `java -version` may hang: what waits for it fails. */
 void launch_cancel_probe(struct supervised *s);
@@ -109,6 +126,19 @@ void launch_clean(struct supervised *s);
 void runtime_clear(struct runtime *r);
 /* "H2OFLEET_TOKEN=<fleet>/<cloud>/<node>/<generation>"; owned by the caller. */
 char *launch_token(const struct supervised *s, unsigned node);
+
+/* The strays are gone: what waited for that goes on. */
+void launch_go_on(struct supervised *s);
+/* Where its members listen. */
+const char *launch_api_address(const struct supervised *s);
+
+/* adopt.c: what an earlier daemon has left running. */
+/* Watches them; nothing is decided yet. */
+void adopt_members(struct supervised *s);
+/* All clouds go on where they were, or start when they should. */
+void adopt_clouds(struct fleet *f);
+/* The operator ends the daemon: the next one begins from the configuration. */
+void adopt_end_session(const struct fleet *f);
 
 /* polls.c */
 /* URL of a member with the cloud's context path; owned by the caller. */
@@ -119,6 +149,8 @@ void polls_rest_shutdown(struct supervised *s);
 
 /* exits.c: evidence of a process's end, for the model. */
 void exits_report(struct proc *p, const struct proc_exit *exit, void *member);
+/* A member of an earlier daemon that was gone before it could be adopted. */
+void exits_report_gone(struct member *m);
 /* Removes the JVM's /tmp/hsperfdata_USER/PID, which SIGKILL leaves behind. */
 void exits_remove_perf_file(const struct fleet *f, pid_t pid);
 /* Remembers how often the kernel's OOM killer has struck. */
@@ -146,5 +178,5 @@ void strays_free(struct fleet *f);
 /* At once, instead of in order. */
 void strays_kill(struct fleet *f);
 
-/* fleet.c: no stray is left; starts that waited for that begin. */
+/* fleet.c: no stray is left; launches that waited for that go on. */
 void fleet_strays_gone(struct fleet *f);

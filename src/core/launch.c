@@ -9,6 +9,7 @@
 #include "base/log.h"
 #include "base/text.h"
 #include "core/internal.h"
+#include "drv/logfile.h"
 #include "drv/machine.h"
 #include "drv/runtime.h"
 
@@ -82,7 +83,7 @@ static int make_dirs(struct supervised *s, struct err *e)
 	return r;
 }
 
-static const char *api_address(const struct supervised *s)
+const char *launch_api_address(const struct supervised *s)
 {
 	return s->cloud->conf->bind_to_localhost ? MEMBER_ADDR : "0.0.0.0";
 }
@@ -104,12 +105,16 @@ static int hold_same(struct supervised *s, struct err *e)
 		uint16_t api = s->cloud->nodes[i].api_port;
 		int r = 0;
 
-		if (!port_is_open_to_jvm(api_address(s), api))
+		if (!port_is_open_to_jvm(launch_api_address(s), api))
 			return taken_later(api, e);
 		if (!port_is_open_to_jvm(MEMBER_ADDR, (uint16_t)(api + 1)))
 			return taken_later((uint16_t)(api + 1), e);
-		if (!s->holds[i].api)
-			r = port_pair_hold(api_address(s), MEMBER_ADDR, api, &s->holds[i], &taken);
+		if (s->holds[i].api)
+			r = port_pair_complete(
+				launch_api_address(s), MEMBER_ADDR, &s->holds[i], &taken);
+		else
+			r = port_pair_hold(
+				launch_api_address(s), MEMBER_ADDR, api, &s->holds[i], &taken);
 		if (r == -EADDRINUSE)
 			return taken_later(taken, e);
 		if (r < 0)
@@ -137,8 +142,8 @@ static int hold_new(struct supervised *s, bool exact, uint16_t first, struct err
 		int r = -EADDRNOTAVAIL;
 
 		if (port < 65535)
-			r = port_pair_hold(
-				api_address(s), MEMBER_ADDR, (uint16_t)port, &s->holds[i], &taken);
+			r = port_pair_hold(launch_api_address(s), MEMBER_ADDR, (uint16_t)port,
+				&s->holds[i], &taken);
 		if (r == 0) {
 			i++;
 		} else if (r == -EADDRINUSE && exact) {
@@ -152,7 +157,7 @@ static int hold_new(struct supervised *s, bool exact, uint16_t first, struct err
 				s->cloud->n_nodes, first);
 		} else if (r != -EADDRINUSE) {
 			return err_set_errno(
-				e, r, "cannot hold port %u on %s", port, api_address(s));
+				e, r, "cannot hold port %u on %s", port, launch_api_address(s));
 		}
 		port += 2;
 	}
@@ -269,6 +274,12 @@ void launch_prepare(struct supervised *s)
 	struct runtime *rt = &s->runtime;
 	int r;
 
+	s->prepare_waits = s->fleet->strays != NULL;
+	if (s->prepare_waits) {
+		log_notice("cloud %s: starts once the processes of an earlier daemon have ended",
+			s->cloud->conf->name);
+		return;
+	}
 	runtime_clear(rt);
 	r = runtime_find_java(s->cloud->conf->java, NULL, &rt->java, &e);
 	if (r < 0) {
@@ -296,6 +307,17 @@ void launch_cancel_probe(struct supervised *s)
 	prepare_failed(s, false, "stopped while Java was asked for its version");
 }
 
+void launch_go_on(struct supervised *s)
+{
+	if (!s->prepare_waits)
+		return;
+	s->prepare_waits = false;
+	if (s->cloud->state == CLOUD_STARTING)
+		launch_prepare(s);
+	else
+		prepare_failed(s, false, "stopped meanwhile");
+}
+
 void launch_forget_ports(struct supervised *s)
 {
 	for (unsigned i = 0; i < s->cloud->n_nodes; i++)
@@ -318,7 +340,6 @@ static int begin_log(struct supervised *s, struct member *m, struct err *e)
 	_cleanup_free_ char *line = NULL;
 	time_t now = time(NULL);
 	char when[32];
-	struct stat st;
 	struct tm tm;
 
 	if (fd < 0)
@@ -329,7 +350,7 @@ static int begin_log(struct supervised *s, struct member *m, struct err *e)
 		s->cloud->conf->name, m->index, s->cloud->generation, when);
 	if (write(fd, line, strlen(line)) < 0)
 		return err_set_errno(e, -errno, "cannot write its log %s", m->log);
-	m->log_start = fstat(fd, &st) == 0 ? st.st_size : 0;
+	m->log_start = logfile_end(m->log);
 	return 0;
 }
 
@@ -416,18 +437,6 @@ void launch_release(struct supervised *s)
 					   .text = "its identity could not be written to the state "
 						   "directory; is the disk full?"});
 	}
-}
-
-void launch_adopt(struct supervised *s, unsigned node, pid_t pid, uint64_t start_ticks)
-{
-	struct member *m = &s->members[node];
-
-	if (proc_adopt(s->fleet->loop, pid, start_ticks, exits_report, m, &m->proc) < 0)
-		return; /* gone meanwhile */
-	m->last_pid = pid;
-	supervised_feed(s,
-		&(struct cloud_event){
-			.type = EVENT_FOUND, .node = node, .pid = pid, .start_ticks = start_ticks});
 }
 
 /* ---- after the end ---- */

@@ -1,65 +1,91 @@
 /* The state file of a cloud, state_dir/clouds/NAME/state.json: what the next daemon must know. It
- * is written before each fork (the intent) and before each child may execute (its identity). */
+ * is written before each fork (the intent), before each child may execute (its identity), and
+ * after each step that changed something in it; always beside the old one and renamed over it.
+ *
+ *	{"version": 2, "checksum": "crc32:1c291ca3", "state": {...}}
+ *
+ * The checksum is of `state` as compact JSON with sorted keys. A file that is torn, of another
+ *boot, of another fleet or version is set aside, never obeyed. */
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 
 #include <jansson.h>
+#include <zlib.h>
 
+#include "base/clock.h"
 #include "base/file.h"
 #include "base/log.h"
 #include "core/internal.h"
 #include "drv/machine.h"
+#include "model/memory.h"
 
-#define STATE_VERSION 1
-#define MAX_STATE     (4u << 20)
+#define STATE_VERSION 2
+#define MAX_STATE     (16u << 20)
 
 static char *state_path(const struct supervised *s)
 {
 	return xasprintf("%s/state.json", s->dir);
 }
 
+static char *checksum_of(const json_t *state)
+{
+	_cleanup_free_ char *text = json_dumps(state, JSON_COMPACT | JSON_SORT_KEYS);
+
+	return text ? xasprintf("crc32:%08lx",
+			      crc32(0, (const unsigned char *)text, (unsigned)strlen(text)))
+		    : NULL;
+}
+
+/* Of each member what the model does not know. */
 static json_t *members_json(const struct supervised *s)
 {
 	json_t *list = json_array();
 
 	for (unsigned i = 0; i < s->cloud->n_nodes; i++) {
-		const struct node *n = &s->cloud->nodes[i];
-		const struct proc *p = s->members[i].proc;
+		const struct member *m = &s->members[i];
 		_cleanup_free_ char *token = launch_token(s, i);
 
 		json_array_append_new(
-			list, json_pack("{s:i, s:s, s:i, s:I, s:I, s:s}", "index", (int)i, "state",
-				      node_state_name(n->state), "api_port", (int)n->api_port,
-				      "pid", (json_int_t)(p ? proc_pid(p) : 0), "start_ticks",
-				      (json_int_t)(p ? proc_start_ticks(p) : 0), "token",
+			list, json_pack("{s:I, s:I, s:s}", "last_pid", (json_int_t)m->last_pid,
+				      "log_start", (json_int_t)m->log_start, "token",
 				      strchr(token, '=') + 1));
 	}
 	return list;
 }
 
-int state_save(struct supervised *s, bool durable, struct err *e)
+static json_t *state_json(const struct supervised *s)
 {
-	const struct cloud *c = s->cloud;
-	_cleanup_free_ char *path = state_path(s), *text = NULL;
 	char boot_id[40];
-	json_auto_t *j = NULL;
-	int r;
 
 	machine_boot_id(boot_id);
-	j = json_pack("{s:i, s:s, s:s, s:s, s:s, s:s, s:I, s:I, s:s?, s:s, s:i, s:s?, s:o}",
-		"version", STATE_VERSION, "boot_id", boot_id, "fleet", s->fleet->id, "cloud",
-		c->conf->name, "wanted", cloud_wanted_name(c->wanted), "state",
-		cloud_state_name(c->state), "generation", (json_int_t)c->generation, "restarts",
-		(json_int_t)c->restarts, "h2o_name", c->h2o_name, "endpoint_address",
-		c->endpoint.addr, "endpoint_port", (int)c->endpoint.port, "ignored_recovery",
-		s->ignored_recovery, "members", members_json(s));
-	if (!j)
-		return err_set(
-			e, -EINVAL, "cannot put the state of cloud %s into JSON", c->conf->name);
-	text = json_dumps(j, JSON_INDENT(1));
+	return json_pack("{s:s, s:I, s:s, s:s, s:s?, s:s?, s:s?, s:s?, s:o, s:o}", "boot_id",
+		boot_id, "boottime_ms", (json_int_t)clock_ms(CLOCK_BOOTTIME), "fleet", s->fleet->id,
+		"name", s->cloud->conf->name, "java", s->runtime.java, "recovery_dir",
+		s->recovery_dir, "ignored_recovery", s->ignored_recovery, "resumed_recovery",
+		s->resumed_recovery, "members", members_json(s), "cloud",
+		cloud_memory(s->cloud, fleet_now(s->fleet)));
+}
+
+static char *state_text(const struct supervised *s)
+{
+	json_t *state = state_json(s);
+	_cleanup_free_ char *sum = state ? checksum_of(state) : NULL;
+	json_auto_t *j = sum ? json_pack("{s:i, s:s, s:o}", "version", STATE_VERSION, "checksum",
+				       sum, "state", state)
+			     : NULL;
+
+	return j ? json_dumps(j, JSON_INDENT(1)) : NULL;
+}
+
+int state_save(struct supervised *s, bool durable, struct err *e)
+{
+	_cleanup_free_ char *path = state_path(s), *text = state_text(s);
+	int r;
+
 	if (!text)
-		return err_set(e, -ENOMEM, "cannot write %s: no memory", path);
+		return err_set(e, -EINVAL, "cannot put the state of cloud %s into JSON",
+			s->cloud->conf->name);
 	r = file_mkdirs(s->dir, 0750, e);
 	return r < 0 ? r : file_write_atomic(path, text, strlen(text), 0640, durable, e);
 }
@@ -68,35 +94,144 @@ static void set_aside(const char *path, const char *why)
 {
 	_cleanup_free_ char *aside = xasprintf("%s.unusable", path);
 
-	log_warning("%s is not used (%s); it is kept as %s", path, why, aside);
-	if (rename(path, aside) < 0)
-		unlink(path);
+	log_warning("%s is not used: %s; it is kept as %s", path, why, aside);
+	if (rename(path, aside) < 0 && unlink(path) < 0)
+		log_warning("cannot remove %s: %s", path, strerror(errno));
 }
 
-void state_load(struct supervised *s)
+/* The `state` of the file, owned by the caller; NULL when there is none that can be used. */
+static json_t *read_state(const struct supervised *s, const char *path)
 {
-	_cleanup_free_ char *path = state_path(s), *text = NULL;
+	_cleanup_free_ char *text = NULL, *sum = NULL;
+	const char *written, *fleet = NULL;
 	json_auto_t *j = NULL;
-	json_int_t generation = 0;
 	json_error_t je;
+	json_t *state;
 	int version = 0;
 	int r = file_read(path, MAX_STATE, &text, NULL);
 
 	if (r == -ENOENT)
-		return;
+		return NULL;
 	if (r < 0) {
 		set_aside(path, strerror(-r));
+		return NULL;
+	}
+	j = json_loads(text, JSON_REJECT_DUPLICATES, &je);
+	if (!j || json_unpack_ex(j, &je, 0, "{s:i}", "version", &version) < 0) {
+		set_aside(path, je.text);
+	} else if (version != STATE_VERSION) {
+		set_aside(path, "it is of another version of h2ofleetd");
+	} else if (json_unpack_ex(j, &je, 0, "{s:s, s:o}", "checksum", &written, "state", &state) <
+		   0) {
+		set_aside(path, je.text);
+	} else if (!(sum = checksum_of(state)) || !streq(sum, written)) {
+		set_aside(path, "its checksum is wrong");
+	} else if (json_unpack(state, "{s:s}", "fleet", &fleet) < 0 ||
+		   !streq(fleet, s->fleet->id)) {
+		set_aside(path, "it is of another fleet");
+	} else {
+		return json_incref(state);
+	}
+	return NULL;
+}
+
+static int members_load(struct supervised *s, json_t *list, struct err *e)
+{
+	if (json_array_size(list) != s->cloud->n_nodes)
+		return err_set(e, -EINVAL, "its members are not as many as its nodes");
+	for (size_t i = 0; i < s->cloud->n_nodes; i++) {
+		struct member *m = &s->members[i];
+		json_int_t pid, start;
+
+		if (json_unpack(json_array_get(list, i), "{s:I, s:I}", "last_pid", &pid,
+			    "log_start", &start) < 0 ||
+			pid < 0 || pid > INT32_MAX)
+			return err_set(e, -EINVAL, "a member is not as h2ofleetd writes it");
+		m->last_pid = (pid_t)pid;
+		m->log_start = start;
+	}
+	return 0;
+}
+
+static void load_paths(struct supervised *s, json_t *state)
+{
+	replace_str(&s->runtime.java, json_string_value(json_object_get(state, "java")));
+	replace_str(&s->recovery_dir, json_string_value(json_object_get(state, "recovery_dir")));
+	replace_str(&s->resumed_recovery,
+		json_string_value(json_object_get(state, "resumed_recovery")));
+}
+
+/* What is of use even when there is nothing to go on with. */
+static void load_facts(struct supervised *s, json_t *state)
+{
+	json_t *cloud = json_object_get(state, "cloud");
+
+	s->cloud->generation = /* never used twice */
+		(uint64_t)MAX(json_integer_value(json_object_get(cloud, "generation")), 0);
+	replace_str(&s->ignored_recovery,
+		json_string_value(json_object_get(state, "ignored_recovery")));
+}
+
+static bool of_this_boot(const json_t *state)
+{
+	const char *written = json_string_value(json_object_get(state, "boot_id"));
+	char boot_id[40];
+
+	machine_boot_id(boot_id);
+	return written && streq(written, boot_id);
+}
+
+static void forget(struct supervised *s)
+{
+	const struct cloud_conf *conf = s->cloud->conf;
+	uint64_t generation = s->cloud->generation, rng = s->cloud->rng;
+
+	cloud_free(s->cloud);
+	s->cloud = cloud_new(conf, rng);
+	s->cloud->generation = generation;
+	for (size_t i = 0; i < s->cloud->n_nodes; i++)
+		s->members[i].last_pid = 0;
+}
+
+void state_load(struct supervised *s)
+{
+	_cleanup_free_ char *path = state_path(s);
+	json_auto_t *state = read_state(s, path);
+	uint64_t boottime = clock_ms(CLOCK_BOOTTIME), then;
+	_cleanup_(err_clear) struct err e = ERR_NULL;
+	json_t *cloud;
+	int r;
+
+	s->memory = MEMORY_NONE;
+	if (!state)
+		return;
+	load_facts(s, state);
+	if (!of_this_boot(state)) {
+		log_info("cloud %s: what %s tells is of an earlier boot", s->cloud->conf->name,
+			path);
 		return;
 	}
-	j = json_loads(text, 0, &je);
-	if (!j || json_unpack_ex(j, &je, 0, "{s:i, s:I}", "version", &version, "generation",
-			  &generation) < 0) {
-		set_aside(path, je.text);
-	} else if (version != STATE_VERSION || generation < 0) {
-		set_aside(path, "it is of another version of h2ofleetd");
-	} else {
-		s->cloud->generation = (uint64_t)generation; /* never used twice */
-		replace_str(&s->ignored_recovery,
-			json_string_value(json_object_get(j, "ignored_recovery")));
+	cloud = json_object_get(state, "cloud");
+	if (json_array_size(json_object_get(cloud, "nodes")) != s->cloud->n_nodes) {
+		const char *wanted = json_string_value(json_object_get(cloud, "wanted"));
+
+		log_notice("cloud %s: has %zu nodes by its configuration now, had %zu: it is begun "
+			   "anew",
+			s->cloud->conf->name, s->cloud->n_nodes,
+			json_array_size(json_object_get(cloud, "nodes")));
+		s->memory = wanted && streq(wanted, "running") ? MEMORY_BEGIN_ANEW : MEMORY_AT_REST;
+		return;
 	}
+	then = (uint64_t)json_integer_value(json_object_get(state, "boottime_ms"));
+	r = cloud_remember(
+		s->cloud, cloud, fleet_now(s->fleet), boottime - MIN(then, boottime), &s->was, &e);
+	if (r == 0)
+		r = members_load(s, json_object_get(state, "members"), &e);
+	if (r < 0) {
+		set_aside(path, err_msg(&e));
+		forget(s);
+		return;
+	}
+	load_paths(s, state);
+	s->memory = MEMORY_WHOLE;
 }

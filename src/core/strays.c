@@ -1,6 +1,5 @@
-/* Processes that an earlier daemon on the same state directory started and that still run, found by
- * the token in their environment. Those of a slot that is still configured are handed to their
- * cloud, which ends them before it starts anything; others are ended here. */
+/* Processes of an earlier daemon on the same state directory that belong to no member which was
+ * adopted: found by the token in their environment, and ended before anything is launched. */
 #include <ctype.h>
 #include <dirent.h>
 #include <signal.h>
@@ -81,9 +80,9 @@ static void end_stray(struct fleet *f, pid_t pid, uint64_t ticks, const char *to
 		free(t);
 		return;
 	}
-	log_warning("pid %d was left behind by an earlier daemon and belongs to no cloud of the "
-		    "configuration; ending it",
-		(int)pid);
+	log_warning("pid %d (%s) was left behind by an earlier daemon and belongs to no cloud that "
+		    "runs; ending it",
+		(int)pid, token);
 	t->fleet = f;
 	t->token = xasprintf("%s=%s/%s", TOKEN_ENV, f->id, token);
 	t->tmp_dir = tmp_dir_of(pid);
@@ -112,39 +111,30 @@ static char *token_of(const struct fleet *f, pid_t pid)
 	return NULL;
 }
 
-static struct supervised *slot_of(struct fleet *f, const char *token, unsigned *node)
+/* A member that was adopted, or a process that it has started. */
+static bool belongs_to_member(const struct fleet *f, const char *token)
 {
-	const char *slash = strchr(token, '/');
+	_cleanup_free_ char *whole = xasprintf("%s=%s/%s", TOKEN_ENV, f->id, token);
 
-	for (size_t i = 0; slash && i < f->n; i++) {
-		const char *name = f->clouds[i]->cloud->conf->name;
+	for (size_t i = 0; i < f->n; i++) {
+		const struct supervised *s = f->clouds[i];
 
-		if (strlen(name) != (size_t)(slash - token) ||
-			strncmp(name, token, strlen(name)) != 0)
-			continue;
-		*node = (unsigned)strtoul(slash + 1, NULL, 10);
-		return *node < f->clouds[i]->cloud->n_nodes ? f->clouds[i] : NULL;
+		for (unsigned k = 0; k < s->cloud->n_nodes; k++) {
+			_cleanup_free_ char *its = s->members[k].proc ? launch_token(s, k) : NULL;
+
+			if (its && streq(its, whole))
+				return true;
+		}
 	}
-	return NULL;
+	return false;
 }
 
 static void look_at(struct fleet *f, pid_t pid)
 {
 	uint64_t ticks = process_start_ticks(pid); /* before the token: the pair is checked later */
-	_cleanup_free_ char *token = NULL;
-	struct supervised *s;
-	unsigned node = 0;
+	_cleanup_free_ char *token = ticks && pid != getpid() ? token_of(f, pid) : NULL;
 
-	/* Only leaders: what they started ends with their group. */
-	if (!ticks || getpgid(pid) != pid || getsid(pid) != pid)
-		return;
-	token = token_of(f, pid);
-	if (!token)
-		return;
-	s = slot_of(f, token, &node);
-	if (s && !s->members[node].proc)
-		launch_adopt(s, node, pid, ticks);
-	else
+	if (token && !belongs_to_member(f, token))
 		end_stray(f, pid, ticks, token);
 }
 

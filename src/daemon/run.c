@@ -112,7 +112,7 @@ static int run(const struct options *o, struct conf *conf)
 	if (r == 0) {
 		log_notice("h2ofleetd %s, pid %d, control socket %s", PACKAGE_VERSION,
 			(int)getpid(), conf->fleet.socket);
-		fleet_autostart(d.fleet);
+		fleet_start(d.fleet);
 		sd_notify(0, "READY=1");
 		status_publish(&d);
 	}

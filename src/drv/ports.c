@@ -72,27 +72,40 @@ static int bind_port(const union address *a, socklen_t len, bool reuse)
 	return TAKE_FD(fd);
 }
 
+/* Binds a hold that is only claimed. 0, or a negative errno. */
+static int complete(const char *address, uint16_t port, struct port_hold *h)
+{
+	union address a;
+	int fd, len = parse_address(address, port, &a);
+
+	if (len < 0)
+		return len;
+	if (h->fd >= 0)
+		return 0;
+	fd = bind_port(&a, (socklen_t)len, false);
+	if (fd == -EADDRINUSE && port_has_only_remains(port))
+		fd = bind_port(&a, (socklen_t)len, true);
+	if (fd < 0)
+		return fd;
+	h->fd = fd;
+	return 0;
+}
+
 /* 0 and *out, or a negative errno. */
 static int hold(const char *address, uint16_t port, struct port_hold *out)
 {
-	union address a;
-	int len = parse_address(address, port, &a);
+	int r;
 
 	*out = PORT_HOLD_NULL;
-	if (len < 0)
-		return len;
 	out->claim = claim(port);
 	if (out->claim < 0)
 		return TAKE_FD(out->claim);
-	out->fd = bind_port(&a, (socklen_t)len, false);
-	if (out->fd == -EADDRINUSE && port_has_only_remains(port))
-		out->fd = bind_port(&a, (socklen_t)len, true);
-	if (out->fd < 0) {
+	r = complete(address, port, out);
+	if (r < 0) {
 		closep(&out->claim);
-		out->claim = -1;
-		return TAKE_FD(out->fd);
+		*out = PORT_HOLD_NULL;
 	}
-	return 0;
+	return r;
 }
 
 bool port_is_open_to_jvm(const char *address, uint16_t port)
@@ -135,6 +148,41 @@ int port_pair_hold(const char *api_addr, const char *internal_addr, uint16_t api
 		return r;
 	}
 	out->api = api;
+	return 0;
+}
+
+int port_pair_complete(
+	const char *api_addr, const char *internal_addr, struct port_pair *p, uint16_t *taken)
+{
+	uint16_t failed = p->api;
+	int r = complete(api_addr, p->api, &p->api_hold);
+
+	if (r == 0) {
+		failed = (uint16_t)(p->api + 1);
+		r = complete(internal_addr, failed, &p->internal_hold);
+	}
+	if (r < 0 && taken)
+		*taken = failed;
+	return r;
+}
+
+int port_pair_claim(
+	const char *api_addr, const char *internal_addr, uint16_t api, struct port_pair *out)
+{
+	*out = PORT_PAIR_NULL;
+	if (api == 0 || api == UINT16_MAX)
+		return -EINVAL;
+	out->api = api;
+	out->api_hold.claim = claim(api);
+	out->internal_hold.claim = claim((uint16_t)(api + 1));
+	if (out->api_hold.claim < 0 || out->internal_hold.claim < 0) {
+		int r = out->api_hold.claim < 0 ? out->api_hold.claim : out->internal_hold.claim;
+
+		port_pair_release(out);
+		return r;
+	}
+	complete(api_addr, api, &out->api_hold); /* a JVM that is gone leaves it free */
+	complete(internal_addr, (uint16_t)(api + 1), &out->internal_hold);
 	return 0;
 }
 

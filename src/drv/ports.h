@@ -28,6 +28,16 @@ struct port_pair {
 int port_pair_hold(const char *api_addr, const char *internal_addr, uint16_t api,
 	struct port_pair *out, uint16_t *taken);
 
+/* As much of that as can be had while a JVM listens there: the claim, which keeps other fleets off.
+ * 0; -EADDRINUSE when another fleet has it; another negative errno. */
+int port_pair_claim(
+	const char *api_addr, const char *internal_addr, uint16_t api, struct port_pair *out);
+
+/* Binds what port_pair_claim() could not. 0 when nothing is missing any more; -EADDRINUSE and which
+ * of the two it is in *taken (may be NULL); another negative errno. What there is stays. */
+int port_pair_complete(
+	const char *api_addr, const char *internal_addr, struct port_pair *p, uint16_t *taken);
+
 void port_pair_release(struct port_pair *p);
 
 /* Who listens on, or is bound to, a TCP port of this network namespace? From /proc/net/tcp{,6} and

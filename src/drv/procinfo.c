@@ -40,12 +40,14 @@ static int parse_stat(const char *text, struct process_stat *out)
 	*out = (struct process_stat){0};
 	n = MIN((size_t)(close - open - 1), sizeof(out->comm) - 1);
 	memcpy(out->comm, open + 1, n);
-	/* 3 state, 4 ppid, 5 pgrp, 6 session, then 15 that are of no interest, 22 starttime. */
+	/* 3 state, 4 ppid, 5 pgrp, 6 session, then 15 that are of no interest, 22 starttime; the
+	 * last, 52, is exit_code. */
 	if (sscanf(close + 1,
 		    " %c %d %d %d %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s "
 		    "%" SCNu64,
 		    &out->state, &ppid, &pgrp, &session, &out->start_ticks) != 5)
 		return -ESRCH;
+	out->exit_status = atoi(strrchr(close, ' '));
 	out->ppid = ppid;
 	out->pgrp = pgrp;
 	out->session = session;

@@ -13,6 +13,7 @@ struct process_stat {
 	pid_t pgrp;
 	pid_t session;
 	uint64_t start_ticks; /* field 22: clock ticks after boot */
+	int exit_status;      /* field 52, of a zombie of our user: as wait(2) would give it */
 };
 
 /* 0, or -ESRCH when there is no such process (any more). */

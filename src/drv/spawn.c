@@ -267,6 +267,18 @@ static int kernel_status(int pidfd, struct proc_exit *x)
 	return 0;
 }
 
+/* Of somebody else's child: as long as its parent has not reaped it, /proc tells how it ended. */
+static int zombie_status(const struct proc *p, struct proc_exit *x)
+{
+	struct process_stat st;
+
+	if (process_stat_read(p->pid, &st) < 0 || st.start_ticks != p->start_ticks ||
+		st.state != 'Z')
+		return -ESRCH;
+	exit_from_status(x, st.exit_status);
+	return 0;
+}
+
 /* 0; -EAGAIN when it cannot be told yet. */
 static int reap(const struct proc *p, struct proc_exit *x)
 {
@@ -277,6 +289,8 @@ static int reap(const struct proc *p, struct proc_exit *x)
 		r = waitid(P_PIDFD, (id_t)p->pidfd, &si, WEXITED | WNOHANG);
 	while (r < 0 && errno == EINTR);
 	if (r < 0 && errno == ECHILD) {
+		if (zombie_status(p, x) == 0)
+			return 0;
 		r = kernel_status(p->pidfd, x);
 		return r == -EAGAIN && p->n_retries < STATUS_RETRIES ? r : 0;
 	}

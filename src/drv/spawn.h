@@ -22,8 +22,8 @@ struct spawn_request {
 	const char *cwd;         /* NULL: "/" */
 };
 
-/* `known` is false for a process that is not our child, unless the kernel (6.15 and later) tells
- * the status of those too. */
+/* `known` is false for a process that is not our child and was reaped by its parent before we could
+ * look, unless the kernel (6.15 and later) tells the status of those too. */
 struct proc_exit {
 	bool known;
 	int code;

@@ -77,13 +77,20 @@ static const struct symptom symptoms[] = {
 		"ran out of Java heap (OutOfMemoryError); give it more with max_mem_size"},
 };
 
+/* Logged by every member that ends by /3/Shutdown, last but for the web server's lines
+ * (h2o-core water/api/RequestServer.java, water/UDPRebooted.java). */
+#define ORDERLY "Orderly shutdown"
+
 static const struct symptom *find_symptom(const struct exit_evidence *ev)
 {
 	for (size_t i = 0; i < ARRAY_SIZE(symptoms); i++) {
 		const struct symptom *s = &symptoms[i];
 
-		if ((s->code < 0 || (ev->known && ev->signal == 0 && s->code == ev->code)) &&
-			strstr(ev->log_tail, s->text))
+		/* Where the status is not known the log has to do, but not for a final verdict. */
+		bool fits = s->code < 0 || (ev->known ? ev->signal == 0 && s->code == ev->code
+						      : !cause_is_permanent(s->cause));
+
+		if (fits && strstr(ev->log_tail, s->text))
 			return s;
 	}
 	return NULL;
@@ -220,6 +227,12 @@ enum cause cause_of(const struct exit_evidence *ev, char **why)
 	s = find_symptom(ev);
 	if (s)
 		return judge_symptom(ev, s, why);
+	if (!ev->known && strstr(ev->log_tail, ORDERLY)) {
+		*why = xasprintf("node %u shut down in good order, as after a client's "
+				 "/3/Shutdown",
+			ev->node);
+		return CAUSE_ORDERLY;
+	}
 	if (!ev->known) {
 		*why = xasprintf("node %u ended; it was started by an earlier daemon, so its exit "
 				 "status is not known",

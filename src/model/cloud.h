@@ -13,7 +13,7 @@
  * randomness of its own (rng is part of the state): a run can be replayed.
  *
  * What the operator wants (`wanted`) and what is seen (`state`) are separate. Only set_state() in
- * lifecycle.c writes `state`. */
+ * lifecycle.c writes `state`, and cloud_resume() at the very beginning. */
 #pragma once
 
 #include "base/err.h"
@@ -177,6 +177,7 @@ struct cloud {
 	bool uncounted;       /* the teardown counts as no failure (short lock) */
 	bool permanent;       /* the teardown's cause cannot heal by itself */
 	bool resuming;        /* a recovery was resumed in this generation */
+	bool resume_sent;     /* POST /3/Recovery/resume is on its way */
 	unsigned bad_resumes; /* resumes in a row that ended in a loss without progress */
 	char *unhealthy_why;  /* owned: H2O's complaint, while a node's unhealthy_ms runs */
 	unsigned stop_rung;
@@ -199,7 +200,8 @@ enum event_type {
 	EVENT_RESTART,  /* operator, flag = resume */
 	EVENT_SHUTDOWN, /* the daemon ends; flag = at once (SIGKILL) */
 	EVENT_TICK,     /* a deadline has passed (cloud_next_deadline()) */
-	EVENT_FOUND,    /* at the daemon's start: node still runs from an earlier daemon; pid */
+	EVENT_RESUME,   /* first of all, in a cloud from cloud_remember(): was; flag = its launch
+			   was cut short */
 	EVENT_PREPARED, /* ports: API port of each node */
 	EVENT_PREPARE_FAILED, /* text = sentence; flag = permanent */
 	EVENT_LAUNCHED,       /* node, pid, start_ticks */
@@ -239,6 +241,7 @@ struct cloud_event {
 	const uint16_t *ports;
 	const struct exit_evidence *exit;
 	const struct answer *answer;
+	enum cloud_state was;
 	uint64_t wall_ms; /* for stamps that people read */
 };
 

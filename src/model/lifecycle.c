@@ -4,6 +4,7 @@
 
 #include "base/text.h"
 #include "model/backoff.h"
+#include "model/memory.h"
 #include "model/plan.h"
 #include "model/transitions.h"
 
@@ -35,8 +36,7 @@ void cloud_act(struct cloud *c, struct action a)
 	c->actions[c->n_actions++] = a;
 }
 
-/* The one place that writes c->state. The reason is taken over by the new state. */
-static void set_state(struct cloud *c, enum cloud_state to, uint64_t now_ms)
+void cloud_set_state(struct cloud *c, enum cloud_state to, uint64_t now_ms)
 {
 	if (c->state == to)
 		return;
@@ -62,11 +62,11 @@ static void set_reason(struct cloud *c, const char *reason)
 
 /* ---- launching ---- */
 
-static void prepare(struct cloud *c, uint64_t now_ms)
+void cloud_prepare(struct cloud *c, uint64_t now_ms)
 {
 	stop_timers(c);
 	c->preparing = true;
-	set_state(c, CLOUD_STARTING, now_ms);
+	cloud_set_state(c, CLOUD_STARTING, now_ms);
 	cloud_act(c, (struct action){.type = ACTION_PREPARE});
 }
 
@@ -84,13 +84,13 @@ static void start_fresh(struct cloud *c, bool resume, uint64_t now_ms)
 	set_reason(c, NULL);
 	cloud_act(
 		c, (struct action){.type = resume ? ACTION_HEED_RECOVERY : ACTION_IGNORE_RECOVERY});
-	prepare(c, now_ms);
+	cloud_prepare(c, now_ms);
 }
 
 static void start_again(struct cloud *c, uint64_t now_ms)
 {
 	c->fresh = false;
-	prepare(c, now_ms);
+	cloud_prepare(c, now_ms);
 }
 
 static void launch(struct cloud *c, struct node *n, uint64_t now_ms)
@@ -123,7 +123,7 @@ static void on_prepared(struct cloud *c, const struct cloud_event *ev, uint64_t 
 	c->ready_ms = 0;
 	remember_why(c);
 	c->ports_planned = true;
-	c->uncounted = c->leaving = c->resuming = false;
+	c->uncounted = c->leaving = c->resuming = c->resume_sent = false;
 	c->stop_rung = 0;
 	free(c->h2o_name);
 	c->h2o_name = xasprintf("%s-%" PRIu64 "-%04x", c->conf->h2o_name, c->generation,
@@ -173,7 +173,7 @@ static void on_launched(struct cloud *c, const struct cloud_event *ev, uint64_t 
 		signal_node(c, n, SIGKILL);
 	} else if (c->state == CLOUD_STARTING && all_launched(c)) {
 		c->prepare_failures = 0;
-		set_state(c, CLOUD_FORMING, now_ms);
+		cloud_set_state(c, CLOUD_FORMING, now_ms);
 	}
 }
 
@@ -219,7 +219,7 @@ static void next_rung(struct cloud *c, uint64_t now_ms)
 	c->timers[TIMER_STOP] = now_ms + patience;
 }
 
-static void tear_down(struct cloud *c, unsigned first_rung, uint64_t now_ms)
+void cloud_tear_down(struct cloud *c, unsigned first_rung, uint64_t now_ms)
 {
 	stop_timers(c);
 	c->stop_rung = first_rung;
@@ -233,8 +233,8 @@ static void begin_stop(struct cloud *c, bool at_once, uint64_t now_ms)
 	bool rest = c->conf->stop_method == STOP_REST && cloud_usable(c);
 
 	c->leaving = false;
-	set_state(c, CLOUD_STOPPING, now_ms);
-	tear_down(c, at_once ? 2 : rest ? 0 : 1, now_ms);
+	cloud_set_state(c, CLOUD_STOPPING, now_ms);
+	cloud_tear_down(c, at_once ? 2 : rest ? 0 : 1, now_ms);
 }
 
 static void lost(struct cloud *c, bool counted, uint64_t now_ms)
@@ -245,7 +245,7 @@ static void lost(struct cloud *c, bool counted, uint64_t now_ms)
 		backoff_record(&c->history, &c->conf->start_limit, now_ms);
 	if (c->resuming)
 		c->bad_resumes++;
-	set_state(c, CLOUD_RECOVERING, now_ms);
+	cloud_set_state(c, CLOUD_RECOVERING, now_ms);
 }
 
 void cloud_lose(struct cloud *c, bool counted, uint64_t now_ms, const char *fmt, ...)
@@ -258,7 +258,7 @@ void cloud_lose(struct cloud *c, bool counted, uint64_t now_ms, const char *fmt,
 	va_end(ap);
 	set_reason(c, why);
 	lost(c, counted, now_ms);
-	tear_down(c, 1, now_ms);
+	cloud_tear_down(c, 1, now_ms);
 }
 
 void cloud_lose_hung(struct cloud *c, struct node *n, uint64_t now_ms)
@@ -277,21 +277,21 @@ void cloud_lose_hung(struct cloud *c, struct node *n, uint64_t now_ms)
 
 static void give_up(struct cloud *c, uint64_t now_ms)
 {
-	set_state(c, CLOUD_FAILED, now_ms);
+	cloud_set_state(c, CLOUD_FAILED, now_ms);
 	c->ports_planned = false;
 	cloud_act(c, (struct action){.type = ACTION_RELEASE_PORTS});
 }
 
 static void come_to_rest(struct cloud *c, uint64_t now_ms)
 {
-	set_state(c, CLOUD_STOPPED, now_ms);
+	cloud_set_state(c, CLOUD_STOPPED, now_ms);
 	c->ports_planned = false;
 	cloud_act(c, (struct action){.type = ACTION_RELEASE_PORTS});
 }
 
 static void back_off(struct cloud *c, uint64_t delay_ms, uint64_t now_ms)
 {
-	set_state(c, CLOUD_BACKOFF, now_ms);
+	cloud_set_state(c, CLOUD_BACKOFF, now_ms);
 	c->timers[TIMER_BACKOFF] = now_ms + delay_ms;
 	c->next_start_ms = now_ms + delay_ms;
 }
@@ -400,17 +400,19 @@ static void record_exit(struct node *n, const struct cloud_event *ev)
  * peers that did not confirm. */
 static bool left_in_order(const struct cloud *c, const struct last_exit *x)
 {
+	if (!x->known) /* its log said so */
+		return x->cause == CAUSE_ORDERLY;
 	return x->known && x->signal == 0 && x->code >= 0 && x->code < (int)MAX(c->n_nodes, 1u);
 }
 
-static void leave(struct cloud *c, uint64_t now_ms)
+void cloud_leave(struct cloud *c, uint64_t now_ms)
 {
 	if (!c->leaving) {
 		set_reason(c, "a client shut it down (POST /3/Shutdown)");
 		stop_timers(c);
 		c->leaving = true;
 		c->timers[TIMER_LEAVING] = now_ms + LEAVING_MS;
-		set_state(c, CLOUD_STOPPING, now_ms);
+		cloud_set_state(c, CLOUD_STOPPING, now_ms);
 	}
 	clean_when_dead(c);
 }
@@ -446,13 +448,13 @@ static void on_exited(struct cloud *c, const struct cloud_event *ev, uint64_t no
 	if (c->leaving && !left_in_order(c, &n->last_exit)) {
 		lose_by_exit(c, n, now_ms);
 	} else if (c->leaving) {
-		leave(c, now_ms);
+		cloud_leave(c, now_ms);
 	} else if (tearing_down(c)) {
 		if (!c->timers[TIMER_EVIDENCE] || !cloud_nodes_alive(c))
 			clean_when_dead(c);
 	} else if (n->last_exit.cause == CAUSE_ORDERLY &&
 		   (cloud_usable(c) || c->state == CLOUD_FORMING)) {
-		leave(c, now_ms);
+		cloud_leave(c, now_ms);
 	} else {
 		lose_by_exit(c, n, now_ms);
 	}
@@ -466,7 +468,7 @@ void cloud_become_ready(struct cloud *c, uint64_t now_ms)
 	set_reason(c, NULL);
 	c->ever_ready = true;
 	c->ready_ms = now_ms;
-	set_state(c, CLOUD_READY, now_ms);
+	cloud_set_state(c, CLOUD_READY, now_ms);
 	watch_begin_ready(c, now_ms);
 	if (!c->fresh || c->resume_asked)
 		cloud_act(c, (struct action){.type = ACTION_INSPECT_RECOVERY});
@@ -476,7 +478,7 @@ void cloud_become_ready(struct cloud *c, uint64_t now_ms)
 void cloud_set_degraded(struct cloud *c, uint64_t now_ms, const char *why)
 {
 	set_reason(c, why);
-	set_state(c, why ? CLOUD_DEGRADED : CLOUD_READY, now_ms);
+	cloud_set_state(c, why ? CLOUD_DEGRADED : CLOUD_READY, now_ms);
 }
 
 static void on_recovery(struct cloud *c, const struct cloud_event *ev)
@@ -492,7 +494,8 @@ static void on_recovery(struct cloud *c, const struct cloud_event *ev)
 		cloud_act(c, (struct action){.type = ACTION_SET_ASIDE_RECOVERY});
 		return;
 	}
-	c->resuming = true;
+	c->resuming = c->resume_sent = true;
+	c->dirty = true;
 	cloud_act(c, (struct action){.type = ACTION_RESUME});
 }
 
@@ -546,9 +549,9 @@ static void on_stop(struct cloud *c, bool at_once, uint64_t now_ms)
 		come_to_rest(c, now_ms);
 		break;
 	case CLOUD_RECOVERING: /* its teardown goes on under another name */
-		set_state(c, CLOUD_STOPPING, now_ms);
+		cloud_set_state(c, CLOUD_STOPPING, now_ms);
 		if (at_once || c->timers[TIMER_EVIDENCE])
-			tear_down(c, at_once ? 2 : 1, now_ms);
+			cloud_tear_down(c, at_once ? 2 : 1, now_ms);
 		break;
 	case CLOUD_STOPPING:
 		if (at_once || c->leaving)
@@ -573,21 +576,6 @@ static void on_restart(struct cloud *c, bool resume, uint64_t now_ms)
 	c->wanted = WANTED_RUNNING;
 	c->restart_asked = true;
 	c->resume_asked = resume;
-}
-
-/* A process of an earlier daemon still runs in this slot: it must go before anything new comes. */
-static void on_found(struct cloud *c, const struct cloud_event *ev, uint64_t now_ms)
-{
-	struct node *n = &c->nodes[ev->node];
-
-	n->state = NODE_UP;
-	n->pid = ev->pid;
-	n->start_ticks = ev->start_ticks;
-	set_reason(c, "members left behind by an earlier daemon are being ended");
-	set_state(c, CLOUD_STOPPING, now_ms);
-	signal_node(c, n, SIGTERM);
-	c->stop_rung = 2;
-	c->timers[TIMER_STOP] = now_ms + c->conf->stop_timeout_ms;
 }
 
 /* ---- failures on the way up ---- */
@@ -644,7 +632,7 @@ static void on_tick(struct cloud *c, uint64_t now_ms)
 	if (timer_fired(c, TIMER_READY, now_ms))
 		not_ready_in_time(c, now_ms);
 	if (timer_fired(c, TIMER_EVIDENCE, now_ms))
-		tear_down(c, 1, now_ms);
+		cloud_tear_down(c, 1, now_ms);
 	if (timer_fired(c, TIMER_STOP, now_ms) && cloud_nodes_alive(c))
 		next_rung(c, now_ms);
 	if (timer_fired(c, TIMER_LEAVING, now_ms)) {
@@ -687,8 +675,8 @@ void cloud_step(struct cloud *c, const struct cloud_event *ev, uint64_t now_ms)
 	case EVENT_TICK:
 		on_tick(c, now_ms);
 		break;
-	case EVENT_FOUND:
-		on_found(c, ev, now_ms);
+	case EVENT_RESUME:
+		cloud_resume(c, ev->was, ev->flag, now_ms);
 		break;
 	case EVENT_PREPARED:
 	case EVENT_PREPARE_FAILED:
@@ -713,8 +701,9 @@ void cloud_step(struct cloud *c, const struct cloud_event *ev, uint64_t now_ms)
 		on_recovery(c, ev);
 		break;
 	case EVENT_RESUMED:
-		if (!ev->flag)
-			c->resuming = false;
+		c->resume_sent = false;
+		c->resuming &= ev->flag;
+		c->dirty = true;
 		break;
 	}
 }

@@ -6,6 +6,18 @@
 void cloud_act(struct cloud *c, struct action a);
 void last_exit_clear(struct last_exit *x);
 
+/* The one place that writes c->state. The reason is taken over by the new state. */
+void cloud_set_state(struct cloud *c, enum cloud_state to, uint64_t now_ms);
+
+/* Begins a generation: asks for runtime, ports and directories. */
+void cloud_prepare(struct cloud *c, uint64_t now_ms);
+
+/* Ends what runs, by the ladder from that rung on (0 REST, 1 SIGTERM, 2 SIGKILL), then cleans. */
+void cloud_tear_down(struct cloud *c, unsigned first_rung, uint64_t now_ms);
+
+/* A client's /3/Shutdown: waits, for a while, until all are out. */
+void cloud_leave(struct cloud *c, uint64_t now_ms);
+
 /* Lost on evidence: withdraws the endpoint and begins to end all members. `counted`: as a failure
  * (start limit, back-off). */
 void cloud_lose(struct cloud *c, bool counted, uint64_t now_ms, const char *fmt, ...)

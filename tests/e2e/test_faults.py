@@ -478,7 +478,8 @@ def test_clouds_wait_for_strays(fleets, fake_keys):
     fleet.clouds = {"old": keys}
     fleet.write_config()
     fleet.start()
-    assert len(fleet.members()) == 1 and fleet.cloud("old")["state"] == "stopped"
+    assert len(fleet.members()) == 1 and fleet.cloud("old")["state"] == "starting"
+    assert fleet.cloud("old")["generation"] == 0
     fleet.send(signal.SIGTERM)
     time.sleep(0.2)
     fleet.send(signal.SIGTERM)

@@ -23,10 +23,12 @@ int api_setup(void **state)
 
 	snprintf(f->dir, sizeof(f->dir), "/tmp/h2ofleet-test-XXXXXX");
 	assert_non_null(mkdtemp(f->dir));
+	snprintf(f->events, sizeof(f->events), "%s/events", f->dir);
 	snprintf(f->socket, sizeof(f->socket), "%s/run/control.sock", f->dir);
 	assert_int_equal(uv_loop_init(&f->loop), 0);
 	f->fleet = fake_fleet_new();
 	f->fleet->log_dir = f->dir;
+	f->fleet->journal = journal_open(f->events, 1 << 20);
 	f->dev = fake_fleet_add(f->fleet, "dev", 3);
 	fake_fleet_add(f->fleet, "other", 1);
 	assert_int_equal(api_new(&f->loop, f->fleet, f->socket, &f->api, &e), 0);

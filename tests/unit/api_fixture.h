@@ -14,6 +14,7 @@ struct fixture {
 	struct api *api;
 	char dir[64];
 	char socket[100];
+	char events[100];
 };
 
 struct reply {

@@ -31,6 +31,7 @@ void fake_fleet_free(struct fleet *f)
 {
 	for (size_t i = 0; i < f->n_clouds; i++)
 		free_cloud(f->clouds[i]);
+	journal_close(f->journal);
 	free(f);
 }
 
@@ -113,6 +114,11 @@ void fleet_command(struct fleet *f, const char *cloud, enum fleet_command cmd, b
 	} else if (cmd != FLEET_START && c->state != CLOUD_STOPPED) {
 		fake_fleet_set(f, c, CLOUD_STOPPING, NULL);
 	}
+}
+
+struct journal *fleet_journal(const struct fleet *f)
+{
+	return f->journal;
 }
 
 char *fleet_node_log(const struct fleet *f, const char *cloud, unsigned node)

@@ -20,6 +20,7 @@ struct fleet {
 	size_t n_commands;
 	bool lazy; /* commands change nothing at once */
 	const char *log_dir;
+	struct journal *journal; /* owned; NULL: none */
 	fleet_observer observer;
 	void *observer_arg;
 };

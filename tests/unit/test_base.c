@@ -234,32 +234,22 @@ static void test_mkdirs(void **state)
 	assert_true(file_mkdirs(below, 0700, &e) < 0);
 }
 
-static void check_tail(const char *path, size_t lines, size_t max, const char *expected)
+static void check_last_lines(const char *text, size_t lines, bool cut, const char *expected)
 {
-	_cleanup_free_ char *tail = NULL;
-
-	assert_int_equal(file_tail(path, lines, max, &tail), 0);
-	assert_string_equal(tail, expected);
+	assert_string_equal(text + text_last_lines(text, strlen(text), lines, cut), expected);
 }
 
-/* Proves: the last lines, whole ones, also without a newline at the end; NUL bytes do no harm. */
-static void test_tail(void **state)
+/* Proves: the last lines, whole ones, also without a newline at the end. */
+static void test_last_lines(_unused_ void **state)
 {
-	struct dir *d = *state;
-	_cleanup_free_ char *path = in(d, "log");
-
-	check_tail(path, 5, 100, "");
-	write_text(path, "one\ntwo\nthree\nfour");
-	check_tail(path, 2, 100, "three\nfour");
-	check_tail(path, 99, 100, "one\ntwo\nthree\nfour");
-	check_tail(path, 99, 12, "three\nfour");
-	check_tail(path, 0, 100, "");
-	write_text(path, "one\ntwo\n");
-	check_tail(path, 1, 100, "two\n");
-	write_text(path, "averylonglinewithoutend");
-	check_tail(path, 1, 5, "utend");
-	assert_int_equal(file_write_atomic(path, "a\0b\n", 4, 0640, false, NULL), 0);
-	check_tail(path, 1, 100, "a b\n");
+	check_last_lines("", 5, false, "");
+	check_last_lines("one\ntwo\nthree\nfour", 2, false, "three\nfour");
+	check_last_lines("one\ntwo\nthree\nfour", 99, false, "one\ntwo\nthree\nfour");
+	check_last_lines("o\nthree\nfour", 99, true, "three\nfour");
+	check_last_lines("o\nthree\nfour", 1, true, "four");
+	check_last_lines("one\ntwo", 0, false, "");
+	check_last_lines("one\ntwo\n", 1, false, "two\n");
+	check_last_lines("utend", 1, true, "utend");
 }
 
 int main(void)
@@ -275,7 +265,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_write_atomic, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_remove_tree, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_mkdirs, set_up, tear_down),
-		cmocka_unit_test_setup_teardown(test_tail, set_up, tear_down),
+		cmocka_unit_test(test_last_lines),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

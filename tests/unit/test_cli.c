@@ -148,6 +148,7 @@ static void on_step(uv_timer_t *t)
 
 _noreturn_ static void serve(const struct server *s, int ready_fd)
 {
+	_cleanup_free_ char *events = xasprintf("%s/events", s->dir);
 	struct fleet *f = fake_fleet_new();
 	struct api *api;
 	uv_timer_t timer;
@@ -156,6 +157,7 @@ _noreturn_ static void serve(const struct server *s, int ready_fd)
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	uv_loop_init(&loop);
 	f->log_dir = s->dir;
+	f->journal = journal_open(events, 1 << 20);
 	fake_fleet_add(f, "dev", 2);
 	fake_fleet_add(f, "bad", 1);
 	fake_fleet_add(f, "slow", 1);

@@ -586,22 +586,6 @@ static void test_ready_timeout(void **state)
 	assert_non_null(strstr(s->c->reason, "1 of 3 members"));
 }
 
-/* Proves: what an earlier daemon left running is ended before anything is launched. */
-static void test_leftovers_first(void **state)
-{
-	struct scene *s = *state;
-
-	feed(s, (struct cloud_event){.type = EVENT_FOUND, .node = 2, .pid = 77});
-	assert_int_equal(count(s, ACTION_SIGNAL, SIGTERM), 1);
-	feed(s, (struct cloud_event){.type = EVENT_START});
-	assert_int_equal(count(s, ACTION_PREPARE, 0), 0);
-	tick(s);
-	assert_int_equal(count(s, ACTION_SIGNAL, SIGKILL), 1);
-	ended(s, 2, 0, SIGKILL);
-	feed(s, (struct cloud_event){.type = EVENT_CLEANED});
-	assert_int_equal(count(s, ACTION_PREPARE, 0), 1);
-}
-
 /* Proves: failures outside the window are forgotten, the ring never overflows, the delay never
  * exceeds its maximum and a zero maximum means no delay. */
 static void test_backoff_arithmetic(void **state)
@@ -647,7 +631,6 @@ int main(void)
 		scene_test(test_stolen_port),
 		scene_test(test_commands_in_between),
 		scene_test(test_ready_timeout),
-		scene_test(test_leftovers_first),
 		cmocka_unit_test(test_backoff_arithmetic),
 	};
 

@@ -568,7 +568,8 @@ static void test_adopted_exit(void **state)
 	assert_true(run_until(&f->loop, &parent.n, 1));
 }
 
-/* A parent that never reaps (some container's PID 1) does not keep us from seeing the end. */
+/* A parent that never reaps (some container's PID 1) does not keep us from seeing the end, and how
+ * it came. */
 static void test_adopted_exit_unreaped(void **state)
 {
 	struct fixture *f = *state;
@@ -585,7 +586,8 @@ static void test_adopted_exit_unreaped(void **state)
 		process_comm(proc_pid(p), comm);
 	assert_int_equal(proc_signal(a, SIGKILL), 0);
 	assert_true(run_until(&f->loop, &s.n, 1));
-	assert_false(s.exit.known);
+	assert_true(s.exit.known);
+	assert_int_equal(s.exit.signal, SIGKILL);
 	assert_int_equal(proc_kill_group(p), 0);
 	assert_true(run_until(&f->loop, &parent.n, 1));
 }

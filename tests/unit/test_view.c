@@ -8,6 +8,7 @@
 #include <signal.h>
 
 #include "api/view.h"
+#include "base/text.h"
 #include "fake_fleet.h"
 
 static int setup(void **state)
@@ -217,7 +218,7 @@ static void test_utf8(void **state _unused_)
 	};
 
 	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
-		_cleanup_free_ char *out = view_utf8(cases[i].in);
+		_cleanup_free_ char *out = text_utf8(cases[i].in);
 
 		assert_string_equal(out, cases[i].out);
 	}

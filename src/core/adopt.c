@@ -1,0 +1,185 @@
+/* A new daemon takes back what an earlier one has left running: members are known by the state file
+ * (pid, start time, boot id) and by the token in their environment, and are watched by pidfd from
+ * then on. A cloud that served goes on serving; clients notice nothing. */
+#include <dirent.h>
+#include <errno.h>
+#include <inttypes.h>
+
+#include "base/file.h"
+#include "base/log.h"
+#include "base/strbuf.h"
+#include "core/internal.h"
+#include "drv/machine.h"
+
+/* ---- is it one sitting? ---- */
+
+/* While a daemon is up this file holds the boot id. An orderly end removes it, so the next daemon
+ * begins with what `autostart` says; where it is found the last daemon was killed, has crashed or
+ * was detached, and what the operator had stopped stays stopped. */
+static char *session_path(const struct fleet *f)
+{
+	return xasprintf("%s/session", f->conf->fleet.state_dir);
+}
+
+static bool session_goes_on(const struct fleet *f)
+{
+	_cleanup_free_ char *path = session_path(f), *text = NULL;
+	char boot_id[40];
+
+	machine_boot_id(boot_id);
+	return file_read(path, 64, &text, NULL) == 0 && streq(text, boot_id);
+}
+
+static void session_begin(const struct fleet *f)
+{
+	_cleanup_free_ char *path = session_path(f);
+	_cleanup_(err_clear) struct err e = ERR_NULL;
+	char boot_id[40];
+
+	machine_boot_id(boot_id);
+	if (file_write_atomic(path, boot_id, strlen(boot_id), 0640, false, &e) < 0)
+		log_warning("%s", err_msg(&e));
+}
+
+void adopt_end_session(const struct fleet *f)
+{
+	_cleanup_free_ char *path = session_path(f);
+
+	unlink(path);
+}
+
+/* ---- members ---- */
+
+/* A child that was killed with its daemon between fork and exec still looks like that daemon; it
+ * ends by itself, or goes on to become a member if it was released already. */
+static bool is_not_executed(pid_t pid)
+{
+	char its[32], ours[32];
+
+	process_comm(pid, its);
+	process_comm(getpid(), ours);
+	return streq(its, ours);
+}
+
+/* Whether the slot's process runs; *executed: it is the JVM. */
+static bool adopt_member(struct supervised *s, struct node *n, bool *executed)
+{
+	struct member *m = &s->members[n->index];
+	_cleanup_free_ char *token = launch_token(s, n->index);
+	int r = proc_adopt(s->fleet->loop, n->pid, n->start_ticks, exits_report, m, &m->proc);
+
+	if (r < 0 && r != -ESRCH)
+		log_warning("cloud %s: node %u: cannot watch pid %d: %s", s->cloud->conf->name,
+			n->index, (int)n->pid, strerror(-r));
+	if (r < 0)
+		return false;
+	*executed = process_has_env(n->pid, token);
+	if (!*executed && !is_not_executed(n->pid) && !process_has_env(n->pid, token)) {
+		proc_free(TAKE_PTR(m->proc)); /* the same number, yet not ours */
+		return false;
+	}
+	m->last_pid = n->pid;
+	return true;
+}
+
+static void adopt_ports(struct supervised *s)
+{
+	for (unsigned i = 0; s->cloud->ports_planned && i < s->cloud->n_nodes; i++) {
+		uint16_t api = s->cloud->nodes[i].api_port;
+		int r;
+
+		if (!api || s->holds[i].api)
+			continue;
+		r = port_pair_claim(launch_api_address(s), MEMBER_ADDR, api, &s->holds[i]);
+		if (r < 0)
+			log_warning("cloud %s: cannot claim port %u: %s", s->cloud->conf->name, api,
+				strerror(-r));
+	}
+}
+
+static void say_adopted(const struct supervised *s)
+{
+	_cleanup_(strbuf_free) struct strbuf pids = STRBUF_NULL;
+
+	for (unsigned i = 0; i < s->cloud->n_nodes; i++)
+		if (s->members[i].proc)
+			strbuf_printf(&pids, "%s%d", pids.len ? ", " : "",
+				(int)proc_pid(s->members[i].proc));
+	log_notice("cloud %s: adopted generation %" PRIu64 ", %s until now (pid %s)",
+		s->cloud->conf->name, s->cloud->generation, cloud_state_name(s->was),
+		strbuf_str(&pids));
+}
+
+void adopt_members(struct supervised *s)
+{
+	bool some = false;
+
+	if (s->memory != MEMORY_WHOLE)
+		return;
+	cloud_for_each_node (n, s->cloud) {
+		bool executed = true;
+
+		if (!n->pid)
+			continue;
+		if (adopt_member(s, n, &executed))
+			some = true;
+		else
+			executed = false;
+		s->half_launched |= !executed;
+	}
+	adopt_ports(s);
+	if (some)
+		say_adopted(s);
+}
+
+/* ---- clouds ---- */
+
+static void resume(struct supervised *s)
+{
+	bool launching = s->was == CLOUD_STARTING || s->was == CLOUD_FORMING;
+
+	supervised_feed(s, &(struct cloud_event){.type = EVENT_RESUME,
+				   .was = s->was,
+				   .flag = launching && s->half_launched});
+	cloud_for_each_node (n, s->cloud)
+		if (n->pid && !s->members[n->index].proc)
+			exits_report_gone(&s->members[n->index]);
+}
+
+/* Clouds that the configuration does not name any more: their processes are strays, and nobody must
+ * go on from their state files later. */
+static void forget_unconfigured(const struct fleet *f)
+{
+	_cleanup_free_ char *dir = xasprintf("%s/clouds", f->conf->fleet.state_dir);
+	DIR *d = opendir(dir);
+	struct dirent *de;
+
+	while (d && (de = readdir(d))) {
+		_cleanup_free_ char *path = xasprintf("%s/%s/state.json", dir, de->d_name);
+
+		if (de->d_name[0] != '.' && !fleet_find(f, de->d_name) && unlink(path) == 0)
+			log_notice("cloud %s is not configured any more", de->d_name);
+	}
+	if (d)
+		closedir(d);
+}
+
+void adopt_clouds(struct fleet *f)
+{
+	bool goes_on = session_goes_on(f);
+
+	forget_unconfigured(f);
+	session_begin(f);
+	for (size_t i = 0; i < f->n; i++)
+		if (f->clouds[i]->memory == MEMORY_WHOLE)
+			resume(f->clouds[i]);
+	for (size_t i = 0; i < f->n; i++) {
+		struct supervised *s = f->clouds[i];
+		bool starts = s->cloud->conf->autostart;
+
+		if (goes_on && s->memory != MEMORY_NONE)
+			starts = s->memory == MEMORY_BEGIN_ANEW;
+		if (starts)
+			supervised_feed(s, &(struct cloud_event){.type = EVENT_START});
+	}
+}

@@ -1,0 +1,14 @@
+/* How long the loop was ever busy without looking for what is new: the longest time that something
+ * had to wait for us. Being stopped, or without a processor, while busy counts, too. */
+#pragma once
+
+#include <uv.h>
+
+struct loop_lag;
+
+/* Measures from the next turn of the loop on; does not keep it running. NULL where libuv cannot. */
+struct loop_lag *loop_lag_new(uv_loop_t *loop);
+/* The longest so far; 0 for NULL. */
+uint64_t loop_lag_ms(const struct loop_lag *l);
+/* The loop must run on until its handle is closed. NULL is fine. */
+void loop_lag_free(struct loop_lag *l);
