@@ -386,18 +386,11 @@ class AdoptHalf(Adopt):
     def begin(self, fleet):
         fleet.wrapper = [CRASHPOINT, "run"]
         fleet.daemon = fleet.spawn()
-        at = next(c.n for c in AdoptHalf.calls if c.detail.startswith("release"))
-        Tracer(fleet.daemon.pid, "--exec", "--exit", "--at", str(at)).finish()
+        # The first release is that of `java -version`.
+        tracer = Tracer(fleet.daemon.pid, "--exec", "--releases", "--exit", "--at", "2")
         fleet.wait_exit()
+        tracer.finish()
         fleet.readies = 0
-
-    @classmethod
-    def learn(cls, jar):
-        """Where the first release is: the calls of a launch of this size."""
-        cls.calls = Crash(jar).list("adopt-half", cls.Whole())[0]
-
-    class Whole(Launch):
-        nodes = NODES
 
 
 SCENARIOS = {
