@@ -148,7 +148,7 @@ static int members_load(struct supervised *s, json_t *list, struct err *e)
 			pid < 0 || pid > INT32_MAX)
 			return err_set(e, -EINVAL, "a member is not as h2ofleetd writes it");
 		m->last_pid = (pid_t)pid;
-		m->log_start = start;
+		m->log_start = (uint64_t)start;
 	}
 	return 0;
 }

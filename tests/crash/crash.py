@@ -25,9 +25,6 @@ from fleet import FAKEJAVA, H2OFLEETD, SLOW, Fleet, PortBlock, pid_alive, read, 
 CRASHPOINT = os.environ.get(
     "CRASHPOINT", str(pathlib.Path(FAKEJAVA).resolve().parents[1] / "crash/crashpoint"))
 
-# Whether a new daemon takes over what an earlier one has left (else it ends all of it first).
-ADOPTS = os.environ.get("H2OFLEET_ADOPTS", "0") != "0"
-
 NODES = 2
 READY_S = 20
 # Children are held so long between their release and their execve(): a new daemon has started by then.
@@ -35,6 +32,8 @@ HOLD_MS = 700
 
 Start = collections.namedtuple("Start", "ms pid ticks token")
 Call = collections.namedtuple("Call", "n n_all name detail")
+# call: None when the scenario was over before; outcome: what the next daemon did with what was left
+Result = collections.namedtuple("Result", "point call outcome wrong")
 
 
 class Point(collections.namedtuple("Point", "scenario when n")):
@@ -171,9 +170,9 @@ class CrashFleet(Fleet):
         return self.state_dir / "clouds" / name / "state.json"
 
     def state(self, name="c"):
-        """What the state file says; {} when there is none. A line with its checksum may follow."""
+        """What the state file says of the cloud; {} when there is none."""
         with contextlib.suppress(ValueError, OSError):
-            return json.JSONDecoder().raw_decode(self.state_path(name).read_text().lstrip())[0]
+            return json.loads(self.state_path(name).read_text())["state"]["cloud"]
         return {}
 
     def says(self, pattern):
@@ -264,7 +263,7 @@ class Bystander:
         self.process.kill()
         self.process.wait()
         for path in self.path.parent.glob("libxgboost*"):
-            path.unlink()
+            path.unlink()  # its own
         return wrong
 
 
@@ -364,12 +363,10 @@ class Adopt(Scenario):
     def begin(self, fleet):
         super().begin(fleet)
         fleet.kill_daemon()
-        fleet.generation = 1 if ADOPTS else 2
-        fleet.readies = len(fleet.says("-> ready"))
 
     def passed(self, fleet):
-        until(lambda: f"ready again\n{fleet.log_tail()}", READY_S,
-              lambda: fleet.ended() or len(fleet.says("-> ready")) > fleet.readies)
+        until(lambda: f"ready again\n{fleet.log_tail()}", READY_S, lambda: fleet.ended() or
+              fleet.quietly("GET", "/v1/clouds/c?wait=ready&timeout=20s") == 200)
 
 
 class AdoptLoss(Adopt):
@@ -390,7 +387,6 @@ class AdoptHalf(Adopt):
         tracer = Tracer(fleet.daemon.pid, "--exec", "--releases", "--exit", "--at", "2")
         fleet.wait_exit()
         tracer.finish()
-        fleet.readies = 0
 
 
 SCENARIOS = {
@@ -444,17 +440,17 @@ class Crash:
         return tracer.calls, tracer.total
 
     def run(self, point):
-        """(the call, or None when the scenario was over before it; sentences)"""
+        """A Result."""
         scenario = SCENARIOS[point.scenario]()
         fleet, tracer = self._begin(scenario, "--at", str(point.n), *point.OPTIONS[point.when])
         bystander = Bystander(fleet, self.jar)
-        wrong, killed = [], None
+        wrong, killed, outcome = [], None, None
         try:
             self._play(scenario, fleet)
             killed = tracer.killed()
             if killed:
                 status = fleet.daemon.wait()
-                wrong += self._aftermath(scenario, fleet)  # while children may be held back
+                outcome = self._aftermath(scenario, fleet, wrong)  # while children may be held back
                 if status != -signal.SIGKILL:
                     wrong.append(f"the daemon ended with {status} when it was killed")
             tracer.finish()
@@ -464,44 +460,37 @@ class Crash:
         if wrong and self.keep:
             fleet.save(self.keep / str(point).replace(":", "-"))
         fleet.remove()
-        return killed, wrong
+        return Result(point, killed, outcome, wrong)
 
-    def _aftermath(self, scenario, fleet):
+    def _aftermath(self, scenario, fleet, wrong):
         """A new daemon on what the killed one has left."""
-        wrong = []
         time.sleep(0.01)  # signals that were sent before the death arrive
         left = fleet.state()
-        journal = fleet.journal()
-        alive = journal.alive()
+        alive = fleet.journal().alive()
         stopped = left.get("wanted") == "stopped" and left.get("generation", 0) > 0
         if fleet.answer == 202 and left.get("wanted") != scenario.wanted:
             wrong.append(f"the answer was given, but not recorded: wanted is {left.get('wanted')}")
         fleet.wrapper = []
         begun = time.monotonic() * 1000
         fleet.start()
-        if ADOPTS and stopped:
+        wrong += [f"set aside: {p.name}" for p in fleet.state_dir.rglob("*.unusable*")]
+        if stopped:
             fleet.wait("stopped", timeout=READY_S)
             until("no member alive", 5, lambda: not fleet.journal().alive())
-        else:
-            cloud = fleet.ready(timeout=READY_S)
-            if ADOPTS:
-                wrong += self._check_adopted(fleet, cloud, left, journal, alive, begun)
-        wrong += [f"set aside: {p.name}" for p in fleet.state_dir.rglob("*.unusable*")]
-        return wrong
+            return "stopped"
+        cloud = fleet.ready(timeout=READY_S)
+        lives_on = {n["pid"] for n in cloud["nodes"]} <= {s.pid for s in alive}
+        if not lives_on and self._was_whole(fleet, left, alive, begun):
+            wrong.append(f"a whole cloud, {[s[1:] for s in alive]}, was not adopted: {cloud}")
+        return "adopted" if lives_on else "begun anew" if alive else "begun"
 
     @staticmethod
-    def _check_adopted(fleet, cloud, left, journal, alive, begun):
-        """Those of a cloud that was whole live on."""
-        touched = {pid for ms, pid, _ in fleet.journal().signals + fleet.journal().ends if ms < begun}
-        generations = {generation_of(s.token) for s in alive}
-        if left.get("state") not in ("ready", "degraded") or len(alive) != fleet.n_nodes or \
-                len(generations) != 1 or touched & {s.pid for s in alive}:
-            return []
-        pids = {n["pid"] for n in cloud["nodes"]}
-        if cloud["generation"] not in generations or pids != {s.pid for s in alive}:
-            return [f"a whole cloud (generation {generations}, pids {[s.pid for s in alive]}) was not "
-                    f"adopted: generation {cloud['generation']}, pids {pids}"]
-        return []
+    def _was_whole(fleet, left, alive, begun):
+        """It served, and nobody had begun to end it: those must live on."""
+        journal = fleet.journal()
+        touched = {pid for ms, pid, _ in journal.signals + journal.ends if ms < begun}
+        return left.get("state") in ("ready", "degraded") and len(alive) == fleet.n_nodes and \
+            len({generation_of(s.token) for s in alive}) == 1 and not touched & {s.pid for s in alive}
 
     @staticmethod
     def _end(fleet, bystander):
