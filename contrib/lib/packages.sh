@@ -2,7 +2,7 @@
 # Debian packages. All is looked up with dpkg-query first, so that a second run needs no network.
 
 build_packages="build-essential autoconf automake pkg-config libuv1-dev libcurl4-openssl-dev
-    libinih-dev libsystemd-dev libmicrohttpd-dev libjansson-dev libzip-dev zlib1g-dev libcmocka-dev"
+    libinih-dev libsystemd-dev libmicrohttpd-dev libjansson-dev libzip-dev libzstd-dev zlib1g-dev libcmocka-dev"
 python_packages="python3 python3-venv ca-certificates"
 
 can_be_root() {

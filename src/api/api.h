@@ -8,9 +8,10 @@
  *	POST /v1/clouds/NAME/restart?wait=ready
  *	GET  /v1/clouds/NAME/nodes/I/log?tail=100&follow=yes&from=POSITION
  *	GET  /v1/events?since=EPOCH:SEQ&cloud=NAME&follow=yes
+ *	POST /v1/reload?dry_run=yes&restart=yes
  *
  * Errors are RFC 9457 problem+json. Who may: peer credentials; root, the daemon's user, and
- * the socket's group, to which all of these are open. */
+ * the socket's group, to which all of these are open but the last. */
 #pragma once
 
 #include <uv.h>
@@ -24,6 +25,10 @@ struct api;
  * or something that is no socket is there. Mode 0660. */
 int api_new(
 	uv_loop_t *loop, struct fleet *fleet, const char *path, struct api **out, struct err *e);
+
+/* What POST /v1/reload does; see fleet_reload(). Without it the route answers 501. */
+typedef int api_reload_fn(const struct reload_options *opts, struct reload_report *out, void *arg);
+void api_set_reload(struct api *a, api_reload_fn *fn, void *arg);
 
 /* Stops listening, ends streams in order, answers waiting requests with 503, removes the socket if
  * it is still ours. Before fleet_free(), in the same turn of the loop: the fleet knows its observer

@@ -96,6 +96,10 @@ static void command(struct request *rq, enum fleet_command cmd)
 
 	if (rq->status)
 		return;
+	if (c->removed && cmd != FLEET_STOP) {
+		problem_cloud_removed(rq);
+		return;
+	}
 	/* A usable cloud that is to be restarted is ready for a moment still. */
 	rq->min_generation = c->generation + (cmd == FLEET_RESTART && cloud_usable(c));
 	rq->commanded = true;

@@ -42,17 +42,18 @@ static struct sockaddr_un temp_address(const char *path, int dir_fd)
 }
 
 /* A lock on the directory itself: it leaves nothing behind, and ends with its holder. */
-static int lock_dir(const char *dir, int *fd, struct err *e)
+static int lock_dir(const char *dir, bool patient, int *fd, struct err *e)
 {
 	*fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (*fd < 0)
 		return err_set_errno(e, -errno, "cannot open directory %s", dir);
-	for (int i = 0; i < LOCK_TRIES; i++) {
+	for (int i = 0; i < (patient ? LOCK_TRIES : 1); i++) {
 		if (flock(*fd, LOCK_EX | LOCK_NB) == 0)
 			return 0;
 		if (errno != EWOULDBLOCK && errno != EINTR)
 			return err_set_errno(e, -errno, "cannot lock directory %s", dir);
-		usleep(LOCK_PAUSE_US);
+		if (patient)
+			usleep(LOCK_PAUSE_US);
 	}
 	return err_set(e, -EADDRINUSE, "another process holds a lock on directory %s", dir);
 }
@@ -112,7 +113,7 @@ static int bind_and_rename(struct listener *l, const char *path, int dir_fd, int
 	return 0;
 }
 
-int listener_open(struct listener *l, const char *path, int *fd_out, struct err *e)
+int listener_open(struct listener *l, const char *path, bool patient, int *fd_out, struct err *e)
 {
 	_cleanup_close_ int fd = -1, dir_fd = -1;
 	_cleanup_free_ char *dir = xstrdup(path);
@@ -126,7 +127,7 @@ int listener_open(struct listener *l, const char *path, int *fd_out, struct err 
 	slash[slash == dir] = '\0';
 	r = file_mkdirs(dir, 0755, e);
 	if (r == 0)
-		r = lock_dir(dir, &dir_fd, e);
+		r = lock_dir(dir, patient, &dir_fd, e);
 	if (r == 0)
 		r = check_place(path, &sa, e);
 	if (r < 0)
@@ -140,6 +141,15 @@ int listener_open(struct listener *l, const char *path, int *fd_out, struct err 
 	l->path = xstrdup(path);
 	*fd_out = TAKE_FD(fd);
 	return 0;
+}
+
+bool listener_is_there(const struct listener *l)
+{
+	struct stat st;
+
+	if (lstat(l->path, &st) < 0)
+		return errno != ENOENT && errno != ENOTDIR;
+	return st.st_dev == l->dev && st.st_ino == l->ino;
 }
 
 void listener_close(struct listener *l)

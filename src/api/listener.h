@@ -12,8 +12,12 @@ struct listener {
 };
 
 /* Listens at `path`, mode 0660, non-blocking; the fd in *fd. Two daemons that start at once cannot
- * both get it. -EADDRINUSE when a daemon answers there or something else is in the way. */
-int listener_open(struct listener *l, const char *path, int *fd, struct err *e);
+ * both get it: one waits for the other, for up to two seconds if `patient`. -EADDRINUSE when a
+ * daemon answers there or something else is in the way. */
+int listener_open(struct listener *l, const char *path, bool patient, int *fd, struct err *e);
+
+/* Is the socket at its path still the one that we put there? Also true when that cannot be told. */
+bool listener_is_there(const struct listener *l);
 
 /* Removes the socket, unless somebody has put another in its place. Does not close the fd. */
 void listener_close(struct listener *l);

@@ -31,6 +31,13 @@ void problem_add_cloud(struct request *rq, const struct cloud *c)
 	json_object_set_new(rq->json, "cloud", view_cloud(c, clock_monotonic_ms()));
 }
 
+void problem_cloud_removed(struct request *rq)
+{
+	problem(rq, MHD_HTTP_GONE, "no-such-cloud", "The cloud was removed",
+		"cloud '%s' is not in the configuration any more; it is being stopped",
+		rq->cloud_name);
+}
+
 void problem_no_such_cloud(struct request *rq)
 {
 	const char *near = fleet_nearest(rq->api->fleet, rq->cloud_name);

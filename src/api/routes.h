@@ -22,3 +22,5 @@ void handle_restart(struct request *rq);
 /* stream_events.c, stream_log.c */
 void handle_events(struct request *rq);
 void handle_log(struct request *rq);
+/* reload.c */
+void handle_reload(struct request *rq);

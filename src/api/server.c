@@ -8,6 +8,7 @@
 #include <poll.h>
 #include <stdio.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 
 #include "base/clock.h"
 #include "base/log.h"
@@ -87,7 +88,7 @@ static void on_connection(void *arg, struct MHD_Connection *conn, void **context
 		peers_remove(&a->peers, *context);
 		return;
 	}
-	*context = peers_add(&a->peers, fd, a->listener.path);
+	*context = peers_add(&a->peers, fd, a->acceptor.listener.path);
 	if (*context)
 		return;
 	/* libmicrohttpd cannot refuse a connection here; it finds it ended and closes it. */
@@ -224,19 +225,20 @@ static void on_mhd_log(void *arg _unused_, const char *fmt, va_list ap)
 	log_debug("control socket: %s", line);
 }
 
-static struct MHD_Daemon *start_mhd(struct api *a, int fd)
+/* Connections are handed in: see acceptor.h. */
+static struct MHD_Daemon *start_mhd(struct api *a)
 {
 	/* Its own limit is above ours, so that it never lets connections pile up unseen. */
 	unsigned limit = PEERS_MAX_OWN + PEERS_MAX_OTHERS + 64;
 
-	return MHD_start_daemon(MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG, 0,
-		NULL, NULL, on_request, a,
+	return MHD_start_daemon(MHD_USE_EPOLL | MHD_USE_NO_LISTEN_SOCKET |
+					MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG,
+		0, NULL, NULL, on_request, a,
 		/* first, so that its own messages while it starts go there too */
-		MHD_OPTION_EXTERNAL_LOGGER, on_mhd_log, NULL, MHD_OPTION_LISTEN_SOCKET, fd,
-		MHD_OPTION_CONNECTION_LIMIT, limit, MHD_OPTION_CONNECTION_TIMEOUT,
-		(unsigned)IDLE_TIMEOUT_S, MHD_OPTION_NOTIFY_CONNECTION, on_connection, a,
-		MHD_OPTION_NOTIFY_COMPLETED, on_completed, a, MHD_OPTION_URI_LOG_CALLBACK,
-		on_request_line, a, MHD_OPTION_END);
+		MHD_OPTION_EXTERNAL_LOGGER, on_mhd_log, NULL, MHD_OPTION_CONNECTION_LIMIT, limit,
+		MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)IDLE_TIMEOUT_S,
+		MHD_OPTION_NOTIFY_CONNECTION, on_connection, a, MHD_OPTION_NOTIFY_COMPLETED,
+		on_completed, a, MHD_OPTION_URI_LOG_CALLBACK, on_request_line, a, MHD_OPTION_END);
 }
 
 static void on_closed(uv_handle_t *h)
@@ -271,10 +273,21 @@ static int add_to_loop(struct api *a)
 	return uv_poll_start(&a->poll, UV_READABLE, on_poll);
 }
 
+static void on_taken(int fd, void *arg)
+{
+	struct api *a = arg;
+	struct sockaddr_un nobody = {.sun_family = AF_UNIX};
+
+	/* It closes what it does not take. */
+	if (MHD_add_connection(a->mhd, fd, (struct sockaddr *)&nobody, sizeof(sa_family_t)) ==
+		MHD_YES)
+		server_run_soon(a);
+}
+
 int api_new(uv_loop_t *loop, struct fleet *fleet, const char *path, struct api **out, struct err *e)
 {
 	struct api *a = xcalloc(1, sizeof(*a));
-	int fd = -1, r = listener_open(&a->listener, path, &fd, e);
+	int r = acceptor_open(&a->acceptor, loop, fleet, path, on_taken, a, e);
 
 	if (r < 0) {
 		free(a);
@@ -286,22 +299,18 @@ int api_new(uv_loop_t *loop, struct fleet *fleet, const char *path, struct api *
 	a->heartbeat_ms = HEARTBEAT_MS;
 	a->oldest_starved = UINT64_MAX;
 	a->started_ms = clock_monotonic_ms();
-	a->mhd = start_mhd(a, fd);
-	if (!a->mhd) {
-		close(fd);
-		listener_close(&a->listener);
-		free(a);
-		return err_set(e, -EIO, "cannot start the control protocol's server at %s", path);
-	}
-	r = add_to_loop(a);
+	a->mhd = start_mhd(a);
+	r = a->mhd ? add_to_loop(a) : -EIO;
 	if (r < 0) {
-		MHD_stop_daemon(a->mhd);
-		listener_close(&a->listener);
+		acceptor_close(&a->acceptor);
+		if (a->mhd)
+			MHD_stop_daemon(a->mhd);
 		if (a->open_handles)
 			close_handles(a);
 		else
 			free(a);
-		return err_set_errno(e, r, "cannot watch the control socket %s", path);
+		return err_set_errno(
+			e, r, "cannot start the control protocol's server at %s", path);
 	}
 	fleet_observe(fleet, on_fleet, a);
 	journal_observe(a->journal, on_event, a);
@@ -315,7 +324,7 @@ void api_free(struct api *a)
 {
 	if (!a)
 		return;
-	listener_close(&a->listener);
+	acceptor_close(&a->acceptor);
 	uv_poll_stop(&a->poll);
 	waiters_end(a);
 	a->fleet = NULL;
@@ -324,7 +333,7 @@ void api_free(struct api *a)
 	/* The first run hands the answers of resumed requests in, the second sends what is left. */
 	for (int i = 0; i < 2 || (a->streams && i < LAST_ROUNDS); i++)
 		MHD_run(a->mhd);
-	MHD_stop_daemon(a->mhd); /* closes the listening socket too */
+	MHD_stop_daemon(a->mhd);
 	uv_timer_stop(&a->mhd_timer);
 	uv_timer_stop(&a->wait_timer);
 	uv_timer_stop(&a->stream_timer);

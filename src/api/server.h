@@ -9,8 +9,8 @@
 #include <microhttpd.h>
 #include <uv.h>
 
+#include "api/acceptor.h"
 #include "api/api.h"
-#include "api/listener.h"
 #include "api/peer.h"
 #include "drv/lag.h"
 
@@ -66,8 +66,10 @@ struct api {
 	uv_loop_t *loop;
 	struct fleet *fleet; /* NULL once api_free() was called */
 	struct MHD_Daemon *mhd;
-	struct listener listener;
+	struct acceptor acceptor;
 	struct peers peers;
+	api_reload_fn *reload; /* or NULL */
+	void *reload_arg;
 	uint64_t started_ms;
 	struct request *waiters;
 	uv_poll_t poll;       /* MHD's epoll fd */
@@ -120,3 +122,5 @@ void problem(struct request *rq, unsigned status, const char *type, const char *
 /* Adds the cloud as it is now to the problem. */
 void problem_add_cloud(struct request *rq, const struct cloud *c);
 void problem_no_such_cloud(struct request *rq);
+/* It is there still, but only to be stopped. */
+void problem_cloud_removed(struct request *rq);

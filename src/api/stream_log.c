@@ -168,6 +168,17 @@ static void begin_stream(
 	stream_begin(rq, &ls->s, POSITION_HEADER, position);
 }
 
+/* Answers 404 and returns true when the node's output goes to no file (log_to). */
+static bool is_elsewhere(struct request *rq, unsigned node)
+{
+	_cleanup_free_ char *where = fleet_node_log_elsewhere(rq->api->fleet, rq->cloud_name, node);
+
+	if (where)
+		problem(rq, MHD_HTTP_NOT_FOUND, "log-elsewhere", "Log is elsewhere",
+			"node %u of cloud '%s' has no log file: %s", node, rq->cloud_name, where);
+	return where != NULL;
+}
+
 void handle_log(struct request *rq)
 {
 	_cleanup_free_ char *path = NULL, *raw = NULL;
@@ -178,7 +189,7 @@ void handle_log(struct request *rq)
 	int r;
 
 	if (rq->status || !parse_node(rq, &node) || !parse_tail(rq, follow, &lines) ||
-		!parse_from(rq, &from))
+		!parse_from(rq, &from) || is_elsewhere(rq, node))
 		return;
 	path = fleet_node_log(rq->api->fleet, rq->cloud_name, node);
 	if (follow || from >= 0) {

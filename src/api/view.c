@@ -127,6 +127,15 @@ static json_t *view_next_start(const struct cloud *c, uint64_t now_ms)
 	return view_ms(c->next_start_ms > now_ms ? c->next_start_ms - now_ms : 0);
 }
 
+static json_t *view_list(const struct strv *l)
+{
+	json_t *list = json_array();
+
+	for (size_t i = 0; i < l->n; i++)
+		json_array_append_new(list, view_text(l->v[i]));
+	return list;
+}
+
 json_t *view_cloud(const struct cloud *c, uint64_t now_ms)
 {
 	json_t *j = json_object(), *nodes = json_array();
@@ -148,6 +157,9 @@ json_t *view_cloud(const struct cloud *c, uint64_t now_ms)
 	json_object_set_new(j, "short_locks", json_integer((json_int_t)c->short_locks));
 	json_object_set_new(j, "memory", view_memory(&c->usage));
 	json_object_set_new(j, "next_start_ms", view_next_start(c, now_ms));
+	json_object_set_new(j, "restart_needed", json_boolean(c->pending_keys.n));
+	json_object_set_new(j, "pending_keys", view_list(&c->pending_keys));
+	json_object_set_new(j, "removed", json_boolean(c->removed));
 	cloud_for_each_node (n, c)
 		json_array_append_new(nodes, view_node(n, now_ms));
 	json_object_set_new(j, "nodes", nodes);

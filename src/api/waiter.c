@@ -45,7 +45,9 @@ static void answer_timeout(struct request *rq, const struct cloud *c)
 
 static void judge_ready(struct request *rq, const struct cloud *c)
 {
-	if (cloud_usable(c) && c->generation >= rq->min_generation)
+	if (c->removed)
+		problem_cloud_removed(rq);
+	else if (cloud_usable(c) && c->generation >= rq->min_generation)
 		answer_reached(rq, c);
 	else if (c->state == CLOUD_FAILED)
 		answer_not_ready(rq, c);

@@ -74,8 +74,7 @@ static int write_all(int fd, const char *p, size_t len)
 	return 0;
 }
 
-/* Makes the rename itself durable. */
-static int sync_parent(const char *path)
+int file_sync_parent(const char *path)
 {
 	_cleanup_free_ char *dir = xstrdup(path);
 	_cleanup_close_ int fd = -1;
@@ -108,7 +107,7 @@ int file_write_atomic(
 		unlink(tmp);
 		return err_set_errno(e, r, "cannot write %s", path);
 	}
-	r = durable ? sync_parent(path) : 0;
+	r = durable ? file_sync_parent(path) : 0;
 	return r < 0 ? err_set_errno(e, r, "cannot sync the directory of %s", path) : 0;
 }
 

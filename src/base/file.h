@@ -18,6 +18,9 @@ int file_read(const char *path, size_t max, char **data, size_t *len);
 int file_write_atomic(
 	const char *path, const void *data, size_t len, mode_t mode, bool durable, struct err *e);
 
+/* Makes a rename to `path`, or its removal, durable. */
+int file_sync_parent(const char *path);
+
 /* Removes `path` and all below it, never following symbolic links and never leaving its file
  * system. A missing path is no error. */
 int file_remove_tree(const char *path, struct err *e);

@@ -65,6 +65,16 @@ const struct cli_command cli_commands[] = {
 		"               h2o.connect() does not\n\n"
 		"example: h2ofleet connect dev --h2oconfig > .h2oconfig\n",
 		cmd_connect},
+	{"reload", "[--dry-run] [--restart]",
+		"Lets the daemon read its configuration again, and shows what changes",
+		"Either all of it is put in force, or, with an error in it, nothing (exit code "
+		"1).\n"
+		"What a running cloud was launched with changes when it is restarted.\n\n"
+		"options:\n"
+		"  -n, --dry-run  only show what would change\n"
+		"  --restart      restart at once the clouds that need it\n\n"
+		"example: h2ofleet reload --dry-run\n",
+		cmd_reload},
 	{"doctor", "[--config FILE]", "Looks for what could keep clouds from running here",
 		"options:\n"
 		"  -c, --config FILE  the daemon's configuration (default: the usual places)\n\n"

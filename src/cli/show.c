@@ -199,6 +199,26 @@ static void show_why(FILE *f, size_t width, const json_t *cloud)
 	show_wrapped(f, width, 4, all);
 }
 
+/* What has come of a reload so far. */
+static void show_reload(FILE *f, size_t width, const json_t *cloud)
+{
+	const json_t *keys = json_object_get(cloud, "pending_keys"), *key;
+	struct strbuf b = STRBUF_NULL;
+	size_t i;
+
+	if (json_is_true(json_object_get(cloud, "removed")))
+		strbuf_puts(&b, "removed from the configuration");
+	json_array_foreach (keys, i, key) {
+		_cleanup_free_ char *name =
+			text_visible(json_string_value(key), json_string_length(key));
+
+		strbuf_printf(&b, "%s%s", i ? ", " : "needs a restart for: ", name);
+	}
+	if (b.len)
+		show_wrapped(f, width, 4, strbuf_str(&b));
+	strbuf_free(&b);
+}
+
 void show_clouds(FILE *f, const json_t *clouds, size_t width, bool color)
 {
 	static const char *const headings[] = {
@@ -229,6 +249,8 @@ void show_clouds(FILE *f, const json_t *clouds, size_t width, bool color)
 			show_wrapped(f, width, 4, below);
 		if (r)
 			show_why(f, width, json_array_get(clouds, r - 1));
+		if (r)
+			show_reload(f, width, json_array_get(clouds, r - 1));
 	}
 	free_cells(&t);
 }

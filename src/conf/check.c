@@ -2,6 +2,8 @@
 
 #include <inttypes.h>
 
+#include "base/text.h"
+
 /* The value of the first key must be smaller than, or at most as large as, that of the second. */
 static const struct order {
 	const char *low, *high;
@@ -64,11 +66,29 @@ static void check_ports(
 	report(u, keys_find(SECTION_CLOUD, "port"), keys_find(SECTION_CLOUD, "nodes"), sentence);
 }
 
+/* What the bound is divided into (core/logs.c) must be worth a rotation each. */
+static void check_log_total(const struct cloud_conf *c, check_report_fn *report, void *u)
+{
+	const uint64_t least = LOG_TOTAL_PER_NODE * ((uint64_t)c->nodes + 1);
+	_cleanup_free_ char *total = text_format_size(c->log_max_total);
+	_cleanup_free_ char *wanted = text_format_size(least);
+	_cleanup_free_ char *sentence = NULL;
+
+	if (c->log_max_total >= least)
+		return;
+	sentence = xasprintf("log_max_total (%s) is too small for the logs of %" PRId64
+			     " nodes: at least %s",
+		total, c->nodes, wanted);
+	report(u, keys_find(SECTION_CLOUD, "log_max_total"), keys_find(SECTION_CLOUD, "nodes"),
+		sentence);
+}
+
 void check_cloud(const struct cloud_conf *c, int64_t baseport, check_report_fn *report, void *u)
 {
 	for (size_t i = 0; i < ARRAY_SIZE(orders); i++)
 		check_order(&orders[i], c, report, u);
 	check_ports(c, baseport, report, u);
+	check_log_total(c, report, u);
 }
 
 static int64_t last_port(const struct cloud_conf *c)

@@ -28,8 +28,11 @@ bool conf_cloud_name_valid(const char *name)
 struct cloud_conf *cloud_conf_new(const char *name)
 {
 	struct cloud_conf *c = xcalloc(1, sizeof(*c));
+	struct fleet_conf fleet = {0};
 
 	c->name = xstrdup(name);
+	key_set_default(keys_find(SECTION_FLEET, "baseport"), &fleet);
+	c->baseport = fleet.baseport;
 	keys_set_defaults(SECTION_CLOUD, c);
 	return c;
 }
@@ -56,6 +59,7 @@ struct cloud_conf *cloud_conf_dup(const struct cloud_conf *c)
 	copy->name = xstrdup(c->name);
 	copy->file = xstrdup_null(c->file);
 	copy->line = c->line;
+	copy->baseport = c->baseport;
 	keys_copy(SECTION_CLOUD, copy, c);
 	return copy;
 }

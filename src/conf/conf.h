@@ -17,10 +17,26 @@ enum restart_policy {
 	RESTART_ALWAYS,
 };
 
+enum apply_mode {
+	APPLY_LIVE,    /* a reload restarts no cloud */
+	APPLY_RESTART, /* it restarts those whose changes need it */
+};
+
 enum stop_method {
 	STOP_TERM, /* SIGTERM to every member, then SIGKILL */
 	STOP_REST, /* POST /3/Shutdown to member 0 first */
 };
+
+enum log_target {
+	LOG_TO_FILE,    /* log_dir/CLOUD/N.log */
+	LOG_TO_JOURNAL, /* a stream of its own to journald: h2o-CLOUD-N */
+	LOG_TO_INHERIT, /* the daemon's own standard output */
+};
+
+/* What log_max_total must allow for each node, and once more. */
+#define LOG_TOTAL_PER_NODE (512ull << 10)
+
+enum log_compress { LOG_COMPRESS_ZSTD, LOG_COMPRESS_GZIP, LOG_COMPRESS_NONE };
 
 /* "54321+": from 54321 up, moving on from taken ports; "54321": exactly 54321, 54323, ... */
 struct port_spec {
@@ -54,6 +70,7 @@ struct cloud_conf {
 	char *name; /* of the section: [cloud NAME] */
 	char *file; /* where the section begins; NULL: built-in default */
 	unsigned line;
+	int64_t baseport; /* the fleet's, for clouds without a port */
 
 	int64_t nodes;
 	struct port_spec port;
@@ -75,6 +92,11 @@ struct cloud_conf {
 	char *ice_root;
 	char *log_level;         /* H2O's: TRACE DEBUG INFO WARN ERRR FATAL */
 	char *max_log_file_size; /* H2O's form: "3MB" */
+	int log_to;              /* enum log_target */
+	uint64_t log_max_size;   /* bytes; of the nodes' output, as all below */
+	uint64_t log_max_age_ms; /* 0: off */
+	uint64_t log_max_total;  /* bytes, of all nodes */
+	int log_compress;        /* enum log_compress */
 	bool bind_to_localhost;
 	char *h2o_name; /* key `name`: prefix of H2O's -name; default: the section's name */
 	char *context_path;
@@ -98,6 +120,7 @@ struct fleet_conf {
 	char *log_dir;
 	uint64_t events_max_size; /* bytes, of all files of the journal */
 	int64_t baseport;
+	int apply;     /* enum apply_mode: of a reload */
 	int log_level; /* enum log_level: of the daemon's own log */
 };
 

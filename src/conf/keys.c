@@ -45,6 +45,11 @@ static const struct key_word restart_policies[] = {
 	{"always", RESTART_ALWAYS},
 	{NULL},
 };
+static const struct key_word apply_modes[] = {
+	{"live", APPLY_LIVE},
+	{"restart", APPLY_RESTART},
+	{NULL},
+};
 static const struct key_word stop_methods[] = {
 	{"term", STOP_TERM},
 	{"rest", STOP_REST},
@@ -53,6 +58,19 @@ static const struct key_word stop_methods[] = {
 static const struct key_word auto_memory[] = {{"auto", MEM_AUTO}, {NULL}};
 static const struct key_word auto_threads[] = {{"auto", NTHREADS_AUTO}, {NULL}};
 static const struct key_word off_or_auto[] = {{"off"}, {"auto"}, {NULL}};
+static const struct key_word log_targets[] = {
+	{"file", LOG_TO_FILE},
+	{"journal", LOG_TO_JOURNAL},
+	{"inherit", LOG_TO_INHERIT},
+	{NULL},
+};
+static const struct key_word log_codecs[] = {
+	{"zstd", LOG_COMPRESS_ZSTD},
+	{"gzip", LOG_COMPRESS_GZIP},
+	{"none", LOG_COMPRESS_NONE},
+	{NULL},
+};
+static const struct key_word off_time[] = {{"off", 0}, {NULL}};
 static const struct key_word boot_modes[] = {{"no"}, {"native-only"}, {"yes"}, {NULL}};
 
 static char *default_socket(const void *conf _unused_)
@@ -203,6 +221,11 @@ static const struct key table[] = {
 		.max = 65533, .reload = RELOAD_CLOUD,
 		.help = "Where clouds without a 'port' begin to look for free ports (baseport of "
 			"H2OLocalServer.start). Each node needs two."},
+	{FLEET(apply), .name = "apply", .type = &type_word, .dflt = "live", .words = apply_modes,
+		.reload = RELOAD_LIVE,
+		.help = "What a reload does with clouds whose changes need a restart: live leaves "
+			"them as they are until somebody restarts them, restart does that at "
+			"once."},
 	{FLEET(log_level), .name = "log_level", .type = &type_word, .dflt = "info",
 		.words = daemon_levels, .reload = RELOAD_LIVE,
 		.help = "How much the daemon itself logs: error, warning, notice, info or debug."},
@@ -280,6 +303,28 @@ static const struct key table[] = {
 		.check = check_log_file_size, .reload = RELOAD_CLOUD,
 		.help = "Size at which H2O begins a new log file, in H2O's form: 1MB to 99999MB "
 			"(max_log_file_size of h2o.init)."},
+	{CLOUD(log_to), .name = "log_to", .type = &type_word, .dflt = "file", .words = log_targets,
+		.reload = RELOAD_CLOUD,
+		.help = "Where the nodes' output goes: file, below log_dir; journal, to journald "
+			"under the identifier h2o-CLOUD-N; inherit, to the daemon's own standard "
+			"output, as containers want it."},
+	{CLOUD(log_max_size), .name = "log_max_size", .type = &type_size, .dflt = "64m",
+		.min = 256ll << 10, .max = 16ll << 30, .reload = RELOAD_LIVE,
+		.help = "Size at which a node's log is rotated: what is old is moved to a "
+			"compressed part beside it, while the node writes on. Earlier where "
+			"log_max_total asks for it."},
+	{CLOUD(log_max_age_ms), .name = "log_max_age", .type = &type_time, .dflt = "7d",
+		.words = off_time, .min = SECOND, .max = 3650 * DAY, .reload = RELOAD_LIVE,
+		.help = "Age at which what is in a node's log is moved to a part even if the log "
+			"is small; or off."},
+	{CLOUD(log_max_total), .name = "log_max_total", .type = &type_size, .dflt = "1g",
+		.min = 1ll << 20, .max = 64ll << 40, .reload = RELOAD_LIVE,
+		.help = "Size of all logs of the cloud and their parts, and of crash reports, "
+			"together: the oldest parts are removed. H2O's own log files do not count: "
+			"see max_log_file_size."},
+	{CLOUD(log_compress), .name = "log_compress", .type = &type_word, .dflt = "zstd",
+		.words = log_codecs, .reload = RELOAD_LIVE,
+		.help = "How parts are compressed: zstd, gzip or none."},
 	{CLOUD(bind_to_localhost), .name = "bind_to_localhost", .type = &type_bool, .dflt = "yes",
 		.reload = RELOAD_CLOUD,
 		.help = "Whether only this machine can reach the REST API (bind_to_localhost of "

@@ -489,6 +489,8 @@ static void take_clouds(struct loader *l)
 		c->clouds[c->n_clouds++] = TAKE_PTR(l->sections[i]->conf);
 	if (c->n_clouds == 0)
 		c->clouds[c->n_clouds++] = cloud_conf_new("h2o");
+	for (size_t i = 0; i < c->n_clouds; i++)
+		c->clouds[i]->baseport = c->fleet.baseport;
 }
 
 static int finish(struct loader *l, struct conf **out, struct conf_errors *errors)

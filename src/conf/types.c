@@ -364,9 +364,14 @@ static int out_of_time(const char *s, int64_t min, int64_t max, struct err *e)
 
 static int parse_time(const struct key *k, void *field, const char *s, struct err *e)
 {
+	const struct key_word *word = find_word(k, s);
 	uint64_t ms = 0;
 	int r = text_parse_duration(s, &ms);
 
+	if (word) {
+		*(uint64_t *)field = (uint64_t)word->value;
+		return 0;
+	}
 	if (r == -EINVAL)
 		return refuse(k, s, e);
 	if (r < 0 || ms < (uint64_t)k->min || ms > (uint64_t)k->max)
@@ -375,8 +380,12 @@ static int parse_time(const struct key *k, void *field, const char *s, struct er
 	return 0;
 }
 
-static char *print_time(const struct key *k _unused_, const void *field)
+static char *print_time(const struct key *k, const void *field)
 {
+	const char *word = word_of_value(k, *(const int64_t *)field);
+
+	if (word)
+		return xstrdup(word);
 	return text_format_duration(*(const uint64_t *)field);
 }
 
@@ -418,6 +427,36 @@ static char *print_limit(const struct key *k _unused_, const void *field)
 	return xasprintf("%u in %s", l->count, window);
 }
 
+/* --- sizes --- */
+
+static int out_of_size(const struct key *k, const char *s, struct err *e)
+{
+	_cleanup_free_ char *shown = types_quote(s);
+	_cleanup_free_ char *low = text_format_size((uint64_t)k->min);
+	_cleanup_free_ char *high = text_format_size((uint64_t)k->max);
+
+	return err_set(e, -ERANGE, "%s%s is out of range: %s to %s", shown,
+		strspn(s, "0123456789") == strlen(s) ? " (bytes)" : "", low, high);
+}
+
+static int parse_size(const struct key *k, void *field, const char *s, struct err *e)
+{
+	uint64_t bytes = 0;
+	int r = text_parse_size(s, &bytes);
+
+	if (r == -EINVAL)
+		return refuse(k, s, e);
+	if (r < 0 || bytes < (uint64_t)k->min || bytes > (uint64_t)k->max)
+		return out_of_size(k, s, e);
+	*(uint64_t *)field = bytes;
+	return 0;
+}
+
+static char *print_size(const struct key *k _unused_, const void *field)
+{
+	return text_format_size(*(const uint64_t *)field);
+}
+
 /* --- memory --- */
 
 /* 1 when `s` is a percentage, 0 when not, or a negative errno. */
@@ -440,36 +479,6 @@ static int parse_percent(const char *s, struct mem_spec *m, struct err *e)
 	return 1;
 }
 
-static int parse_bytes(const struct key *k, const char *s, uint64_t *bytes, struct err *e)
-{
-	_cleanup_free_ char *shown = types_quote(s);
-	_cleanup_free_ char *low = text_format_size((uint64_t)k->min);
-	_cleanup_free_ char *high = text_format_size((uint64_t)k->max);
-	int r = text_parse_size(s, bytes);
-
-	if (r == -EINVAL)
-		return refuse(k, s, e);
-	if (r < 0 || *bytes < (uint64_t)k->min || *bytes > (uint64_t)k->max)
-		return err_set(e, -ERANGE, "%s%s is out of range: %s to %s", shown,
-			strspn(s, "0123456789") == strlen(s) ? " (bytes)" : "", low, high);
-	return 0;
-}
-
-static int parse_size(const struct key *k, void *field, const char *s, struct err *e)
-{
-	uint64_t bytes = 0;
-	int r = parse_bytes(k, s, &bytes, e);
-
-	if (r == 0)
-		*(uint64_t *)field = bytes;
-	return r;
-}
-
-static char *print_size(const struct key *k _unused_, const void *field)
-{
-	return text_format_size(*(const uint64_t *)field);
-}
-
 static int parse_memory(const struct key *k, void *field, const char *s, struct err *e)
 {
 	const struct key_word *w = find_word(k, s);
@@ -483,10 +492,13 @@ static int parse_memory(const struct key *k, void *field, const char *s, struct 
 	r = parse_percent(s, &m, e);
 	if (r < 0)
 		return r;
-	if (r == 0)
-		r = parse_bytes(k, s, &m.value, e);
-	if (r < 0)
-		return r;
+	if (r == 0) {
+		r = text_parse_size(s, &m.value);
+		if (r == -EINVAL)
+			return refuse(k, s, e);
+		if (r < 0 || m.value < (uint64_t)k->min || m.value > (uint64_t)k->max)
+			return out_of_size(k, s, e);
+	}
 	*(struct mem_spec *)field = m;
 	return 0;
 }

@@ -33,7 +33,7 @@ extern const struct key_type type_text;     /* char * */
 extern const struct key_type type_path;     /* char *; absolute; or a word of the key */
 extern const struct key_type type_pathlist; /* char *; absolute paths with ':' between them */
 extern const struct key_type type_list;     /* struct strv; words */
-extern const struct key_type type_time;     /* uint64_t, ms */
+extern const struct key_type type_time;     /* uint64_t, ms; also a word of the key */
 extern const struct key_type type_size;     /* uint64_t, bytes */
 extern const struct key_type type_memory;   /* struct mem_spec */
 extern const struct key_type type_port;     /* struct port_spec */

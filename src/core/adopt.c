@@ -134,10 +134,12 @@ void adopt_members(struct supervised *s)
 
 /* ---- clouds ---- */
 
-static void resume(struct supervised *s)
+void adopt_cloud(struct supervised *s)
 {
 	bool launching = s->was == CLOUD_STARTING || s->was == CLOUD_FORMING;
 
+	if (s->memory != MEMORY_WHOLE)
+		return;
 	supervised_feed(s, &(struct cloud_event){.type = EVENT_RESUME,
 				   .was = s->was,
 				   .flag = launching && s->half_launched});
@@ -171,8 +173,7 @@ void adopt_clouds(struct fleet *f)
 	forget_unconfigured(f);
 	session_begin(f);
 	for (size_t i = 0; i < f->n; i++)
-		if (f->clouds[i]->memory == MEMORY_WHOLE)
-			resume(f->clouds[i]);
+		adopt_cloud(f->clouds[i]);
 	for (size_t i = 0; i < f->n; i++) {
 		struct supervised *s = f->clouds[i];
 		bool starts = s->cloud->conf->autostart;

@@ -10,6 +10,10 @@
  * stopped, or could not run. */
 #define STALL_MS 1000
 
+/* A state file that cannot be written is tried again; each time later. */
+#define SAVE_RETRY_MS     UINT64_C(1000)
+#define SAVE_RETRY_MAX_MS UINT64_C(30000)
+
 uint64_t fleet_now(struct fleet *f)
 {
 	uint64_t now = clock_monotonic_ms() - f->skew_ms;
@@ -36,6 +40,8 @@ static void arm_timer(struct supervised *s)
 {
 	uint64_t now = fleet_now(s->fleet), due = cloud_next_deadline(s->cloud);
 
+	if (s->save_delay_ms)
+		due = MIN(due, s->save_due);
 	if (due == UINT64_MAX) {
 		s->timer_due = 0;
 		uv_timer_stop(s->timer);
@@ -64,7 +70,8 @@ static void run_action(struct supervised *s, const struct action *a)
 {
 	switch (a->type) {
 	case ACTION_PREPARE:
-		launch_prepare(s);
+		if (!reload_defers_launch(s))
+			launch_prepare(s);
 		break;
 	case ACTION_LAUNCH:
 		launch_node(s, a->node);
@@ -127,14 +134,22 @@ static void announce(struct supervised *s)
 			   t->to == CLOUD_BACKOFF;
 		bool news = t->reason && t->to != CLOUD_STARTING && t->to != CLOUD_FORMING;
 
+		/* What is tried again and again for lack of something was said once. */
+		bool told = trouble_is_set(s->fleet, TROUBLE_LAUNCH, c->conf->name) &&
+			    (t->to == CLOUD_STARTING || t->to == CLOUD_BACKOFF ||
+				    t->to == CLOUD_RECOVERING);
+
 		c->since_wall_ms = clock_wall_ms();
 		emit_transition(s, t);
-		log_write(t->to == CLOUD_FAILED ? LOG_LEVEL_ERROR
-			  : bad                 ? LOG_LEVEL_WARNING
-						: LOG_LEVEL_NOTICE,
+		log_write(told                    ? LOG_LEVEL_DEBUG
+			  : t->to == CLOUD_FAILED ? LOG_LEVEL_ERROR
+			  : bad                   ? LOG_LEVEL_WARNING
+						  : LOG_LEVEL_NOTICE,
 			"cloud %s: %s -> %s (generation %" PRIu64 ")%s%s", c->conf->name,
 			cloud_state_name(t->from), cloud_state_name(t->to), c->generation,
 			news ? ": " : "", news ? t->reason : "");
+		if (t->to == CLOUD_FORMING || t->to == CLOUD_STOPPED || t->to == CLOUD_FAILED)
+			trouble_clear(s->fleet, TROUBLE_LAUNCH, c->conf->name);
 		if (t->to == CLOUD_READY && t->from != CLOUD_DEGRADED) {
 			_cleanup_free_ char *url = supervised_url(s, 0, "");
 
@@ -199,18 +214,36 @@ void fleet_check_done(struct fleet *f)
 	TAKE_PTR(f->done)(f->done_arg);
 }
 
+/* Children that wait until their identity is on disk. */
+static bool anyone_waits(const struct supervised *s)
+{
+	for (unsigned i = 0; i < s->cloud->n_nodes; i++)
+		if (s->members[i].unreleased)
+			return true;
+	return false;
+}
+
 static void save(struct supervised *s)
 {
 	_cleanup_(err_clear) struct err e = ERR_NULL;
+	_cleanup_free_ char *sentence = NULL;
+	int r;
 
 	if (!s->cloud->dirty)
 		return;
-	if (state_save(s, false, &e) == 0) {
-		s->cloud->dirty = s->unsaved = false;
-	} else if (!s->unsaved) { /* said once; tried again at each event */
-		s->unsaved = true;
-		log_error("cloud %s: %s", s->cloud->conf->name, err_msg(&e));
+	if (s->save_delay_ms && fleet_now(s->fleet) < s->save_due && !anyone_waits(s))
+		return;
+	r = state_save(s, false, &e);
+	if (r == 0) {
+		s->cloud->dirty = false;
+		s->save_delay_ms = 0;
+		trouble_clear(s->fleet, TROUBLE_STATE, s->cloud->conf->name);
+		return;
 	}
+	s->save_delay_ms = MIN(MAX(2 * s->save_delay_ms, SAVE_RETRY_MS), SAVE_RETRY_MAX_MS);
+	s->save_due = fleet_now(s->fleet) + s->save_delay_ms;
+	sentence = xasprintf("%s%s", err_msg(&e), trouble_advice(r));
+	trouble_set(s->fleet, TROUBLE_STATE, s->cloud->conf->name, sentence);
 }
 
 void supervised_feed(struct supervised *s, const struct cloud_event *ev)
@@ -230,6 +263,7 @@ void supervised_feed(struct supervised *s, const struct cloud_event *ev)
 	save(s);
 	s->handling = false;
 	arm_timer(s);
+	reload_look(s);
 	if (s->fleet->observer)
 		s->fleet->observer(s->cloud, s->fleet->observer_arg);
 	fleet_check_done(s->fleet);

@@ -32,7 +32,8 @@ static char *output_of(const struct member *m)
 {
 	char *output;
 
-	if (logfile_tail(m->log, m->log_start, SIZE_MAX, LOG_TAIL_BYTES, &output) < 0)
+	if (m->log_to != LOG_TO_FILE ||
+		logfile_tail(m->log, m->log_start, SIZE_MAX, LOG_TAIL_BYTES, &output) < 0)
 		output = xstrdup("");
 	return output;
 }
@@ -87,6 +88,7 @@ static void report(struct member *m, const struct proc_exit *exit)
 {
 	struct supervised *s = m->s;
 	_cleanup_free_ char *output = output_of(m), *hs_err = crash_report_of(m), *holder = NULL;
+	_cleanup_free_ char *elsewhere = logs_elsewhere(m);
 	int64_t kills = machine_oom_kills();
 	struct exit_evidence ev = {
 		.known = exit->known,
@@ -100,6 +102,7 @@ static void report(struct member *m, const struct proc_exit *exit)
 		.kernel_oom_known = kills >= 0,
 		.hs_err = hs_err,
 		.log_tail = output,
+		.output_elsewhere = elsewhere,
 		.node = m->index,
 	};
 	enum cause cause;

@@ -97,6 +97,7 @@ static void init_member(struct supervised *s, unsigned i)
 	m->tmp_dir = xasprintf("%s/tmp", m->ice_dir);
 	m->flatfile = xasprintf("%s/flatfile-%u", s->dir, i);
 	m->log = xasprintf("%s/%u.log", s->log_dir, i);
+	m->log_to = conf->log_to;
 }
 
 static uint64_t seed(void)
@@ -106,37 +107,17 @@ static uint64_t seed(void)
 	return getrandom(&v, sizeof(v), 0) == sizeof(v) ? v : clock_wall_ms();
 }
 
-static struct supervised *new_cloud(struct fleet *f, const struct cloud_conf *conf)
+void members_make(struct supervised *s)
 {
-	struct supervised *s = xcalloc(1, sizeof(*s));
-
-	s->fleet = f;
-	s->cloud = cloud_new(conf, seed());
-	s->dir = xasprintf("%s/clouds/%s", f->conf->fleet.state_dir, conf->name);
-	s->log_dir = xasprintf("%s/%s", f->conf->fleet.log_dir, conf->name);
-	s->queue_end = &s->queue;
 	s->members = xcalloc(s->cloud->n_nodes, sizeof(*s->members));
 	s->holds = xcalloc(s->cloud->n_nodes, sizeof(*s->holds));
 	for (unsigned i = 0; i < s->cloud->n_nodes; i++) {
 		s->holds[i] = PORT_PAIR_NULL;
 		init_member(s, i);
 	}
-	s->timer = xcalloc(1, sizeof(*s->timer));
-	uv_timer_init(f->loop, s->timer);
-	s->timer->data = s;
-	s->cloud->since_wall_ms = clock_wall_ms();
-	s->cloud->since_ms = fleet_now(f);
-	state_load(s);
-	adopt_members(s);
-	return s;
 }
 
-static void on_timer_closed(uv_handle_t *h)
-{
-	free(h);
-}
-
-static void free_cloud(struct supervised *s)
+void members_free(struct supervised *s)
 {
 	for (unsigned i = 0; i < s->cloud->n_nodes; i++) {
 		struct member *m = &s->members[i];
@@ -149,10 +130,44 @@ static void free_cloud(struct supervised *s)
 		free(m->flatfile);
 		free(m->log);
 	}
+	free(s->members);
+	free(s->holds);
+}
+
+struct supervised *supervised_new(struct fleet *f, const struct cloud_conf *conf)
+{
+	struct supervised *s = xcalloc(1, sizeof(*s));
+
+	s->fleet = f;
+	s->cloud = cloud_new(conf, seed());
+	s->dir = xasprintf("%s/clouds/%s", f->conf->fleet.state_dir, conf->name);
+	s->log_dir = xasprintf("%s/%s", f->conf->fleet.log_dir, conf->name);
+	s->queue_end = &s->queue;
+	members_make(s);
+	s->timer = xcalloc(1, sizeof(*s->timer));
+	uv_timer_init(f->loop, s->timer);
+	s->timer->data = s;
+	s->cloud->since_wall_ms = clock_wall_ms();
+	s->cloud->since_ms = fleet_now(f);
+	logs_init(s);
+	state_load(s);
+	adopt_members(s);
+	return s;
+}
+
+static void on_timer_closed(uv_handle_t *h)
+{
+	free(h);
+}
+
+void supervised_free(struct supervised *s)
+{
+	members_free(s);
 	if (s->java_probe)
 		command_cancel(s->java_probe);
 	if (s->request)
 		http_cancel(s->request);
+	logs_free(s);
 	while (s->queue) {
 		struct queued_event *q = s->queue;
 
@@ -163,8 +178,7 @@ static void free_cloud(struct supervised *s)
 	}
 	uv_close((uv_handle_t *)s->timer, on_timer_closed);
 	runtime_clear(&s->runtime);
-	free(s->members);
-	free(s->holds);
+	cloud_conf_free(s->pending);
 	free(s->dir);
 	free(s->log_dir);
 	free(s->recovery_dir);
@@ -185,6 +199,7 @@ static char *own_name(void)
 static void on_beat(uv_timer_t *t)
 {
 	fleet_now(t->data);
+	logs_check(t->data);
 }
 
 static void open_journal(struct fleet *f)
@@ -224,7 +239,7 @@ int fleet_new(uv_loop_t *loop, struct conf *conf, struct fleet **out, struct err
 	f->n = conf->n_clouds;
 	f->clouds = xcalloc(f->n, sizeof(*f->clouds));
 	for (size_t i = 0; i < f->n; i++)
-		f->clouds[i] = new_cloud(f, conf->clouds[i]);
+		f->clouds[i] = supervised_new(f, conf->clouds[i]);
 	*out = f;
 	return 0;
 }
@@ -234,8 +249,10 @@ void fleet_free(struct fleet *f)
 	if (!f)
 		return;
 	for (size_t i = 0; i < f->n; i++)
-		free_cloud(f->clouds[i]);
+		supervised_free(f->clouds[i]);
 	strays_free(f);
+	troubles_free(f);
+	reload_free(f);
 	free(f->clouds);
 	if (f->http)
 		http_free(f->http);
@@ -263,6 +280,7 @@ void fleet_strays_gone(struct fleet *f)
 
 void fleet_shutdown(struct fleet *f, bool at_once, void (*done)(void *arg), void *arg)
 {
+	f->ending = true;
 	f->done = NULL; /* not before all have been told */
 	adopt_end_session(f);
 	emit_stopping(f, at_once);
@@ -289,7 +307,7 @@ const struct cloud *fleet_cloud(const struct fleet *f, size_t i)
 	return f->clouds[i]->cloud;
 }
 
-static struct supervised *find(const struct fleet *f, const char *name)
+struct supervised *supervised_find(const struct fleet *f, const char *name)
 {
 	for (size_t i = 0; i < f->n; i++)
 		if (streq(f->clouds[i]->cloud->conf->name, name))
@@ -299,7 +317,7 @@ static struct supervised *find(const struct fleet *f, const char *name)
 
 const struct cloud *fleet_find(const struct fleet *f, const char *name)
 {
-	const struct supervised *s = find(f, name);
+	const struct supervised *s = supervised_find(f, name);
 
 	return s ? s->cloud : NULL;
 }
@@ -320,9 +338,9 @@ void fleet_command(struct fleet *f, const char *cloud, enum fleet_command cmd, b
 		[FLEET_STOP] = EVENT_STOP,
 		[FLEET_RESTART] = EVENT_RESTART,
 	};
-	struct supervised *s = find(f, cloud);
+	struct supervised *s = supervised_find(f, cloud);
 
-	if (!s)
+	if (!s || (s->cloud->removed && cmd != FLEET_STOP))
 		return;
 	supervised_feed(s, &(struct cloud_event){.type = types[cmd], .flag = resume});
 }
@@ -339,9 +357,16 @@ struct journal *fleet_journal(const struct fleet *f)
 
 char *fleet_node_log(const struct fleet *f, const char *cloud, unsigned node)
 {
-	const struct supervised *s = find(f, cloud);
+	const struct supervised *s = supervised_find(f, cloud);
 
 	return s && node < s->cloud->n_nodes ? xstrdup(s->members[node].log) : NULL;
+}
+
+char *fleet_node_log_elsewhere(const struct fleet *f, const char *cloud, unsigned node)
+{
+	const struct supervised *s = supervised_find(f, cloud);
+
+	return s && node < s->cloud->n_nodes ? logs_elsewhere(&s->members[node]) : NULL;
 }
 
 void fleet_observe(struct fleet *f, fleet_observer cb, void *arg)

@@ -9,6 +9,7 @@
 
 #include "base/err.h"
 #include "conf/conf.h"
+#include "conf/diff.h"
 #include "core/journal.h"
 #include "model/cloud.h"
 
@@ -42,7 +43,32 @@ enum fleet_command { FLEET_START, FLEET_STOP, FLEET_RESTART };
 /* The operator's word; idempotent. `resume`: also resume an interrupted grid search. */
 void fleet_command(struct fleet *f, const char *cloud, enum fleet_command cmd, bool resume);
 
+/* What is in force. */
 const struct conf *fleet_conf(const struct fleet *f);
+
+struct reload_options {
+	bool dry_run;
+	bool restart; /* clouds that need it are restarted now, also without apply = restart */
+};
+
+/* Begins as { 0 }. What a reload did, or would do. */
+struct reload_report {
+	struct conf_diff diff; /* `applied`: nothing of the change waits for a restart */
+	struct strv errors;    /* why all of it was refused; then `diff` is empty */
+};
+
+/* Takes `new_conf` over, whatever becomes of it, and puts it in force: keys that can change live at
+ * once; the others once no member of their cloud is alive, or with the next start of the daemon;
+ * new clouds are added and, with autostart, started; missing ones are stopped and forgotten. All or
+ * nothing: -ESHUTDOWN, with a sentence in the report, while the fleet ends (then `new_conf` may be
+ * NULL). */
+int fleet_reload(struct fleet *f, struct conf *new_conf, const struct reload_options *opts,
+	struct reload_report *out);
+static inline void reload_report_clear(struct reload_report *r)
+{
+	conf_diff_clear(&r->diff);
+	strv_free(&r->errors);
+}
 
 /* The clock of the model: monotonic milliseconds without the times in which the machine slept or
  * this process was stopped. */
@@ -50,6 +76,10 @@ uint64_t fleet_now(struct fleet *f);
 
 /* Path of a node's log (stdout and stderr). Owned by the caller. */
 char *fleet_node_log(const struct fleet *f, const char *cloud, unsigned node);
+
+/* Where that output is when it does not go to the file, as a sentence ("its output is in the
+ * journal: ..."); NULL: it does. Owned by the caller. */
+char *fleet_node_log_elsewhere(const struct fleet *f, const char *cloud, unsigned node);
 
 /* Called after each change of a cloud or of one of its nodes. */
 typedef void (*fleet_observer)(const struct cloud *c, void *arg);

@@ -4,6 +4,7 @@
 #include <uv.h>
 
 #include "core/fleet.h"
+#include "core/trouble.h"
 #include "drv/command.h"
 #include "drv/http.h"
 #include "drv/ports.h"
@@ -20,6 +21,7 @@ struct member {
 	bool poll_full;
 	pid_t last_pid;     /* of the newest process: its group may have stragglers */
 	uint64_t log_start; /* where this life begins in its log: a position of drv/logfile.h */
+	int log_to;         /* enum log_target: of this life */
 	char *ice_dir, *tmp_dir, *flatfile, *log; /* owned */
 };
 
@@ -63,11 +65,20 @@ struct supervised {
 	enum memory memory;           /* of an earlier daemon, when this one began */
 	enum cloud_state was;         /* with MEMORY_WHOLE */
 	bool half_launched;           /* then: a member never executed, or is gone */
-	bool prepare_waits;           /* for strays to be gone */
-	uv_timer_t *timer;            /* freed in its close callback */
-	uint64_t timer_due;           /* in fleet_now() time; 0: not armed */
+	bool awaits_strays;           /* ACTION_PREPARE waits for strays to be gone */
+	struct {
+		struct command *rotation; /* on its way, or NULL */
+		bool pending;             /* another is to follow */
+		uint64_t retry_at;        /* not before, after a failure */
+		char *trouble;            /* owned: what was said last */
+	} logs;
+	uv_timer_t *timer;  /* freed in its close callback */
+	uint64_t timer_due; /* in fleet_now() time; 0: not armed */
 	bool handling;
-	bool unsaved; /* the state file could not be written, which was said */
+	uint64_t save_due;      /* the state file could not be written: when it is tried again */
+	uint64_t save_delay_ms; /* 0: it could */
+	struct cloud_conf *pending; /* owned: waits until no member is alive; NULL: none */
+	bool prepare_waits;         /* ACTION_PREPARE waits for it */
 	struct queued_event *queue, **queue_end;
 };
 
@@ -78,9 +89,9 @@ struct stray;
 
 struct fleet {
 	uv_loop_t *loop;
-	struct conf *conf;
+	struct conf *conf; /* in force; its clouds are those of `clouds`, in that order */
 	struct http *http;
-	struct supervised **clouds; /* in the order of the configuration */
+	struct supervised **clouds; /* in the order of the configuration; removed ones last */
 	size_t n;
 	char *user;  /* owned: our name as the JVM knows it; NULL: none */
 	char id[17]; /* of the state directory: marks our processes */
@@ -93,7 +104,11 @@ struct fleet {
 		uint64_t at;
 	} oom;
 	struct stray *strays;
+	struct trouble *troubles; /* trouble.c */
+	char *trouble_line;
 	struct journal *journal;
+	bool ending;       /* fleet_shutdown() was called */
+	uv_timer_t *sweep; /* reload.c: runs once, soon; freed in its close callback; or NULL */
 	fleet_observer observer;
 	void *observer_arg;
 	void (*done)(void *arg);
@@ -135,7 +150,9 @@ const char *launch_api_address(const struct supervised *s);
 /* adopt.c: what an earlier daemon has left running. */
 /* Watches them; nothing is decided yet. */
 void adopt_members(struct supervised *s);
-/* All clouds go on where they were, or start when they should. */
+/* It goes on where it was, if an earlier daemon has left anything of it. */
+void adopt_cloud(struct supervised *s);
+/* All clouds do, or start when they should. */
 void adopt_clouds(struct fleet *f);
 /* The operator ends the daemon: the next one begins from the configuration. */
 void adopt_end_session(const struct fleet *f);
@@ -156,6 +173,19 @@ void exits_remove_perf_file(const struct fleet *f, pid_t pid);
 /* Remembers how often the kernel's OOM killer has struck. */
 void oom_sample(struct fleet *f);
 
+/* logs.c */
+/* Where a member's output goes from now on: a descriptor, to be closed by the caller. */
+int logs_begin(struct member *m, struct err *e);
+/* Whether it can go where the configuration wants it. */
+int logs_check_target(const struct supervised *s, struct err *e);
+/* A sentence that says where its output is when it is not in a file; NULL: it is. Owned by the
+ * caller. */
+char *logs_elsewhere(const struct member *m);
+/* Rotates what has grown too large or old; to be called every second or so. */
+void logs_check(struct fleet *f);
+void logs_init(struct supervised *s);
+void logs_free(struct supervised *s);
+
 /* recovery.c */
 /* -errno (with a sentence) when a directory that was asked for by name cannot be used. */
 int recovery_choose_dir(struct supervised *s, uint64_t heap_bytes, struct err *e);
@@ -171,6 +201,7 @@ void incident_record(struct supervised *s, unsigned node);
 /* state.c: the state file of each cloud. */
 int state_save(struct supervised *s, bool durable, struct err *e);
 void state_load(struct supervised *s);
+void state_remove(struct supervised *s);
 
 /* strays.c: processes of an earlier daemon on the same state directory. */
 void strays_find(struct fleet *f);
@@ -180,3 +211,23 @@ void strays_kill(struct fleet *f);
 
 /* fleet.c: no stray is left; launches that waited for that go on. */
 void fleet_strays_gone(struct fleet *f);
+
+/* fleet.c: one cloud of the fleet. `conf` stays the fleet's. */
+struct supervised *supervised_new(struct fleet *f, const struct cloud_conf *conf);
+void supervised_free(struct supervised *s);
+/* NULL when there is none of that name. */
+struct supervised *supervised_find(const struct fleet *f, const char *name);
+/* Its members and the holds of their ports: as many as the model has nodes. */
+void members_make(struct supervised *s);
+void members_free(struct supervised *s);
+
+/* reload.c */
+/* At the end of each supervised_feed(): can what waits be done now? It is, in a turn of the loop of
+ * its own, when nobody further up the stack knows a member or the cloud. */
+void reload_look(struct supervised *s);
+/* Whether the next generation waits for its new configuration; launch_prepare() comes then. */
+bool reload_defers_launch(struct supervised *s);
+/* -EBUSY with a sentence while another cloud still uses what is this one's by its new
+ * configuration: a port, a directory. */
+int reload_check_others(const struct supervised *s, struct err *e);
+void reload_free(struct fleet *f);

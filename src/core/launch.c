@@ -1,15 +1,12 @@
 #include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <sys/stat.h>
-#include <time.h>
 
 #include "base/file.h"
 #include "base/log.h"
 #include "base/text.h"
 #include "core/internal.h"
-#include "drv/logfile.h"
 #include "drv/machine.h"
 #include "drv/runtime.h"
 
@@ -33,6 +30,17 @@ static void prepare_failed(struct supervised *s, bool permanent, const char *sen
 	supervised_feed(
 		s, &(struct cloud_event){
 			   .type = EVENT_PREPARE_FAILED, .flag = permanent, .text = sentence});
+}
+
+/* For lack of what may come back: said once, and listed until a launch succeeds. */
+static void say_shortage(struct supervised *s, int r, const char *sentence)
+{
+	_cleanup_free_ char *more = NULL;
+
+	if (!trouble_is_shortage(r))
+		return;
+	more = xasprintf("%s%s", sentence, trouble_advice(r));
+	trouble_set(s->fleet, TROUBLE_LAUNCH, s->cloud->conf->name, more);
 }
 
 /* Below a user's ice_root somebody else may have made our directory first, or a link in its place.
@@ -169,8 +177,7 @@ static int hold_new(struct supervised *s, bool exact, uint16_t first, struct err
 static int hold_ports(struct supervised *s, struct err *e)
 {
 	const struct cloud_conf *conf = s->cloud->conf;
-	uint16_t first =
-		conf->port.port ? conf->port.port : (uint16_t)s->fleet->conf->fleet.baseport;
+	uint16_t first = conf->port.port ? conf->port.port : (uint16_t)conf->baseport;
 	int r;
 
 	if (s->cloud->ports_planned)
@@ -209,7 +216,7 @@ static bool is_permanent(const struct supervised *s, int r)
 		return false;
 	if (r == -EADDRINUSE)
 		return !s->cloud->ports_planned;
-	return r != -ENOSPC && r != -EMFILE && r != -ENFILE && r != -ENOMEM && r != -EDQUOT;
+	return r != -EBUSY && !trouble_is_shortage(r);
 }
 
 /* The version of Java is known. */
@@ -222,7 +229,9 @@ static void prepare_rest(struct supervised *s)
 	uint64_t xmx = 0, xms = 0;
 	int r;
 
-	r = runtime_find_jar(conf->jar_path, NULL, &rt->jar, &e);
+	r = reload_check_others(s, &e);
+	if (r == 0)
+		r = runtime_find_jar(conf->jar_path, NULL, &rt->jar, &e);
 	if (r == 0 && runtime_jar_version(rt->jar, &rt->h2o_version, NULL) < 0)
 		rt->h2o_version = NULL; /* it only makes sentences clearer */
 	if (r == 0)
@@ -232,6 +241,8 @@ static void prepare_rest(struct supervised *s)
 		r = plan_memory(conf, &machine, &xmx, &xms, &e);
 	if (r == 0)
 		r = make_dirs(s, &e);
+	if (r == 0)
+		r = logs_check_target(s, &e);
 	if (r == 0) {
 		warn_of_memory(s, xmx, machine.mem_bytes);
 		oom_sample(s->fleet);
@@ -241,10 +252,12 @@ static void prepare_rest(struct supervised *s)
 		r = hold_ports(s, &e);
 	if (r == 0) /* can a launch be recorded? */
 		r = state_save(s, false, &e);
-	if (r < 0)
+	if (r < 0) {
+		say_shortage(s, r, err_msg(&e));
 		prepare_failed(s, is_permanent(s, r), err_msg(&e));
-	else
+	} else {
 		feed_prepared(s);
+	}
 }
 
 static void on_java_probe(int exit_code, int exec_errno, const char *output, void *arg)
@@ -274,8 +287,10 @@ void launch_prepare(struct supervised *s)
 	struct runtime *rt = &s->runtime;
 	int r;
 
-	s->prepare_waits = s->fleet->strays != NULL;
-	if (s->prepare_waits) {
+	if (reload_defers_launch(s))
+		return;
+	s->awaits_strays = s->fleet->strays != NULL;
+	if (s->awaits_strays) {
 		log_notice("cloud %s: starts once the processes of an earlier daemon have ended",
 			s->cloud->conf->name);
 		return;
@@ -295,6 +310,7 @@ void launch_prepare(struct supervised *s)
 		environ, JAVA_PROBE_MS, on_java_probe, s, &s->java_probe);
 	if (r < 0) {
 		err_set_errno(&e, r, "cannot run %s -version", rt->java);
+		say_shortage(s, r, err_msg(&e));
 		prepare_failed(s, false, err_msg(&e));
 	}
 }
@@ -309,9 +325,9 @@ void launch_cancel_probe(struct supervised *s)
 
 void launch_go_on(struct supervised *s)
 {
-	if (!s->prepare_waits)
+	if (!s->awaits_strays)
 		return;
-	s->prepare_waits = false;
+	s->awaits_strays = false;
 	if (s->cloud->state == CLOUD_STARTING)
 		launch_prepare(s);
 	else
@@ -332,28 +348,6 @@ char *launch_token(const struct supervised *s, unsigned node)
 		node, s->cloud->generation);
 }
 
-/* A line of ours between two lives in a node's log. Returns where this life begins. */
-static int begin_log(struct supervised *s, struct member *m, struct err *e)
-{
-	_cleanup_close_ int fd =
-		open(m->log, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0640);
-	_cleanup_free_ char *line = NULL;
-	time_t now = time(NULL);
-	char when[32];
-	struct tm tm;
-
-	if (fd < 0)
-		return err_set_errno(e, -errno, "cannot open its log %s", m->log);
-	localtime_r(&now, &tm);
-	strftime(when, sizeof(when), "%Y-%m-%d %H:%M:%S", &tm);
-	line = xasprintf("--- h2ofleet: cloud %s, node %u, generation %" PRIu64 ", %s\n",
-		s->cloud->conf->name, m->index, s->cloud->generation, when);
-	if (write(fd, line, strlen(line)) < 0)
-		return err_set_errno(e, -errno, "cannot write its log %s", m->log);
-	m->log_start = logfile_end(m->log);
-	return 0;
-}
-
 static int write_flatfile(struct supervised *s, struct member *m, struct err *e)
 {
 	_cleanup_free_ char *text = plan_flatfile(s->cloud);
@@ -361,7 +355,7 @@ static int write_flatfile(struct supervised *s, struct member *m, struct err *e)
 	return file_write_atomic(m->flatfile, text, strlen(text), 0640, false, e);
 }
 
-static int spawn_member(struct supervised *s, struct member *m, struct err *e)
+static int spawn_member(struct supervised *s, struct member *m, int output, struct err *e)
 {
 	_cleanup_free_ char *token = launch_token(s, m->index);
 	_cleanup_(strv_free) struct strv argv = STRV_NULL, env = STRV_NULL;
@@ -377,7 +371,7 @@ static int spawn_member(struct supervised *s, struct member *m, struct err *e)
 		.recovery_dir = s->recovery_dir,
 		.token = token + strlen(TOKEN_ENV) + 1,
 	};
-	struct spawn_request rq = {.output_path = m->log, .cwd = m->ice_dir};
+	struct spawn_request rq = {.output_fd = output, .cwd = m->ice_dir};
 	int r;
 
 	r = plan_argv(s->cloud, m->index, &place, &machine, &argv, e);
@@ -393,16 +387,18 @@ void launch_node(struct supervised *s, unsigned node)
 {
 	struct member *m = &s->members[node];
 	_cleanup_(err_clear) struct err e = ERR_NULL;
+	_cleanup_close_ int output = -1;
 	int r;
 
 	r = state_save(s, false, &e); /* the intent, before there is a process */
 	if (r == 0)
 		r = write_flatfile(s, m, &e);
 	if (r == 0)
-		r = begin_log(s, m, &e);
-	if (r == 0)
-		r = spawn_member(s, m, &e);
+		r = output = logs_begin(m, &e);
+	if (r >= 0)
+		r = spawn_member(s, m, output, &e);
 	if (r < 0) {
+		say_shortage(s, r, err_msg(&e));
 		supervised_feed(
 			s, &(struct cloud_event){
 				   .type = EVENT_LAUNCH_FAILED, .node = node, .text = err_msg(&e)});

@@ -32,10 +32,31 @@ static enum answer_kind kind_of(const struct http_response *rsp)
 		return ANSWER_REFUSED;
 	case HTTP_TIMEOUT:
 		return ANSWER_TIMEOUT;
+	case HTTP_NOT_ASKED:
+		return ANSWER_UNASKED;
 	case HTTP_BROKEN:
 		break;
 	}
 	return ANSWER_BROKEN;
+}
+
+static void cannot_ask(struct fleet *f, int own_errno)
+{
+	_cleanup_free_ char *sentence = xasprintf(
+		"no connection to a node: %s%s", strerror(own_errno), trouble_advice(-own_errno));
+
+	trouble_set(f, TROUBLE_POLLS, NULL, sentence);
+}
+
+/* Kept connections may still serve some nodes when there can be none to others. */
+static void can_ask(struct fleet *f)
+{
+	if (!trouble_is_set(f, TROUBLE_POLLS, NULL))
+		return;
+	for (size_t i = 0; i < f->n; i++)
+		if (cloud_is_blind(f->clouds[i]->cloud))
+			return;
+	trouble_clear(f, TROUBLE_POLLS, NULL);
 }
 
 static void on_answer(const struct http_response *rsp, void *arg)
@@ -54,8 +75,12 @@ static void on_answer(const struct http_response *rsp, void *arg)
 	oom_sample(s->fleet);
 	if (a.kind == ANSWER_OK && a.full)
 		judge_full(rsp, &a, &view, &e);
+	if (a.kind == ANSWER_UNASKED)
+		cannot_ask(s->fleet, rsp->own_errno);
 	supervised_feed(
 		s, &(struct cloud_event){.type = EVENT_ANSWER, .node = m->index, .answer = &a});
+	if (a.kind != ANSWER_UNASKED)
+		can_ask(s->fleet);
 }
 
 void polls_start(struct supervised *s, unsigned node, bool full, uint64_t timeout_ms)
@@ -64,14 +89,20 @@ void polls_start(struct supervised *s, unsigned node, bool full, uint64_t timeou
 	_cleanup_free_ char *url = supervised_url(s, node, "/3/Cloud?skip_ticks=true");
 	struct http_spec spec = {
 		.url = url, .method = full ? "GET" : "HEAD", .timeout_ms = timeout_ms};
-	static const struct answer failed = {.kind = ANSWER_BROKEN, .text = "cannot send"};
+	/* The event may have to wait its turn. */
+	static const struct answer unasked[] = {
+		{.kind = ANSWER_UNASKED}, {.kind = ANSWER_UNASKED, .full = true}};
+	int r;
 
 	polls_cancel(m);
 	m->poll_full = full;
-	if (http_start(s->fleet->http, &spec, on_answer, m, &m->poll) < 0) {
+	r = http_start(s->fleet->http, &spec, on_answer, m, &m->poll);
+	if (r < 0) {
 		m->poll = NULL;
-		supervised_feed(s, &(struct cloud_event){
-					   .type = EVENT_ANSWER, .node = node, .answer = &failed});
+		cannot_ask(s->fleet, -r);
+		supervised_feed(
+			s, &(struct cloud_event){
+				   .type = EVENT_ANSWER, .node = node, .answer = &unasked[full]});
 	}
 }
 

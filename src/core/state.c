@@ -47,9 +47,9 @@ static json_t *members_json(const struct supervised *s)
 		_cleanup_free_ char *token = launch_token(s, i);
 
 		json_array_append_new(
-			list, json_pack("{s:I, s:I, s:s}", "last_pid", (json_int_t)m->last_pid,
-				      "log_start", (json_int_t)m->log_start, "token",
-				      strchr(token, '=') + 1));
+			list, json_pack("{s:I, s:I, s:i, s:s}", "last_pid", (json_int_t)m->last_pid,
+				      "log_start", (json_int_t)m->log_start, "log_to", m->log_to,
+				      "token", strchr(token, '=') + 1));
 	}
 	return list;
 }
@@ -142,13 +142,15 @@ static int members_load(struct supervised *s, json_t *list, struct err *e)
 	for (size_t i = 0; i < s->cloud->n_nodes; i++) {
 		struct member *m = &s->members[i];
 		json_int_t pid, start;
+		int log_to;
 
-		if (json_unpack(json_array_get(list, i), "{s:I, s:I}", "last_pid", &pid,
-			    "log_start", &start) < 0 ||
-			pid < 0 || pid > INT32_MAX)
+		if (json_unpack(json_array_get(list, i), "{s:I, s:I, s:i}", "last_pid", &pid,
+			    "log_start", &start, "log_to", &log_to) < 0 ||
+			pid < 0 || pid > INT32_MAX || start < 0)
 			return err_set(e, -EINVAL, "a member is not as h2ofleetd writes it");
 		m->last_pid = (pid_t)pid;
 		m->log_start = (uint64_t)start;
+		m->log_to = log_to;
 	}
 	return 0;
 }
@@ -234,4 +236,11 @@ void state_load(struct supervised *s)
 	}
 	load_paths(s, state);
 	s->memory = MEMORY_WHOLE;
+}
+
+void state_remove(struct supervised *s)
+{
+	_cleanup_free_ char *path = state_path(s);
+
+	unlink(path);
 }

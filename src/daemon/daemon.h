@@ -7,12 +7,13 @@
 #include "api/api.h"
 #include "core/fleet.h"
 
-enum daemon_mode { MODE_RUN, MODE_CHECK, MODE_PRINT };
+enum daemon_mode { MODE_RUN, MODE_CHECK, MODE_PRINT, MODE_ROTATE };
 
 struct options {
 	enum daemon_mode mode;
 	const char *file; /* --config; NULL: the usual places */
 	bool debug;
+	char **rotate; /* MODE_ROTATE: its arguments */
 };
 
 #define N_SIGNALS 3
@@ -36,9 +37,21 @@ int daemon_main(int argc, char **argv);
 /* options.c: -1 to go on; else the exit status. */
 int options_parse(int argc, char **argv, struct options *o);
 
+/* rotate.c: a rotation of logs, started by core/logs.c: DIR MAX_SIZE MAX_AGE_MS MAX_TOTAL CODEC.
+ * Returns the exit status. */
+#define N_ROTATE_ARGS 5
+int rotate_main(char **args);
+
 /* signals.c */
 void signals_watch(struct daemon *d);
 void signals_close(struct daemon *d);
+
+/* reload.c: reads the configuration again from where it came, and puts it in force, or nothing of
+ * it; see fleet_reload(). -EINVAL, -ENOENT, ... with sentences in out->errors. The one function for
+ * all who ask, also a dry run. */
+int daemon_reload(struct daemon *d, const struct reload_options *opts, struct reload_report *out);
+/* The same for who reads the log. */
+void daemon_reload_and_log(struct daemon *d);
 
 /* status.c: the one line of `systemctl status`. */
 void status_start(struct daemon *d);

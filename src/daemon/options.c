@@ -18,16 +18,18 @@ static const char usage[] =
 	"  -h, --help           this text\n"
 	"  -V, --version        version\n"
 	"\n"
-	"Signals: SIGTERM, SIGINT stop all clouds in order and exit; a second one kills at once.\n";
+	"Signals: SIGTERM, SIGINT stop all clouds in order and exit; a second one kills at once.\n"
+	"SIGHUP reads the configuration again, as `h2ofleet reload` does.\n";
 
 int options_parse(int argc, char **argv, struct options *opts)
 {
-	enum { OPT_CHECK = 256, OPT_PRINT, OPT_DEBUG };
+	enum { OPT_CHECK = 256, OPT_PRINT, OPT_DEBUG, OPT_ROTATE };
 	static const struct option options[] = {
 		{"config", required_argument, NULL, 'c'},
 		{"check-config", no_argument, NULL, OPT_CHECK},
 		{"print-config", no_argument, NULL, OPT_PRINT},
 		{"debug", no_argument, NULL, OPT_DEBUG},
+		{"rotate-logs", no_argument, NULL, OPT_ROTATE}, /* for ourselves alone */
 		{"help", no_argument, NULL, 'h'},
 		{"version", no_argument, NULL, 'V'},
 		{0},
@@ -48,6 +50,9 @@ int options_parse(int argc, char **argv, struct options *opts)
 		case OPT_DEBUG:
 			opts->debug = true;
 			break;
+		case OPT_ROTATE:
+			opts->mode = MODE_ROTATE;
+			break;
 		case 'h':
 			fputs(usage, stdout);
 			return 0;
@@ -58,6 +63,10 @@ int options_parse(int argc, char **argv, struct options *opts)
 			fputs("try `h2ofleetd --help`\n", stderr);
 			return 2;
 		}
+	}
+	if (opts->mode == MODE_ROTATE && argc - optind == N_ROTATE_ARGS) {
+		opts->rotate = argv + optind;
+		return -1;
 	}
 	if (optind < argc) {
 		fprintf(stderr, "h2ofleetd: '%s' is not understood; try `h2ofleetd --help`\n",

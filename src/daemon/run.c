@@ -65,6 +65,11 @@ void daemon_end(struct daemon *d)
 
 /* ---- life ---- */
 
+static int on_reload(const struct reload_options *opts, struct reload_report *out, void *arg)
+{
+	return daemon_reload(arg, opts, out);
+}
+
 static int start(struct daemon *d, struct conf *conf, struct err *e)
 {
 	int r;
@@ -77,6 +82,7 @@ static int start(struct daemon *d, struct conf *conf, struct err *e)
 		fleet_free(TAKE_PTR(d->fleet));
 		return r;
 	}
+	api_set_reload(d->api, on_reload, d);
 	signals_watch(d);
 	status_start(d);
 	uv_timer_init(&d->loop, &d->end);
@@ -144,6 +150,8 @@ int daemon_main(int argc, char **argv)
 	r = options_parse(argc, argv, &o);
 	if (r >= 0)
 		return r;
+	if (o.mode == MODE_ROTATE)
+		return rotate_main(o.rotate);
 	if (load_conf(o.file, &conf) < 0)
 		return EXIT_FAILURE;
 	if (o.mode == MODE_RUN) {

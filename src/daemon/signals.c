@@ -10,7 +10,8 @@ static void on_signal(uv_signal_t *handle, int sig)
 	struct daemon *d = handle->data;
 
 	if (sig == SIGHUP && !d->from_terminal) {
-		log_warning("SIGHUP: this version cannot reload its configuration; restart it");
+		log_notice("SIGHUP: reading the configuration again");
+		daemon_reload_and_log(d);
 		return;
 	}
 	log_notice("SIG%s: %s", sigabbrev_np(sig),

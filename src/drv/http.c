@@ -8,6 +8,7 @@
 #include <strings.h>
 #include <sys/socket.h>
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "base/strbuf.h"
 
@@ -15,6 +16,11 @@
 #define RECEIVE_BUFFER   16384L
 #define KEPT_CONNECTIONS 32L
 #define KEPT_EASY        4
+
+/* A deadline that is noticed so much later than it was due means that we were stopped, or could not
+ * run: answers may lie in their sockets, unread. */
+#define HELD_UP_MS   200
+#define READ_TIME_MS 250 /* which is given to read them */
 
 struct http_request {
 	struct http *h;
@@ -28,6 +34,9 @@ struct http_request {
 	bool self_connected;
 	curl_socket_t fd; /* of the connection that was opened for it, or CURL_SOCKET_BAD */
 	bool ended;       /* its callback has begun */
+	int own_errno;    /* what we lacked to ask; 0: nothing */
+	uint64_t timeout_ms;
+	uint64_t due_ms; /* monotonic */
 	bool cluster_good;
 	uint64_t cluster_id;
 	char error[CURL_ERROR_SIZE];
@@ -36,6 +45,8 @@ struct http_request {
 struct http {
 	uv_loop_t *loop;
 	uv_timer_t timer;
+	uv_timer_t deadline; /* of the request that is due first: curl's own would count stalls */
+	uint64_t deadline_ms;
 	unsigned n_handles; /* open ones of libuv */
 	CURLM *multi;
 	struct http_request *requests; /* on their way */
@@ -79,11 +90,22 @@ static void request_detach(struct http_request *r)
 	r->easy = NULL;
 }
 
+/* Is it for lack of something of our own that a connection could not be made? */
+static bool is_shortage(long e)
+{
+	return e == EMFILE || e == ENFILE || e == ENOMEM || e == ENOBUFS || e == EADDRNOTAVAIL ||
+	       e == EAGAIN || e == ENOSPC;
+}
+
 static void judge(struct http_request *r, CURLcode code, struct http_response *rsp)
 {
 	long os_errno = 0;
 
 	curl_easy_getinfo(r->easy, CURLINFO_OS_ERRNO, &os_errno);
+	if (code == CURLE_OUT_OF_MEMORY)
+		r->own_errno = ENOMEM;
+	else if (code == CURLE_COULDNT_CONNECT && !r->own_errno && is_shortage(os_errno))
+		r->own_errno = (int)os_errno;
 	rsp->result = HTTP_BROKEN;
 	if (r->too_long) {
 		snprintf(r->error, sizeof(r->error), "the answer is longer than %zu bytes",
@@ -99,10 +121,16 @@ static void judge(struct http_request *r, CURLcode code, struct http_response *r
 		rsp->result = HTTP_OK;
 		rsp->status = (int)status;
 		return;
+	} else if (r->own_errno) {
+		rsp->result = HTTP_NOT_ASKED;
+		rsp->own_errno = r->own_errno;
+		snprintf(r->error, sizeof(r->error), "it cannot be asked: %s",
+			strerror(r->own_errno));
 	} else if (code == CURLE_OPERATION_TIMEDOUT) {
 		rsp->result = HTTP_TIMEOUT;
+		snprintf(r->error, sizeof(r->error), "no answer within %" PRIu64 " ms",
+			r->timeout_ms);
 	} else if (code == CURLE_COULDNT_CONNECT && os_errno == ECONNREFUSED) {
-		/* Not so when we ran out of ports or descriptors: that says nothing of the node. */
 		rsp->result = HTTP_REFUSED;
 	}
 	rsp->error = r->error[0] ? r->error : curl_easy_strerror(code);
@@ -139,6 +167,49 @@ static void end_finished(struct http *h)
 		curl_easy_getinfo(msg->easy_handle, CURLINFO_PRIVATE, (char **)&r);
 		request_end(r, msg->data.result);
 	}
+}
+
+/* ---- deadlines ---- */
+
+static void on_deadline(uv_timer_t *timer);
+
+static void arm_deadline(struct http *h)
+{
+	uint64_t now = clock_monotonic_ms(), first = UINT64_MAX;
+
+	for (struct http_request *r = h->requests; r; r = r->next)
+		first = MIN(first, r->due_ms);
+	h->deadline_ms = first;
+	if (h->closing)
+		return;
+	if (first == UINT64_MAX) {
+		uv_timer_stop(&h->deadline);
+		return;
+	}
+	uv_update_time(h->loop);
+	uv_timer_start(&h->deadline, on_deadline, first > now ? first - now : 0, 0);
+}
+
+static struct http_request *first_due(const struct http *h, uint64_t now)
+{
+	for (struct http_request *r = h->requests; r; r = r->next)
+		if (r->due_ms <= now)
+			return r;
+	return NULL;
+}
+
+static void on_deadline(uv_timer_t *timer)
+{
+	struct http *h = timer->data;
+	uint64_t now = clock_monotonic_ms(), late = now - MIN(h->deadline_ms, now);
+	struct http_request *r;
+
+	if (late >= HELD_UP_MS)
+		for (r = h->requests; r; r = r->next)
+			r->due_ms += late + READ_TIME_MS;
+	while (!h->closing && (r = first_due(h, now)))
+		request_end(r, CURLE_OPERATION_TIMEDOUT);
+	arm_deadline(h);
 }
 
 /* ---- curl's sockets and timer in the loop, as in curl's docs/examples/multi-uv.c ---- */
@@ -204,14 +275,15 @@ static int set_timer(_unused_ CURLM *multi, long timeout_ms, void *arg)
 	return 0;
 }
 
-static struct watch *watch_new(struct http *h, curl_socket_t fd)
+static struct watch *watch_new(struct http *h, curl_socket_t fd, int *error)
 {
 	struct watch *w = xcalloc(1, sizeof(*w));
 	int r = uv_poll_init_socket(h->loop, &w->poll, fd);
 
 	if (r < 0) {
-		log_error("cannot watch a connection to a node: %s", uv_strerror(r));
+		log_debug("cannot watch a connection to a node: %s", uv_strerror(r));
 		free(w);
+		*error = -r;
 		return NULL;
 	}
 	w->poll.data = w;
@@ -223,12 +295,13 @@ static struct watch *watch_new(struct http *h, curl_socket_t fd)
 }
 
 /* Always 0, for anything else would spoil the multi handle for good: a request whose socket cannot
- * be watched times out. */
-static int set_socket(_unused_ CURL *easy, curl_socket_t fd, int what, void *arg, void *socket_arg)
+ * be watched times out, and is known not to have been asked. */
+static int set_socket(CURL *easy, curl_socket_t fd, int what, void *arg, void *socket_arg)
 {
+	struct http_request *r = NULL;
 	struct watch *w = socket_arg;
 	struct http *h = arg;
-	int events = 0;
+	int events = 0, error = 0;
 
 	if (what == CURL_POLL_REMOVE) {
 		if (w)
@@ -241,7 +314,9 @@ static int set_socket(_unused_ CURL *easy, curl_socket_t fd, int what, void *arg
 	if (what & CURL_POLL_OUT)
 		events |= UV_WRITABLE;
 	if (!w)
-		w = watch_new(h, fd);
+		w = watch_new(h, fd, &error);
+	if (error && easy && !curl_easy_getinfo(easy, CURLINFO_PRIVATE, (char **)&r) && r)
+		r->own_errno = error;
 	if (w)
 		uv_poll_start(&w->poll, events, on_socket);
 	return 0;
@@ -317,6 +392,8 @@ static curl_socket_t on_open_socket(
 	struct http_request *r = arg;
 
 	r->fd = socket(a->family, a->socktype | SOCK_CLOEXEC, a->protocol);
+	if (r->fd < 0)
+		r->own_errno = errno;
 	return r->fd;
 }
 
@@ -367,13 +444,10 @@ static bool set_method(CURL *c, const struct http_spec *spec)
 
 static void set_options(CURL *c, const struct http_spec *spec, struct http_request *r)
 {
-	long timeout = (long)MIN(spec->timeout_ms, (uint64_t)INT32_MAX);
-
 	curl_easy_setopt(c, CURLOPT_URL, spec->url);
 	curl_easy_setopt(c, CURLOPT_PRIVATE, r);
 	curl_easy_setopt(c, CURLOPT_ERRORBUFFER, r->error);
-	curl_easy_setopt(c, CURLOPT_TIMEOUT_MS, timeout);
-	curl_easy_setopt(c, CURLOPT_CONNECTTIMEOUT_MS, timeout);
+	curl_easy_setopt(c, CURLOPT_CONNECTTIMEOUT_MS, (long)INT32_MAX); /* not its 300 s */
 	curl_easy_setopt(c, CURLOPT_NOSIGNAL, 1L);
 	curl_easy_setopt(c, CURLOPT_PROXY, "");
 	curl_easy_setopt(c, CURLOPT_NOPROXY, "*");
@@ -420,6 +494,8 @@ int http_start(struct http *h, const struct http_spec *spec, http_cb cb, void *a
 		.next = h->requests,
 		.fd = CURL_SOCKET_BAD,
 		.max_body = spec->max_body ? spec->max_body : MAX_BODY_DEFAULT,
+		.timeout_ms = spec->timeout_ms,
+		.due_ms = clock_monotonic_ms() + MIN(spec->timeout_ms, (uint64_t)INT32_MAX),
 		.cluster_good = true};
 	set_options(c, spec, r);
 	if (curl_multi_add_handle(h->multi, c) != CURLM_OK) {
@@ -430,6 +506,8 @@ int http_start(struct http *h, const struct http_spec *spec, http_cb cb, void *a
 	if (r->next)
 		r->next->prev = r;
 	h->requests = r;
+	if (r->due_ms < h->deadline_ms)
+		arm_deadline(h);
 	if (out)
 		*out = r;
 	return 0;
@@ -459,8 +537,10 @@ int http_new(uv_loop_t *loop, struct http **out, struct err *e)
 		return err_set(e, -ENOMEM, "cannot initialise libcurl");
 	}
 	uv_timer_init(loop, &h->timer);
-	h->timer.data = h;
-	h->n_handles = 1;
+	uv_timer_init(loop, &h->deadline);
+	h->timer.data = h->deadline.data = h;
+	h->deadline_ms = UINT64_MAX;
+	h->n_handles = 2;
 	curl_multi_setopt(h->multi, CURLMOPT_SOCKETFUNCTION, set_socket);
 	curl_multi_setopt(h->multi, CURLMOPT_SOCKETDATA, h);
 	curl_multi_setopt(h->multi, CURLMOPT_TIMERFUNCTION, set_timer);
@@ -482,6 +562,7 @@ void http_free(struct http *h)
 		curl_easy_cleanup(h->kept[--h->n_kept]);
 	curl_multi_cleanup(h->multi); /* closes the kept connections, and with them their watches */
 	uv_close((uv_handle_t *)&h->timer, on_timer_closed);
+	uv_close((uv_handle_t *)&h->deadline, on_timer_closed);
 	curl_global_cleanup();
 }
 

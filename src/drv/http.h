@@ -18,7 +18,9 @@ enum http_result {
 	HTTP_OK,      /* a response came, whatever its status */
 	HTTP_REFUSED, /* nobody listens (also: we were connected to ourselves) */
 	HTTP_TIMEOUT,
-	HTTP_BROKEN, /* reset, garbage, too long; `error` says what */
+	HTTP_BROKEN,    /* reset, garbage, too long; `error` says what */
+	HTTP_NOT_ASKED, /* for lack of descriptors, memory or ports of our own: says nothing of the
+			   node; `own_errno` says which */
 };
 
 struct http_response {
@@ -29,6 +31,7 @@ struct http_response {
 	bool cluster_good;   /* X-h2o-cluster-good; true when absent */
 	uint64_t cluster_id; /* X-h2o-cluster-id: boot time of that node, ms; 0 when absent */
 	const char *error;   /* NULL for HTTP_OK; else a sentence; valid during the callback */
+	int own_errno;       /* of HTTP_NOT_ASKED: a positive errno */
 };
 
 typedef void (*http_cb)(const struct http_response *rsp, void *arg);
@@ -37,7 +40,8 @@ struct http_spec {
 	const char *url;     /* http://<numeric address>:port/... */
 	const char *method;  /* "HEAD", "GET", "POST" */
 	const char *form;    /* body of a POST, application/x-www-form-urlencoded; NULL: empty */
-	uint64_t timeout_ms; /* for all of it; not 0 */
+	uint64_t timeout_ms; /* for all of it; not 0. Time in which the loop stood still (this
+				process was stopped) is added. */
 	size_t max_body;     /* longer answers are HTTP_BROKEN; 0: 4 MiB */
 	bool fresh;          /* on a new connection */
 };

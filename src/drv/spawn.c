@@ -21,8 +21,9 @@
 #define STATUS_RETRIES  15
 
 struct proc {
-	uv_poll_t poll;   /* on pidfd */
-	uv_timer_t timer; /* asks again for a status that is not there yet */
+	struct proc *prev, *next; /* all that are not reaped yet */
+	uv_poll_t poll;           /* on pidfd */
+	uv_timer_t timer;         /* asks again for a status that is not there yet */
 	unsigned n_handles;
 	unsigned n_retries;
 	pid_t pid;
@@ -36,6 +37,7 @@ struct proc {
 	void *arg;
 };
 
+static struct proc *unreaped;
 static struct rlimit saved_nofile;
 static bool nofile_is_saved;
 
@@ -212,6 +214,35 @@ static void need_sigchld(void)
 		signal(SIGCHLD, SIG_DFL);
 }
 
+/* ---- who is not reaped yet ---- */
+
+static void list_add(struct proc *p)
+{
+	p->next = unreaped;
+	if (p->next)
+		p->next->prev = p;
+	unreaped = p;
+}
+
+static void list_remove(struct proc *p)
+{
+	if (p->prev)
+		p->prev->next = p->next;
+	else if (unreaped == p)
+		unreaped = p->next;
+	if (p->next)
+		p->next->prev = p->prev;
+	p->prev = p->next = NULL;
+}
+
+bool proc_is_watched(pid_t pid)
+{
+	for (const struct proc *p = unreaped; p; p = p->next)
+		if (p->pid == pid)
+			return true;
+	return false;
+}
+
 /* ---- the end of a process ---- */
 
 static void on_closed(uv_handle_t *handle)
@@ -227,6 +258,7 @@ static void on_closed(uv_handle_t *handle)
 
 static void proc_close(struct proc *p)
 {
+	list_remove(p);
 	uv_close((uv_handle_t *)&p->poll, on_closed);
 	uv_close((uv_handle_t *)&p->timer, on_closed);
 }
@@ -329,6 +361,7 @@ static void proc_ended(struct proc *p)
 	}
 	x.exec_errno = read_exec_errno(p->stage);
 	p->exited = true;
+	list_remove(p);
 	if (p->freed)
 		proc_close(p);
 	else
@@ -367,6 +400,7 @@ static int proc_watch(
 	p->cb = cb;
 	p->arg = arg;
 	uv_poll_start(&p->poll, UV_READABLE, on_pidfd);
+	list_add(p);
 	*out = p;
 	return 0;
 }

@@ -59,6 +59,9 @@ int proc_adopt(uv_loop_t *loop, pid_t pid, uint64_t start_ticks, proc_exit_cb cb
 pid_t proc_pid(const struct proc *p);
 uint64_t proc_start_ticks(const struct proc *p); /* field 22 of /proc/PID/stat */
 
+/* Is it one that is watched here and not reaped yet? Then nobody else may reap it. */
+bool proc_is_watched(pid_t pid);
+
 /* Through the pidfd. 0, or -ESRCH when it has ended. */
 int proc_signal(struct proc *p, int sig);
 

@@ -166,7 +166,8 @@ static enum cause judge_code(const struct exit_evidence *ev, char **why)
 			ev->node);
 		return CAUSE_ORDERLY;
 	}
-	*why = xasprintf("node %u exited with code %d", ev->node, ev->code);
+	*why = xasprintf("node %u exited with code %d%s%s", ev->node, ev->code,
+		ev->output_elsewhere ? "; " : "", ev->output_elsewhere ? ev->output_elsewhere : "");
 	return CAUSE_UNKNOWN;
 }
 
@@ -235,8 +236,9 @@ enum cause cause_of(const struct exit_evidence *ev, char **why)
 	}
 	if (!ev->known) {
 		*why = xasprintf("node %u ended; it was started by an earlier daemon, so its exit "
-				 "status is not known",
-			ev->node);
+				 "status is not known%s%s",
+			ev->node, ev->output_elsewhere ? "; " : "",
+			ev->output_elsewhere ? ev->output_elsewhere : "");
 		return CAUSE_UNKNOWN;
 	}
 	return judge_code(ev, why);

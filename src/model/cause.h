@@ -43,10 +43,12 @@ struct exit_evidence {
 	const char *exec_path;
 	bool kernel_oom; /* the kernel's OOM killer ran about then, in its cgroup or at large */
 	bool kernel_oom_known;
-	const char *hs_err;      /* path of the JVM's crash file, or NULL */
-	const char *log_tail;    /* last lines of stdout and stderr; "" if none */
-	const char *port_holder; /* "port 54321 is taken by pid 812 (python3)"; NULL: not known */
-	unsigned node;           /* index, for the sentence */
+	const char *hs_err;   /* path of the JVM's crash file, or NULL */
+	const char *log_tail; /* last lines of stdout and stderr; "" if none */
+	const char
+		*output_elsewhere; /* "its output is in the journal: ..."; NULL: log_tail has it */
+	const char *port_holder;   /* "port 54321 is taken by pid 812 (python3)"; NULL: not known */
+	unsigned node;             /* index, for the sentence */
 };
 
 /* Judges; *why (owned by the caller) is one sentence that names the node. */

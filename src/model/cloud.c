@@ -69,6 +69,7 @@ void cloud_free(struct cloud *c)
 	free(c->h2o_name);
 	free(c->reason);
 	free(c->unhealthy_why);
+	strv_free(&c->pending_keys);
 	free(c);
 }
 

@@ -83,6 +83,8 @@ struct node {
 	uint64_t h2o_boot_ms; /* X-h2o-cluster-id of its first answer: another means another JVM */
 	uint64_t poll_due_ms; /* next poll; 0: none planned */
 	bool polling;         /* one is on its way */
+	uint64_t polled_ms;   /* when the newest poll began */
+	uint64_t blind_ms;    /* since when we cannot ask it; 0: we can */
 	bool whole;           /* its last full answer was VERDICT_WHOLE */
 	bool doubted;  /* ready, but its last full answer was VERDICT_INCOMPLETE: ask again */
 	bool ask_full; /* its last full poll had no good answer: the next one is full, too */
@@ -187,6 +189,10 @@ struct cloud {
 	uint64_t next_start_ms;    /* in backoff: when; for display */
 	uint64_t rng;
 
+	/* Set by core, for display: */
+	struct strv pending_keys; /* changed, but in force only from the next generation on */
+	bool removed;             /* from the configuration: it is stopped and then forgotten */
+
 	struct action *actions; /* owned; to be carried out, oldest first; the core empties it */
 	size_t n_actions;
 	struct transition *transitions; /* owned; what happened, for log and events; likewise */
@@ -218,7 +224,8 @@ enum answer_kind {
 	ANSWER_OK,
 	ANSWER_REFUSED, /* nobody listens */
 	ANSWER_TIMEOUT,
-	ANSWER_BROKEN, /* reset, garbage, HTTP error, or not parseable; text says what */
+	ANSWER_BROKEN,  /* reset, garbage, HTTP error, or not parseable; text says what */
+	ANSWER_UNASKED, /* we could not ask: no evidence, and the time does not count */
 };
 
 struct answer {
@@ -249,6 +256,10 @@ struct cloud_event {
 struct cloud *cloud_new(const struct cloud_conf *conf, uint64_t seed);
 void cloud_free(struct cloud *c);
 
+/* Another configuration from now on, with deadlines that are running moved by what has changed.
+ * What members were launched with, as `nodes`, may differ only while none is alive. */
+void cloud_configure(struct cloud *c, const struct cloud_conf *conf, uint64_t now_ms);
+
 /* One event at (awake, monotonic) time `now_ms`; never decreasing. */
 void cloud_step(struct cloud *c, const struct cloud_event *ev, uint64_t now_ms);
 
@@ -257,6 +268,8 @@ uint64_t cloud_next_deadline(const struct cloud *c);
 
 /* The endpoint is published: clients may come. */
 bool cloud_usable(const struct cloud *c);
+/* A node cannot be asked at present, for reasons of our own. */
+bool cloud_is_blind(const struct cloud *c);
 /* No process of it is left and nothing is on its way. */
 bool cloud_quiet(const struct cloud *c);
 size_t cloud_nodes_alive(const struct cloud *c);

@@ -22,6 +22,9 @@
 #define PREPARE_RETRY_MS     1000
 #define PREPARE_RETRY_MAX_MS 10000
 
+/* When ready_timeout is over and nobody could be asked. */
+#define BLIND_GRACE_MS 5000
+
 #define RESTARTED "restarted after: "
 
 /* Of a dead node's log kept in its last_exit. */
@@ -194,13 +197,18 @@ static void signal_all(struct cloud *c, int sig)
 			signal_node(c, n, n->hung ? SIGKILL : sig);
 }
 
-/* The ladder: (REST) -> SIGTERM -> SIGKILL, each with its time. */
-static void next_rung(struct cloud *c, uint64_t now_ms)
+uint64_t cloud_stop_patience(const struct cloud *c)
 {
 	uint64_t patience = c->conf->stop_timeout_ms;
 
-	if (c->state == CLOUD_RECOVERING)
-		patience = MIN(patience, (uint64_t)RECOVERY_STOP_MS);
+	return c->state == CLOUD_RECOVERING ? MIN(patience, (uint64_t)RECOVERY_STOP_MS) : patience;
+}
+
+/* The ladder: (REST) -> SIGTERM -> SIGKILL, each with its time. */
+static void next_rung(struct cloud *c, uint64_t now_ms)
+{
+	uint64_t patience = cloud_stop_patience(c);
+
 	switch (c->stop_rung++) {
 	case 0:
 		cloud_act(c, (struct action){.type = ACTION_REST_SHUTDOWN});
@@ -388,6 +396,8 @@ static void record_exit(struct node *n, const struct cloud_event *ev)
 	x->wall_ms = ev->wall_ms;
 	if (*ev->exit->log_tail && x->cause != CAUSE_STOPPED)
 		x->log_tail = last_lines(ev->exit->log_tail, EXIT_LOG_LINES);
+	else if (x->cause != CAUSE_STOPPED)
+		x->log_tail = xstrdup_null(ev->exit->output_elsewhere);
 	n->state = NODE_EXITED;
 	n->pid = 0;
 	n->polling = false;
@@ -629,8 +639,12 @@ static bool timer_fired(struct cloud *c, enum cloud_timer t, uint64_t now_ms)
 
 static void on_tick(struct cloud *c, uint64_t now_ms)
 {
-	if (timer_fired(c, TIMER_READY, now_ms))
-		not_ready_in_time(c, now_ms);
+	if (timer_fired(c, TIMER_READY, now_ms)) {
+		if (cloud_is_blind(c)) /* it may be ready, for all we know */
+			c->timers[TIMER_READY] = now_ms + BLIND_GRACE_MS;
+		else
+			not_ready_in_time(c, now_ms);
+	}
 	if (timer_fired(c, TIMER_EVIDENCE, now_ms))
 		cloud_tear_down(c, 1, now_ms);
 	if (timer_fired(c, TIMER_STOP, now_ms) && cloud_nodes_alive(c))

@@ -32,6 +32,9 @@ void cloud_become_ready(struct cloud *c, uint64_t now_ms);
 /* Between ready and degraded, with the reason for the latter (NULL: ready). */
 void cloud_set_degraded(struct cloud *c, uint64_t now_ms, const char *why);
 
+/* How long a rung of the stop ladder before SIGKILL lasts. */
+uint64_t cloud_stop_patience(const struct cloud *c);
+
 /* watch.c: polling, lateness and hangs. */
 void watch_begin_forming(struct cloud *c, struct node *n, uint64_t now_ms);
 void watch_begin_ready(struct cloud *c, uint64_t now_ms);

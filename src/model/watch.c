@@ -13,6 +13,7 @@
 #define FORMING_WHOLE_MS  40
 #define FULL_POLL_MS      10000
 #define DOUBT_MS          50
+#define UNASKED_MS        500
 
 static bool polled_state(const struct cloud *c)
 {
@@ -40,6 +41,7 @@ void watch_begin_forming(struct cloud *c, struct node *n, uint64_t now_ms)
 	n->unhealthy_ms = 0;
 	n->answered_ms = 0;
 	n->h2o_boot_ms = 0;
+	n->blind_ms = 0;
 	n->poll_due_ms = now_ms + BOOT_QUIET_MS;
 }
 
@@ -57,10 +59,11 @@ static uint64_t forming_interval(const struct cloud *c, const struct node *n)
 	return n->index == 0 ? FORMING_FIRST_MS : FORMING_OTHERS_MS;
 }
 
-static void poll_node(struct cloud *c, struct node *n, bool full)
+static void poll_node(struct cloud *c, struct node *n, bool full, uint64_t now_ms)
 {
 	n->polling = true;
 	n->poll_due_ms = 0;
+	n->polled_ms = now_ms;
 	cloud_act(c, (struct action){.type = ACTION_POLL,
 			     .node = n->index,
 			     .full = full,
@@ -225,11 +228,45 @@ static void good_answer(struct cloud *c, struct node *n, const struct answer *a,
 		n->doubted = true; /* ask in full, at once */
 }
 
+/* From the first question that could not be asked to the next one that can, no time passes for the
+ * node. */
+static void unasked(struct cloud *c, struct node *n, const struct answer *a, uint64_t now_ms)
+{
+	if (!n->blind_ms)
+		n->blind_ms = n->polled_ms;
+	n->ask_full |= a->full;
+	n->poll_due_ms = now_ms + MAX(c->conf->health_interval_ms, (uint64_t)UNASKED_MS);
+}
+
+static void end_blindness(struct node *n)
+{
+	uint64_t missed = n->blind_ms ? n->polled_ms - n->blind_ms : 0;
+
+	n->blind_ms = 0;
+	if (n->answered_ms)
+		n->answered_ms += missed;
+	if (n->unhealthy_ms)
+		n->unhealthy_ms += missed;
+}
+
+bool cloud_is_blind(const struct cloud *c)
+{
+	cloud_for_each_node (n, c)
+		if (n->blind_ms && pollable(n))
+			return true;
+	return false;
+}
+
 void watch_answer(struct cloud *c, struct node *n, const struct answer *a, uint64_t now_ms)
 {
 	n->polling = false;
 	if (!pollable(n) || !polled_state(c))
 		return;
+	if (a->kind == ANSWER_UNASKED) {
+		unasked(c, n, a, now_ms);
+		return;
+	}
+	end_blindness(n);
 	if (a->kind == ANSWER_OK)
 		good_answer(c, n, a, now_ms);
 	else if (a->full)
@@ -249,6 +286,8 @@ static void check_lateness(struct cloud *c, struct node *n, uint64_t now_ms)
 {
 	uint64_t silent = now_ms - n->answered_ms;
 
+	if (n->blind_ms)
+		return;
 	if (n->state == NODE_UP && silent >= c->conf->late_after_ms)
 		n->state = NODE_LATE;
 	if (n->state == NODE_LATE && silent >= c->conf->hang_timeout_ms)
@@ -266,7 +305,8 @@ void watch_tick(struct cloud *c, uint64_t now_ms)
 			return;
 	}
 	cloud_for_each_node (n, c) {
-		if (!n->unhealthy_ms || now_ms - n->unhealthy_ms < c->conf->hang_timeout_ms)
+		if (!n->unhealthy_ms || n->blind_ms ||
+			now_ms - n->unhealthy_ms < c->conf->hang_timeout_ms)
 			continue;
 		cloud_lose(c, true, now_ms, "%s", c->unhealthy_why);
 		return;
@@ -274,7 +314,7 @@ void watch_tick(struct cloud *c, uint64_t now_ms)
 	assess(c, now_ms);
 	cloud_for_each_node (n, c)
 		if (pollable(n) && !n->polling && n->poll_due_ms && n->poll_due_ms <= now_ms)
-			poll_node(c, n, !cloud_usable(c) || full_poll_turn(c, n, now_ms));
+			poll_node(c, n, !cloud_usable(c) || full_poll_turn(c, n, now_ms), now_ms);
 }
 
 uint64_t watch_next_deadline(const struct cloud *c)
@@ -286,6 +326,8 @@ uint64_t watch_next_deadline(const struct cloud *c)
 	cloud_for_each_node (n, c) {
 		if (pollable(n) && !n->polling && n->poll_due_ms)
 			next = MIN(next, n->poll_due_ms);
+		if (n->blind_ms)
+			continue;
 		if (n->state == NODE_UP)
 			next = MIN(next, n->answered_ms + c->conf->late_after_ms);
 		if (n->state == NODE_LATE)

@@ -28,7 +28,9 @@ struct sim_proc {
 	uint64_t serves_at; /* answers from then on */
 	uint64_t joins_at;  /* is in its cloud from then on */
 	uint64_t hangs_until;
-	uint64_t dies_at; /* by a signal of ours, under way */
+	uint64_t poll_at, good_at;
+	uint64_t blind_from, blind_for; /* could not be asked, since good_at */
+	uint64_t dies_at;               /* by a signal of ours, under way */
 	int dies_of;
 	bool ignores_term;
 	bool polled;
@@ -41,6 +43,7 @@ struct sim {
 	struct cloud_conf conf;
 	struct sim_proc procs[MAX_NODES];
 	uint64_t now, rng;
+	uint64_t cannot_ask_until; /* no descriptors */
 	pid_t next_pid;
 	bool prepare_due, clean_due, ports_held, locked_short;
 	uint64_t prepare_at, clean_at, clock_of_wanted;
@@ -48,11 +51,12 @@ struct sim {
 	bool verbose;
 	uint64_t seed;
 	/* seen along the way, so that a simulation that never gets anywhere fails */
-	unsigned readies, losses, failed, short_locks, hangs;
+	unsigned readies, losses, failed, short_locks, hangs, unasked;
 };
 
 static uint64_t total_events;
 static unsigned total_readies, total_losses, total_failed, total_short_locks, total_hangs;
+static unsigned total_unasked;
 
 static uint64_t below(struct sim *s, uint64_t n)
 {
@@ -194,6 +198,7 @@ static void do_action(struct sim *s, const struct action *a)
 		invariant(s, p->alive && !p->polled);
 		p->polled = true;
 		p->poll_full = a->full;
+		p->poll_at = s->now;
 		p->poll_due = s->now + below(s, 5);
 		p->poll_expires = s->now + a->timeout_ms;
 		break;
@@ -217,8 +222,11 @@ static void do_action(struct sim *s, const struct action *a)
 		break;
 	case ACTION_EVIDENCE:
 		s->hangs++;
-		/* A pause is not a death: nothing is killed before hang_timeout. */
-		invariant(s, s->now - s->c->nodes[a->node].answered_ms >= s->conf.hang_timeout_ms);
+		/* A pause is not a death: nothing is killed before hang_timeout of silence, and
+		 * where we could not ask nobody was silent. */
+		p = &s->procs[a->node];
+		invariant(s, !p->blind_from);
+		invariant(s, s->now - p->good_at - p->blind_for >= s->conf.hang_timeout_ms);
 		break;
 	case ACTION_REST_SHUTDOWN:
 	case ACTION_HEED_RECOVERY:
@@ -280,13 +288,27 @@ static void answer(struct sim *s, unsigned i)
 
 	p->polled = false;
 	a.h2o_boot_ms = (uint64_t)p->pid;
-	if (s->now < p->serves_at || s->now < p->hangs_until) {
+	if (p->poll_at < s->cannot_ask_until) {
+		a.kind = ANSWER_UNASKED;
+		p->blind_from = p->blind_from ? p->blind_from : p->poll_at;
+		s->unasked++;
+	} else if (p->blind_from) {
+		p->blind_for += p->poll_at - p->blind_from;
+		p->blind_from = 0;
+	}
+	if (a.kind == ANSWER_UNASKED) {
+		/* no view either */
+	} else if (s->now < p->serves_at || s->now < p->hangs_until) {
 		a.kind = s->now < p->serves_at ? ANSWER_REFUSED : ANSWER_TIMEOUT;
 	} else if (p->poll_full) {
 		view_of(s, i, &v);
 		if (chance(s, 1) && chance(s, 100))
 			v.members[v.node_idx].pid = 1; /* a lie: another process answers */
 		a.view = &v;
+	}
+	if (a.kind == ANSWER_OK) {
+		p->good_at = s->now;
+		p->blind_for = 0;
 	}
 	feed(s, (struct cloud_event){.type = EVENT_ANSWER, .node = i, .answer = &a});
 	h2o_cloud_view_free(&v);
@@ -303,7 +325,7 @@ static void mischief(struct sim *s)
 	unsigned i = (unsigned)below(s, s->c->n_nodes);
 	struct sim_proc *p = &s->procs[i];
 
-	switch (below(s, 12)) {
+	switch (below(s, 13)) {
 	case 0:
 	case 1:
 		if (p->alive)
@@ -340,6 +362,9 @@ static void mischief(struct sim *s)
 	case 8:
 		if (p->alive && chance(s, 100))
 			die(s, i, 1, 0, "ERROR: Unknown argument (x)");
+		break;
+	case 9:
+		s->cannot_ask_until = s->now + below(s, 2 * s->conf.hang_timeout_ms);
 		break;
 	default:
 		feed(s, (struct cloud_event){.type = EVENT_START, .flag = chance(s, 100)});
@@ -384,8 +409,9 @@ static void world(struct sim *s)
 		if (!p->alive)
 			p->polled = false;
 		if (p->alive && p->polled &&
-			(s->now < p->hangs_until ? s->now >= p->poll_expires
-						 : s->now >= p->poll_due))
+			(s->now < p->hangs_until && p->poll_at >= s->cannot_ask_until
+					? s->now >= p->poll_expires
+					: s->now >= p->poll_due))
 			answer(s, i);
 	}
 	if (cloud_next_deadline(s->c) <= s->now)
@@ -435,6 +461,7 @@ static void run(uint64_t seed, bool verbose)
 		if (there || s.c->state == CLOUD_FAILED)
 			break;
 		s.now += 20;
+		s.cannot_ask_until = 0;
 		for (unsigned k = 0; k < MAX_NODES; k++)
 			s.procs[k].hangs_until = 0;
 		world(&s);
@@ -447,6 +474,7 @@ static void run(uint64_t seed, bool verbose)
 	total_failed += s.failed;
 	total_short_locks += s.short_locks;
 	total_hangs += s.hangs;
+	total_unasked += s.unasked;
 	cloud_free(s.c);
 }
 
@@ -468,7 +496,7 @@ static void test_invariants_hold(void **state)
 		total_events, total_readies, total_losses, total_failed, total_short_locks,
 		total_hangs);
 	assert_true(total_readies > n && total_losses > n && total_failed && total_short_locks &&
-		    total_hangs);
+		    total_hangs && total_unasked);
 }
 
 int main(void)

@@ -63,6 +63,45 @@ void fake_fleet_set(struct fleet *f, struct cloud *c, enum cloud_state s, const 
 		f->observer(c, f->observer_arg);
 }
 
+uint64_t fleet_now(struct fleet *f)
+{
+	(void)f;
+	return clock_monotonic_ms();
+}
+
+void trouble_set(struct fleet *f, enum trouble_kind kind, const char *cloud, const char *sentence)
+{
+	(void)kind;
+	(void)cloud;
+	snprintf(f->trouble, sizeof(f->trouble), "%s", sentence);
+	f->n_troubles++;
+}
+
+void trouble_clear(struct fleet *f, enum trouble_kind kind, const char *cloud)
+{
+	(void)kind;
+	(void)cloud;
+	f->trouble[0] = '\0';
+}
+
+const char *trouble_advice(int r)
+{
+	(void)r;
+	return "";
+}
+
+const struct trouble *fleet_troubles(const struct fleet *f)
+{
+	(void)f;
+	return NULL;
+}
+
+const char *trouble_kind_name(enum trouble_kind kind)
+{
+	(void)kind;
+	return "socket";
+}
+
 size_t fleet_n_clouds(const struct fleet *f)
 {
 	return f->n_clouds;
@@ -124,6 +163,15 @@ struct journal *fleet_journal(const struct fleet *f)
 char *fleet_node_log(const struct fleet *f, const char *cloud, unsigned node)
 {
 	return xasprintf("%s/%s-%u.log", f->log_dir, cloud, node);
+}
+
+char *fleet_node_log_elsewhere(const struct fleet *f, const char *cloud, unsigned node)
+{
+	const struct cloud *c = fleet_find(f, cloud);
+
+	if (!c || c->conf->log_to != LOG_TO_JOURNAL)
+		return NULL;
+	return xasprintf("its output is in the journal: journalctl -t h2o-%s-%u", cloud, node);
 }
 
 void fleet_observe(struct fleet *f, fleet_observer cb, void *arg)

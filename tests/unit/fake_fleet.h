@@ -2,7 +2,7 @@
  * commands that were given. */
 #pragma once
 
-#include "core/fleet.h"
+#include "core/trouble.h"
 
 #define FAKE_MAX_CLOUDS   8
 #define FAKE_MAX_COMMANDS 64
@@ -21,6 +21,8 @@ struct fleet {
 	bool lazy; /* commands change nothing at once */
 	const char *log_dir;
 	struct journal *journal; /* owned; NULL: none */
+	char trouble[200];       /* the newest; "": none, or over */
+	unsigned n_troubles;
 	fleet_observer observer;
 	void *observer_arg;
 };

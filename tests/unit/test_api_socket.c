@@ -8,12 +8,14 @@
 #include <errno.h>
 #include <grp.h>
 #include <stdio.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
 #include <sys/wait.h>
 
 #include "api_fixture.h"
+#include "base/clock.h"
 #include "base/file.h"
 
 /* The HTTP status that a process of another user and group gets; 450: it cannot connect. */
@@ -168,6 +170,141 @@ static void test_foreign_socket_left(void **state)
 	assert_int_equal(access(path, F_OK), 0);
 }
 
+/* Runs the server until connect() to its socket works. */
+static void until_dialled(struct fixture *f, const char *path)
+{
+	uint64_t end = clock_monotonic_ms() + PATIENCE_MS;
+	struct sockaddr_un sa = {.sun_family = AF_UNIX};
+
+	snprintf(sa.sun_path, sizeof(sa.sun_path), "%s", path);
+	for (;;) {
+		_cleanup_close_ int fd =
+			socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+
+		turn(f, -1, 0);
+		if (connect(fd, (struct sockaddr *)&sa, sizeof(sa)) == 0)
+			return;
+		assert_true(clock_monotonic_ms() < end);
+	}
+}
+
+static void assert_answers(struct fixture *f)
+{
+	_cleanup_(reply_free) struct reply r = get(f, "GET", "/v1/clouds/dev");
+
+	assert_int_equal(r.status, 200);
+}
+
+/* Proves: a control socket that is removed, with its directory even, is made anew, and whoever is
+ * connected already notices nothing. */
+static void test_removed_socket(void **state)
+{
+	static const char request[] = "GET /v1/clouds/dev HTTP/1.1\r\nHost: x\r\n"
+				      "Connection: close\r\n\r\n";
+	struct fixture *f = *state;
+	_cleanup_(reply_free) struct reply r = {0};
+	_cleanup_free_ char *dir = xasprintf("%s/run", f->dir);
+	int fd = dial(f->socket);
+	struct stat st;
+
+	turn(f, -1, 0);
+	assert_int_equal(unlink(f->socket), 0);
+	until_dialled(f, f->socket);
+	assert_answers(f);
+	send_text(f, fd, request, strlen(request));
+	r = take_reply(f, fd);
+	assert_int_equal(r.status, 200);
+
+	assert_int_equal(unlink(f->socket), 0);
+	assert_int_equal(rmdir(dir), 0);
+	until_dialled(f, f->socket);
+	assert_answers(f);
+	assert_int_equal(lstat(f->socket, &st), 0);
+	assert_int_equal(st.st_mode & 07777, 0660);
+	assert_int_equal(f->fleet->n_troubles, 0);
+}
+
+/* Proves: where something is in its place it is said once, tried again, and well in the end. */
+static void test_replaced_socket(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t end = clock_monotonic_ms() + PATIENCE_MS;
+
+	assert_int_equal(unlink(f->socket), 0);
+	assert_int_equal(file_write_atomic(f->socket, "x", 1, 0600, false, NULL), 0);
+	while (!f->fleet->trouble[0]) {
+		turn(f, -1, 0);
+		assert_true(clock_monotonic_ms() < end);
+	}
+	assert_non_null(strstr(f->fleet->trouble, "is in the way: it is no socket"));
+	assert_int_equal(unlink(f->socket), 0);
+	until_dialled(f, f->socket);
+	assert_answers(f);
+	while (f->fleet->trouble[0]) {
+		turn(f, -1, 0);
+		assert_true(clock_monotonic_ms() < end);
+	}
+}
+
+/* Fills up the table, which is made small. */
+static size_t use_up_descriptors(int *fds, size_t n, struct rlimit *old)
+{
+	struct rlimit low;
+	size_t used = 0;
+
+	getrlimit(RLIMIT_NOFILE, old);
+	low = *old;
+	low.rlim_cur = n;
+	setrlimit(RLIMIT_NOFILE, &low);
+	while (used < n && (fds[used] = dup(0)) >= 0)
+		used++;
+	assert_int_equal(errno, EMFILE);
+	return used;
+}
+
+/* Proves: without descriptors some clients are still answered; when even the reserve is used up we
+ * do not spin, and those who wait are answered once there are descriptors. */
+static void test_no_descriptors(void **state)
+{
+	static const char request[] = "GET /v1/clouds HTTP/1.1\r\nHost: x\r\n\r\n";
+	struct fixture *f = *state;
+	int fds[ACCEPTOR_RESERVE + 4], used[256];
+	size_t n_used;
+	unsigned turns = 0, answered = 0;
+	struct rlimit old;
+	uint64_t end;
+	char buf[8192];
+
+	if (getenv("H2OFLEET_VALGRIND"))
+		skip(); /* it keeps limits of its own */
+	for (size_t i = 0; i < ARRAY_SIZE(fds); i++)
+		fds[i] = dial(f->socket);
+	n_used = use_up_descriptors(used, ARRAY_SIZE(used), &old);
+	end = clock_monotonic_ms() + 700;
+	for (size_t i = 0; i < ARRAY_SIZE(fds); i++)
+		assert_true(send(fds[i], request, strlen(request), MSG_NOSIGNAL) > 0);
+	for (; clock_monotonic_ms() < end; turns++)
+		turn(f, -1, 0);
+	assert_in_range(turns, 5, 200);
+	assert_non_null(strstr(f->fleet->trouble, strerror(EMFILE)));
+	for (size_t i = 0; i < ARRAY_SIZE(fds); i++)
+		answered += recv(fds[i], buf, sizeof(buf), 0) > 0;
+	setrlimit(RLIMIT_NOFILE, &old);
+	while (n_used)
+		close(used[--n_used]);
+	assert_int_equal(answered, ACCEPTOR_RESERVE);
+
+	end = clock_monotonic_ms() + PATIENCE_MS;
+	while (answered < ARRAY_SIZE(fds) || f->fleet->trouble[0]) {
+		turn(f, -1, 0);
+		for (size_t i = 0; i < ARRAY_SIZE(fds); i++)
+			answered += recv(fds[i], buf, sizeof(buf), 0) > 0;
+		assert_true(clock_monotonic_ms() < end);
+	}
+	for (size_t i = 0; i < ARRAY_SIZE(fds); i++)
+		close(fds[i]);
+}
+
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
@@ -177,6 +314,9 @@ int main(int argc, char **argv)
 		TEST(test_stale_socket_replaced),
 		TEST(test_longest_path),
 		TEST(test_foreign_socket_left),
+		TEST(test_removed_socket),
+		TEST(test_replaced_socket),
+		TEST(test_no_descriptors),
 	};
 
 	if (argc > 1) /* just one of them, for a debugger */

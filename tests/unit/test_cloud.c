@@ -388,6 +388,79 @@ static void test_late_then_hung(void **state)
 	assert_int_equal(count(s, ACTION_SIGNAL, SIGTERM), 2);
 }
 
+static void cannot_ask(struct scene *s, unsigned node)
+{
+	static const struct answer unasked = {.kind = ANSWER_UNASKED};
+
+	feed(s, (struct cloud_event){.type = EVENT_ANSWER, .node = node, .answer = &unasked});
+}
+
+/* Proves: time in which we could not ask (no descriptors) is no silence: however long it lasts, and
+ * what a node had left of hang_timeout it has afterwards. */
+static void test_unasked_is_no_silence(void **state)
+{
+	struct scene *s = *state;
+	uint64_t silent_since, blind_since, blind;
+
+	to_ready(s);
+	silent_since = s->now;
+	while (s->now - silent_since < 40000) { /* node 1 is silent */
+		tick(s);
+		for (unsigned i = 0; i < N; i++)
+			if (i != 1 && s->c->nodes[i].polling)
+				head_answer(s, i, 7 + i);
+		s->c->nodes[1].polling = false;
+		if (!s->c->nodes[1].poll_due_ms)
+			s->c->nodes[1].poll_due_ms = s->now + 1000;
+	}
+	assert_int_equal(s->c->state, CLOUD_DEGRADED);
+	blind_since = s->now;
+	while (s->now - blind_since < 300000) {
+		tick(s);
+		for (unsigned i = 0; i < N; i++)
+			if (s->c->nodes[i].polling)
+				cannot_ask(s, i);
+		assert_true(cloud_usable(s->c));
+	}
+	assert_true(cloud_is_blind(s->c));
+	assert_int_equal(s->c->nodes[0].state, NODE_UP);
+	blind = s->now - blind_since;
+	while (cloud_usable(s->c)) {
+		tick(s);
+		for (unsigned i = 0; i < N && cloud_usable(s->c); i++) {
+			static const struct answer none = {.kind = ANSWER_TIMEOUT};
+
+			if (s->c->nodes[i].polling && i != 1)
+				head_answer(s, i, 7 + i);
+			else if (s->c->nodes[i].polling)
+				feed(s, (struct cloud_event){
+						.type = EVENT_ANSWER, .node = i, .answer = &none});
+		}
+	}
+	assert_false(cloud_is_blind(s->c));
+	assert_in_range(s->now - silent_since - blind, 59000, 62000);
+}
+
+/* Proves: nor does ready_timeout end a formation of which nothing can be seen. */
+static void test_unasked_while_forming(void **state)
+{
+	struct scene *s = *state;
+	uint64_t began;
+
+	feed(s, (struct cloud_event){.type = EVENT_START});
+	to_forming(s);
+	for (began = s->now; s->now - began < 300000;) {
+		tick(s);
+		for (unsigned i = 0; i < N; i++)
+			if (s->c->nodes[i].polling)
+				cannot_ask(s, i);
+		assert_int_equal(s->c->state, CLOUD_FORMING);
+	}
+	for (unsigned i = 0; i < N; i++)
+		answers(s, i, N, true, false);
+	assert_int_equal(s->c->state, CLOUD_READY);
+}
+
 /* Proves: another JVM behind a member's port is noticed by its boot time. */
 static void test_impostor(void **state)
 {
@@ -623,6 +696,8 @@ int main(void)
 		scene_test(test_client_shutdown),
 		scene_test(test_half_a_shutdown_is_a_loss),
 		scene_test(test_late_then_hung),
+		scene_test(test_unasked_is_no_silence),
+		scene_test(test_unasked_while_forming),
 		scene_test(test_impostor),
 		scene_test(test_lost_consensus),
 		scene_test(test_stop_ladder),

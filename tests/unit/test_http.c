@@ -10,6 +10,7 @@
 #include <net/if.h>
 #include <sched.h>
 #include <sys/ioctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 
@@ -406,6 +407,42 @@ static void test_timeout(void **state)
 	assert_string_equal(s.body, "hello");
 }
 
+/* Proves: time in which we did not run (the process was stopped) is no node's silence, even when
+ * the deadline passed meanwhile. */
+static void test_held_up(void **state)
+{
+	_cleanup_(seen_clear) struct seen s = {0};
+	struct fixture *f = *state;
+
+	start(f, (struct http_spec){.timeout_ms = 300}, "/hello", &s);
+	usleep(1000000);
+	assert_true(run_until(&f->loop, &s.n, 1));
+	assert_int_equal(s.rsp.result, HTTP_OK);
+}
+
+/* Proves: for lack of descriptors of our own a node is not asked, which says nothing of it. */
+static void test_no_descriptors(void **state)
+{
+	_cleanup_(seen_clear) struct seen s = {0};
+	struct fixture *f = *state;
+	struct rlimit old, low;
+
+	if (getenv("H2OFLEET_VALGRIND"))
+		skip(); /* it keeps limits of its own */
+	getrlimit(RLIMIT_NOFILE, &old);
+	low = old;
+	low.rlim_cur = 3;
+	start(f, PLAIN, "/hello", &s);
+	setrlimit(RLIMIT_NOFILE, &low);
+	while (!s.n)
+		uv_run(&f->loop, UV_RUN_ONCE);
+	setrlimit(RLIMIT_NOFILE, &old);
+	assert_int_equal(s.rsp.result, HTTP_NOT_ASKED);
+	assert_int_equal(s.rsp.own_errno, EMFILE);
+	assert_non_null(strstr(s.error, strerror(EMFILE)));
+	assert_int_equal(get(f, PLAIN, "/hello", &s), HTTP_OK);
+}
+
 static void test_broken(void **state)
 {
 	static const char *const paths[] = {"/garbage", "/reset", "/partial"};
@@ -682,6 +719,8 @@ int main(void)
 		TEST(test_ipv6),
 		TEST(test_refused),
 		TEST(test_timeout),
+		TEST(test_held_up),
+		TEST(test_no_descriptors),
 		TEST(test_broken),
 		TEST(test_body_limit),
 		TEST(test_bad_requests),

@@ -53,6 +53,7 @@ static void test_new_cloud(void **state)
 		"\"endpoint_port\":null,\"reason\":null,\"h2o_name\":null,\"h2o_version\":null,"
 		"\"state_ms\":2500,\"uptime_ms\":null,\"short_locks\":0,\"memory\":null,\"next_"
 		"start_ms\":null,"
+		"\"restart_needed\":false,\"pending_keys\":[],\"removed\":false,"
 		"\"nodes\":[{\"index\":0,\"state\":\"down\",\"pid\":null,\"ip\":\"127.0.0.1\","
 		"\"api_port\":null,\"uptime_ms\":null,\"last_exit\":null}]}");
 }
@@ -87,7 +88,9 @@ static void test_ready_cloud(void **state)
 		"\"h2o_name\":\"dev-3-0a1b\",\"h2o_version\":\"3.46.0.1\",\"state_ms\":1000,"
 		"\"uptime_ms\":1040,"
 		"\"short_locks\":4,\"memory\":{\"max_bytes\":2048,\"free_bytes\":1024},"
-		"\"next_start_ms\":null,\"nodes\":[{\"index\":0,\"state\":\"up\",\"pid\":77,"
+		"\"next_start_ms\":null,"
+		"\"restart_needed\":false,\"pending_keys\":[],\"removed\":false,\"nodes\":[{"
+		"\"index\":0,\"state\":\"up\",\"pid\":77,"
 		"\"ip\":\"127.0.0.1\",\"api_port\":54321,\"uptime_ms\":1060,"
 		"\"last_exit\":null}]}");
 }

@@ -1,0 +1,68 @@
+/* The configuration again: by SIGHUP and by POST /v1/reload. */
+#include <errno.h>
+
+#include "base/log.h"
+#include "daemon/daemon.h"
+
+/* Files that were moved away must not stop every cloud. */
+static int check_files(const struct conf *old, const struct conf *new, struct strv *errors)
+{
+	if (!old->files.n || new->files.n)
+		return 0;
+	strv_printf(errors,
+		"there is no configuration file any more, as %s; an empty one would mean the "
+		"defaults",
+		old->files.v[0]);
+	return -ENOENT;
+}
+
+static int load(struct daemon *d, struct conf **out, struct strv *errors)
+{
+	_cleanup_(conf_freep) struct conf *conf = NULL;
+	struct conf_errors found = {0};
+	int r = conf_load(d->options->file, &conf, &found);
+
+	strv_free(errors);
+	*errors = found.list; /* taken over */
+	if (r == 0)
+		r = check_files(fleet_conf(d->fleet), conf, errors);
+	if (r == 0)
+		*out = TAKE_PTR(conf);
+	return r;
+}
+
+static int reload(struct daemon *d, const struct reload_options *opts, struct reload_report *out)
+{
+	struct conf *conf = NULL;
+	int r;
+
+	if (d->ending)
+		return fleet_reload(d->fleet, NULL, opts, out);
+	r = load(d, &conf, &out->errors);
+	if (r == 0)
+		r = fleet_reload(d->fleet, conf, opts, out);
+	if (r == 0 && !opts->dry_run && !d->options->debug)
+		log_set_level((enum log_level)fleet_conf(d->fleet)->fleet.log_level);
+	return r;
+}
+
+int daemon_reload(struct daemon *d, const struct reload_options *opts, struct reload_report *out)
+{
+	int r = reload(d, opts, out);
+
+	for (size_t i = 0; i < out->errors.n; i++)
+		log_error("reload: %s", out->errors.v[i]);
+	if (r < 0)
+		log_error("reload: refused; all goes on as it was");
+	else if (!opts->dry_run)
+		status_publish(d);
+	return r;
+}
+
+void daemon_reload_and_log(struct daemon *d)
+{
+	_cleanup_(reload_report_clear) struct reload_report report = {0};
+	struct reload_options opts = {0};
+
+	daemon_reload(d, &opts, &report); /* what it did is in the log */
+}
