@@ -14,7 +14,6 @@ from fleet import H2OFLEETD, REPO  # noqa: E402
 import crash  # noqa: E402
 
 KEEP = pathlib.Path(os.environ.get("H2OFLEET_E2E_DIR", REPO / ".cache" / "check" / "e2e"))
-counts = []
 
 
 def pytest_configure(config):
@@ -35,12 +34,14 @@ def crasher(jar):
     return crash.Crash(jar, KEEP)
 
 
-@pytest.fixture(scope="session")
-def report():
-    """report(sentence): printed at the end, whatever the verbosity."""
-    return counts.append
+@pytest.fixture
+def report(request):
+    """report(sentence): printed at the end, whatever the verbosity, from xdist's workers too."""
+    return lambda sentence: request.node.user_properties.append(("crash", sentence))
 
 
 def pytest_terminal_summary(terminalreporter):
-    for line in counts:
-        terminalreporter.write_line(line)
+    for outcome in ("passed", "failed"):
+        for done in terminalreporter.stats.get(outcome, ()):
+            for _, sentence in done.user_properties:
+                terminalreporter.write_line(sentence)

@@ -291,6 +291,9 @@ class Scenario:
     def passed(self, fleet):
         pass
 
+    def after(self, fleet):
+        """What is so after the next daemon has settled, besides the invariants."""
+
 
 class Launch(Scenario):
     """From the daemon's exec to a ready cloud of three."""
@@ -389,9 +392,64 @@ class AdoptHalf(Adopt):
         tracer.finish()
 
 
+def alive_of(fleet, name):
+    return [s for s in fleet.journal().alive() if s.token.split("/")[1] == name]
+
+
+class ReloadAdd(Scenario):
+    """A cloud more in the configuration."""
+
+    def act(self, fleet):
+        fleet.clouds["d"] = {**fleet.clouds["c"], "nodes": 1}
+        fleet.write_config()
+        fleet.quietly("POST", "/v1/reload")
+
+    def passed(self, fleet):
+        until(lambda: f"d ready\n{fleet.log_tail()}", READY_S,
+              lambda: fleet.ended() or fleet.says(r"cloud d: \w+ -> ready"))
+
+    def after(self, fleet):
+        fleet.ready("d", timeout=READY_S)
+
+
+class ReloadRemove(Scenario):
+    """A cloud less."""
+
+    def begin(self, fleet):
+        fleet.clouds["d"] = {**fleet.clouds["c"], "nodes": 1}
+        fleet.write_config()
+        super().begin(fleet)
+        fleet.ready("d")
+
+    def act(self, fleet):
+        del fleet.clouds["d"]
+        fleet.write_config()
+        fleet.quietly("POST", "/v1/reload")
+
+    def passed(self, fleet):
+        until(lambda: f"d forgotten\n{fleet.log_tail()}", READY_S,
+              lambda: fleet.ended() or fleet.says("cloud d: removed"))
+
+    def after(self, fleet):
+        until(lambda: f"d's end\n{fleet.log_tail()}", READY_S,
+              lambda: not alive_of(fleet, "d") and not fleet.state_path("d").exists())
+
+
+class ReloadRestart(Scenario):
+    """A change for which the cloud is restarted."""
+
+    def act(self, fleet):
+        fleet.clouds["c"]["max_mem_size"] = "65m"
+        fleet.write_config()
+        fleet.quietly("POST", "/v1/reload?restart=yes")
+
+    passed = Restart.passed
+
+
 SCENARIOS = {
     "launch": Launch, "stop": Stop, "stop-hard": StopHard, "restart": Restart, "recover": Recover,
     "end": End, "adopt": Adopt, "adopt-loss": AdoptLoss, "adopt-half": AdoptHalf,
+    "reload-add": ReloadAdd, "reload-remove": ReloadRemove, "reload-restart": ReloadRestart,
 }
 
 
@@ -466,7 +524,7 @@ class Crash:
         """A new daemon on what the killed one has left."""
         time.sleep(0.01)  # signals that were sent before the death arrive
         left = fleet.state()
-        alive = fleet.journal().alive()
+        alive = alive_of(fleet, "c")
         stopped = left.get("wanted") == "stopped" and left.get("generation", 0) > 0
         if fleet.answer == 202 and left.get("wanted") != scenario.wanted:
             wrong.append(f"the answer was given, but not recorded: wanted is {left.get('wanted')}")
@@ -479,6 +537,7 @@ class Crash:
             until("no member alive", 5, lambda: not fleet.journal().alive())
             return "stopped"
         cloud = fleet.ready(timeout=READY_S)
+        scenario.after(fleet)
         lives_on = {n["pid"] for n in cloud["nodes"]} <= {s.pid for s in alive}
         if not lives_on and self._was_whole(fleet, left, alive, begun):
             wrong.append(f"a whole cloud, {[s[1:] for s in alive]}, was not adopted: {cloud}")
