@@ -140,7 +140,7 @@ class Ports:
 
 class CrashFleet(Fleet):
     def __init__(self, jar, nodes=NODES, knobs="", **keys):
-        super().__init__({}, ports=Ports())
+        super().__init__({}, ports=Ports(), fleet={"log_level": "info"})
         self.journal_path = self.dir / "journal"
         self.n_nodes = nodes
         self.clouds["c"] = {
@@ -428,7 +428,7 @@ class ReloadRemove(Scenario):
 
     def passed(self, fleet):
         until(lambda: f"d forgotten\n{fleet.log_tail()}", READY_S,
-              lambda: fleet.ended() or fleet.says("cloud d: removed"))
+              lambda: fleet.ended() or fleet.says("cloud d: removed\n"))
 
     def after(self, fleet):
         until(lambda: f"d's end\n{fleet.log_tail()}", READY_S,
