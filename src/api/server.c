@@ -320,6 +320,17 @@ int api_new(uv_loop_t *loop, struct fleet *fleet, const char *path, struct api *
 	return 0;
 }
 
+void api_hand_over(const struct api *a)
+{
+	acceptor_hand_over(&a->acceptor);
+}
+
+void api_set_reexec(struct api *a, api_reexec_fn *fn, void *arg)
+{
+	a->reexec = fn;
+	a->reexec_arg = arg;
+}
+
 void api_free(struct api *a)
 {
 	if (!a)

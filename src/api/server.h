@@ -70,6 +70,8 @@ struct api {
 	struct peers peers;
 	api_reload_fn *reload; /* or NULL */
 	void *reload_arg;
+	api_reexec_fn *reexec;
+	void *reexec_arg;
 	uint64_t started_ms;
 	struct request *waiters;
 	uv_poll_t poll;       /* MHD's epoll fd */

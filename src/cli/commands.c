@@ -75,6 +75,11 @@ const struct cli_command cli_commands[] = {
 		"  --restart      restart at once the clouds that need it\n\n"
 		"example: h2ofleet reload --dry-run\n",
 		cmd_reload},
+	{"reexec", "", "Lets the daemon replace itself by its new version; clouds run on",
+		"For after an upgrade of the package. The new program is tried first: if it\n"
+		"cannot go on from here, the old one does (exit code 1).\n\n"
+		"example: h2ofleet reexec\n",
+		cmd_reexec},
 	{"doctor", "[--config FILE]", "Looks for what could keep clouds from running here",
 		"options:\n"
 		"  -c, --config FILE  the daemon's configuration (default: the usual places)\n\n"

@@ -10,6 +10,7 @@
 
 #include "base/clock.h"
 #include "base/file.h"
+#include "base/handover.h"
 #include "base/log.h"
 #include "base/text.h"
 #include "core/internal.h"
@@ -36,6 +37,9 @@ static int take_lock(struct fleet *f, struct err *e)
 	_cleanup_free_ char *path = xasprintf("%s/lock", f->conf->fleet.state_dir);
 	_cleanup_free_ char *holder = NULL, *pid = NULL;
 
+	f->lock_fd = handover_take_fd("lock %s", f->conf->fleet.state_dir);
+	if (f->lock_fd >= 0)
+		return 0;
 	f->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0640);
 	if (f->lock_fd < 0)
 		return err_set_errno(e, -errno, "cannot open %s", path);
@@ -295,6 +299,48 @@ void fleet_shutdown(struct fleet *f, bool at_once, void (*done)(void *arg), void
 	f->done = done;
 	f->done_arg = arg;
 	fleet_check_done(f);
+}
+
+static void save_all(struct fleet *f)
+{
+	for (size_t i = 0; i < f->n; i++) {
+		_cleanup_(err_clear) struct err e = ERR_NULL;
+
+		if (state_save(f->clouds[i], true, &e) < 0)
+			log_error("cloud %s: %s", f->clouds[i]->cloud->conf->name, err_msg(&e));
+	}
+}
+
+void fleet_detach(struct fleet *f)
+{
+	save_all(f);
+	fleet_event(f, "daemon-detached", NULL, -1, NULL,
+		"h2ofleetd leaves its clouds running for the next one");
+}
+
+static void hand_over_ports(const struct supervised *s)
+{
+	const char *name = s->cloud->conf->name;
+
+	for (unsigned i = 0; i < s->cloud->n_nodes; i++) {
+		const struct port_pair *p = &s->holds[i];
+
+		if (!p->api)
+			continue;
+		handover_add_fd(p->api_hold.fd, "hold %u", p->api);
+		handover_add_fd(p->api_hold.claim, "claim %u", p->api);
+		handover_add_fd(p->internal_hold.fd, "hold %u", p->api + 1u);
+		handover_add_fd(p->internal_hold.claim, "claim %u", p->api + 1u);
+		log_debug("cloud %s: hands port %u over", name, p->api);
+	}
+}
+
+void fleet_hand_over(struct fleet *f)
+{
+	save_all(f);
+	handover_add_fd(f->lock_fd, "lock %s", f->conf->fleet.state_dir);
+	for (size_t i = 0; i < f->n; i++)
+		hand_over_ports(f->clouds[i]);
 }
 
 size_t fleet_n_clouds(const struct fleet *f)

@@ -28,6 +28,17 @@ void fleet_start(struct fleet *f);
  */
 void fleet_shutdown(struct fleet *f, bool at_once, void (*done)(void *arg), void *arg);
 
+/* Could a daemon with this configuration go on from the state files? 0; -EINVAL and others with a
+ * sentence. Changes nothing. */
+int fleet_check_state(const struct conf *conf, struct err *e);
+
+/* Saves all states and puts what the next image of this process needs on the list of
+ * base/handover.h. */
+void fleet_hand_over(struct fleet *f);
+
+/* Saves all states: the clouds are left running for the next daemon. fleet_free() must follow. */
+void fleet_detach(struct fleet *f);
+
 /* Releases everything; the loop must run on until the handles are closed. */
 void fleet_free(struct fleet *f);
 

@@ -64,6 +64,7 @@ struct supervised {
 	char *resumed_recovery;       /* state of the recovery directory when it was last resumed */
 	enum memory memory;           /* of an earlier daemon, when this one began */
 	enum cloud_state was;         /* with MEMORY_WHOLE */
+	bool adopted;                 /* then: members of it run */
 	bool half_launched;           /* then: a member never executed, or is gone */
 	bool awaits_strays;           /* ACTION_PREPARE waits for strays to be gone */
 	struct {
