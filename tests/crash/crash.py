@@ -276,6 +276,7 @@ class Scenario:
     daemon has ended."""
 
     from_exec = False
+    leaves = False  # at its end there is no daemon, but a cloud
     wanted = "running"
     knobs = ""
     keys = {}
@@ -350,12 +351,34 @@ class Recover(Scenario):
 class End(Scenario):
     """SIGTERM to the daemon: all is stopped, in order."""
 
+    signal = signal.SIGTERM
+
     def act(self, fleet):
         with contextlib.suppress(ProcessLookupError):
-            fleet.send(signal.SIGTERM)
+            fleet.send(self.signal)
 
     def passed(self, fleet):
         until(lambda: f"the daemon's end\n{fleet.log_tail()}", READY_S, fleet.ended)
+
+
+class Detach(End):
+    """SIGUSR2: the daemon leaves, the cloud stays."""
+
+    signal = signal.SIGUSR2
+    leaves = True
+
+
+class Reexec(Scenario):
+    """SIGUSR1: another image in the same process."""
+
+    def act(self, fleet):
+        fleet.send(signal.SIGUSR1)
+
+    def passed(self, fleet):
+        until(lambda: f"a new image\n{fleet.log_tail()}", READY_S,
+              lambda: fleet.ended() or len(fleet.says("control socket /")) > 1)
+        until(lambda: f"ready again\n{fleet.log_tail()}", READY_S, lambda: fleet.ended() or
+              fleet.quietly("GET", "/v1/clouds/c?wait=ready&timeout=20s") == 200)
 
 
 class Adopt(Scenario):
@@ -448,7 +471,7 @@ class ReloadRestart(Scenario):
 
 SCENARIOS = {
     "launch": Launch, "stop": Stop, "stop-hard": StopHard, "restart": Restart, "recover": Recover,
-    "end": End, "adopt": Adopt, "adopt-loss": AdoptLoss, "adopt-half": AdoptHalf,
+    "end": End, "detach": Detach, "reexec": Reexec, "adopt": Adopt, "adopt-loss": AdoptLoss, "adopt-half": AdoptHalf,
     "reload-add": ReloadAdd, "reload-remove": ReloadRemove, "reload-restart": ReloadRestart,
 }
 
@@ -511,6 +534,9 @@ class Crash:
                 outcome = self._aftermath(scenario, fleet, wrong)  # while children may be held back
                 if status != -signal.SIGKILL:
                     wrong.append(f"the daemon ended with {status} when it was killed")
+            elif scenario.leaves and fleet.ended():
+                fleet.wrapper = []
+                fleet.start()  # for what it has left
             tracer.finish()
         except (AssertionError, OSError, http.client.HTTPException, subprocess.SubprocessError) as e:
             wrong.append(f"{type(e).__name__}: {e}")

@@ -7,7 +7,7 @@ signalled, and the next daemon brings all into order and leaves nothing.
 H2OFLEET_CRASH_SECONDS (90)  so long for all scenarios together, with points chosen by
 H2OFLEET_CRASH_SEED          this number; 0 seconds: every point
 H2OFLEET_CRASH_POINT         only this one, as the message of a failure names it
-H2OFLEET_CRASH_EVERY=1       every call, also those without effect (an hour)
+H2OFLEET_CRASH_EVERY=1       every call, also those without effect (hours)
 H2OFLEET_CRASH_JOBS (10)     at once"""
 
 import collections
