@@ -22,6 +22,8 @@ import pytest
 import crash
 from crash import CRASHPOINT, SCENARIOS, Journal, Point, Tracer
 
+pytestmark = pytest.mark.xdist_group("points")  # one process, whose threads share the time
+
 SECONDS = float(os.environ.get("H2OFLEET_CRASH_SECONDS", "90"))
 SEED = int(os.environ.get("H2OFLEET_CRASH_SEED") or time.time())
 ONE = os.environ.get("H2OFLEET_CRASH_POINT")

@@ -156,7 +156,7 @@ def known(name):
     return pytest.param(name, marks=pytest.mark.xfail(reason=KNOWN[name])) if name in KNOWN else name
 
 
-@pytest.mark.parametrize("name", map(known, DAMAGE))
+@pytest.mark.parametrize("name", list(map(known, DAMAGE)))
 def test_damaged_state(fleet, name):
     """Whatever is in the file: the daemon comes up, and so does its cloud, which is either adopted by
     what is true, or ended and begun anew; what is torn or foreign is kept aside, and it is said."""
@@ -220,7 +220,7 @@ def test_dead_members(fleet):
     assert fleet.cloud()["generation"] == 2
 
 
-@pytest.mark.parametrize("what", map(known, ["fleet-id", "session", "lock"]))
+@pytest.mark.parametrize("what", list(map(known, ["fleet-id", "session", "lock"])))
 @pytest.mark.parametrize("damage", ["empty", "garbage", "removed"])
 def test_other_files(fleet, what, damage):
     """The other files of the state directory: never fatal, and no member is left beside new ones."""
