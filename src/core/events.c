@@ -56,8 +56,7 @@ static void run_action(struct supervised *s, const struct action *a)
 {
 	switch (a->type) {
 	case ACTION_PREPARE:
-		if (!reload_defers_launch(s))
-			launch_prepare(s);
+		launch_prepare(s);
 		break;
 	case ACTION_LAUNCH:
 		launch_node(s, a->node);

@@ -235,3 +235,7 @@ bool reload_defers_launch(struct supervised *s);
  * configuration: a port, a directory. */
 int reload_check_others(const struct supervised *s, struct err *e);
 void reload_free(struct fleet *f);
+/* What the members were launched with, for the state file; and, in the next daemon, the same again:
+ * what the files say now waits in `pending`, as after a reload. Before members are adopted. */
+json_t *reload_launched_with(const struct supervised *s);
+void reload_recall(struct supervised *s, const json_t *launched_with);
