@@ -9,6 +9,7 @@
 #include "core/internal.h"
 #include "drv/logfile.h"
 #include "drv/machine.h"
+#include "drv/procinfo.h"
 
 /* So much of a dead node's output is searched for a cause. */
 #define LOG_TAIL_BYTES 65536
@@ -65,9 +66,11 @@ void exits_remove_perf_file(const struct fleet *f, pid_t pid)
 {
 	_cleanup_free_ char *dir = NULL, *name = xasprintf("%d", (int)pid);
 	_cleanup_close_ int fd = -1;
+	struct process_stat ps;
 	struct stat st;
 
-	if (!f->user)
+	/* The number may be another JVM's by now: a daemon learns late of what died before it. */
+	if (!f->user || (process_stat_read(pid, &ps) == 0 && ps.state != 'Z' && ps.state != 'X'))
 		return;
 	dir = xasprintf("/tmp/hsperfdata_%s", f->user);
 	fd = open(dir, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
