@@ -63,8 +63,7 @@ size_t show_columns(const char *s)
 	return n;
 }
 
-/* Of a cloud or a node; "" leaves it as it is. */
-static const char *state_color(const char *state)
+const char *show_state_color(const char *state)
 {
 	static const struct {
 		const char *state, *color;
@@ -99,7 +98,8 @@ void show_row(FILE *f, const struct show_table *t, const size_t *widths, size_t 
 	size_t blanks = 0;
 
 	for (size_t c = 0; c < t->n_columns; c++) {
-		const char *color = t->color && c == t->state_column ? state_color(cells[c]) : "";
+		const char *color =
+			t->color && c == t->state_column ? show_state_color(cells[c]) : "";
 
 		if (*cells[c])
 			fprintf(f, "%*s%s%s%s", (int)blanks, "", color, cells[c],
