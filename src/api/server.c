@@ -187,8 +187,8 @@ static enum MHD_Result on_request(void *arg _unused_, struct MHD_Connection *con
 {
 	struct request *rq = *context;
 
-	if (rq->gone)
-		return MHD_NO;
+	if (rq->gone || (rq->api->ending && !rq->status))
+		return MHD_NO; /* too late: what it asks for could be done, and not be known of */
 	if (!rq->begun) {
 		rq->begun = true;
 		rq->head = streq(method, MHD_HTTP_METHOD_HEAD);
@@ -325,8 +325,18 @@ int api_new(uv_loop_t *loop, struct fleet *fleet, const char *path, struct api *
 	return 0;
 }
 
-void api_hand_over(const struct api *a)
+/* What waits for an answer is sent: MHD_run() takes resumed requests in, then sends. */
+static void run_last(struct api *a)
 {
+	streams_end(a);
+	for (int i = 0; i < 2 || (a->streams && i < LAST_ROUNDS); i++)
+		MHD_run(a->mhd);
+	a->ending = false; /* should the new image fail, all goes on */
+}
+
+void api_hand_over(struct api *a)
+{
+	run_last(a);
 	acceptor_hand_over(&a->acceptor);
 }
 
@@ -345,10 +355,7 @@ void api_free(struct api *a)
 	waiters_end(a);
 	a->fleet = NULL;
 	journal_observe(a->journal, NULL, NULL);
-	streams_end(a);
-	/* The first run hands the answers of resumed requests in, the second sends what is left. */
-	for (int i = 0; i < 2 || (a->streams && i < LAST_ROUNDS); i++)
-		MHD_run(a->mhd);
+	run_last(a);
 	MHD_stop_daemon(a->mhd);
 	uv_timer_stop(&a->mhd_timer);
 	uv_timer_stop(&a->wait_timer);

@@ -178,6 +178,26 @@ def test_events_over_kill_9(fake):
         assert said.count("waiting for it") == said.count("there again") <= 4, said
 
 
+def test_events_over_reexec(fake):
+    """A new image in the same process: the same again, and streams end in order before it."""
+    fleet = fake(nodes=2)
+    fleet.ready()
+    follower = Follower(fleet, "events", "-f", "--json", "--since", "0")
+    plain = raw(fleet, "/v1/events?follow=yes&since=0")
+    for _ in range(4):
+        fleet.cli("reexec")
+        fleet.cli("restart", "c", "--wait")
+    written = events(fleet)
+    follower.until_has(f'"seq":{written[-1]["seq"]},')
+    assert follower.records() == written
+    assert [e["seq"] for e in written] == list(range(1, len(written) + 1))
+    body = b"".join(iter(lambda: plain.recv(1 << 20), b"")).split(b"\r\n\r\n", 1)[1]
+    first = [json.loads(line) for line in body.splitlines()]
+    assert first == written[:len(first)] and first[-1]["type"] == "daemon-reexec"
+    plain.close()
+    follower.end()
+
+
 def test_a_lost_journal(fake):
     """Somebody removes the journal: numbers begin anew, and followers are told."""
     fleet = fake(nodes=1)
@@ -280,8 +300,11 @@ def test_log_over_restarts(fake):
         until("it follows", 10, lambda: "SEQ -1" in f.text() or probe(fleet))
     writers = [Writer(fleet, node) for node in range(2)]
     for life in range(3):
-        fleet.kill_daemon()
-        fleet.start()
+        if life == 1:
+            fleet.cli("reexec")
+        else:
+            fleet.kill_daemon()
+            fleet.start()
         fleet.ready(timeout=60)
         fleet.kill_member(0)
         fleet.ready(timeout=60, generation=2 + 2 * life)
