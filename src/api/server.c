@@ -16,6 +16,7 @@
 
 #define IDLE_TIMEOUT_S 60
 #define HEARTBEAT_MS   15000
+#define TURN_NS        3000000u
 /* Rounds in which streams may end in order, when the daemon ends. */
 #define LAST_ROUNDS 16
 /* Bodies a little too large are read to their end, so that the client reads our answer instead of
@@ -302,7 +303,7 @@ int api_new(uv_loop_t *loop, struct fleet *fleet, const char *path, struct api *
 	a->fleet = fleet;
 	a->journal = fleet_journal(fleet);
 	a->heartbeat_ms = HEARTBEAT_MS;
-	a->oldest_starved = UINT64_MAX;
+	a->turn_ns = TURN_NS;
 	a->started_ms = clock_monotonic_ms();
 	a->mhd = start_mhd(a);
 	r = a->mhd ? add_to_loop(a) : -EIO;
