@@ -27,6 +27,15 @@ enum stop_method {
 	STOP_REST, /* POST /3/Shutdown to member 0 first */
 };
 
+/* When the daemon ends by itself: for containers, where it is process 1. */
+enum exit_when {
+	EXIT_WHEN_NEVER,
+	EXIT_WHEN_STOPPED, /* no cloud that was ever wanted runs any more */
+	EXIT_WHEN_FAILED,  /* one has failed */
+};
+
+#define SHUTDOWN_AUTO 0 /* SHUTDOWN_CONTAINER_MS in a container, else no limit */
+
 enum log_target {
 	LOG_TO_FILE,    /* log_dir/CLOUD/N.log */
 	LOG_TO_JOURNAL, /* a stream of its own to journald: h2o-CLOUD-N */
@@ -120,8 +129,10 @@ struct fleet_conf {
 	char *log_dir;
 	uint64_t events_max_size; /* bytes, of all files of the journal */
 	int64_t baseport;
-	int apply;     /* enum apply_mode: of a reload */
-	int log_level; /* enum log_level: of the daemon's own log */
+	int apply;                    /* enum apply_mode: of a reload */
+	int log_level;                /* enum log_level: of the daemon's own log */
+	int exit_when;                /* enum exit_when */
+	uint64_t shutdown_timeout_ms; /* of all clouds together when the daemon ends */
 };
 
 struct conf {

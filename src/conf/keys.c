@@ -55,6 +55,13 @@ static const struct key_word stop_methods[] = {
 	{"rest", STOP_REST},
 	{NULL},
 };
+static const struct key_word exit_whens[] = {
+	{"never", EXIT_WHEN_NEVER},
+	{"stopped", EXIT_WHEN_STOPPED},
+	{"failed", EXIT_WHEN_FAILED},
+	{NULL},
+};
+static const struct key_word auto_shutdown[] = {{"auto", SHUTDOWN_AUTO}, {NULL}};
 static const struct key_word auto_memory[] = {{"auto", MEM_AUTO}, {NULL}};
 static const struct key_word auto_threads[] = {{"auto", NTHREADS_AUTO}, {NULL}};
 static const struct key_word off_or_auto[] = {{"off"}, {"auto"}, {NULL}};
@@ -229,6 +236,17 @@ static const struct key table[] = {
 	{FLEET(log_level), .name = "log_level", .type = &type_word, .dflt = "info",
 		.words = daemon_levels, .reload = RELOAD_LIVE,
 		.help = "How much the daemon itself logs: error, warning, notice, info or debug."},
+	{FLEET(exit_when), .name = "exit_when", .type = &type_word, .dflt = "never",
+		.words = exit_whens, .reload = RELOAD_LIVE,
+		.help = "When the daemon ends by itself, for containers: never; stopped, once no "
+			"cloud that was wanted runs any more (exit code 0 if all were stopped in "
+			"order, 6 if one has failed); failed, as soon as one has failed (the "
+			"others are stopped in order, exit code 6)."},
+	{FLEET(shutdown_timeout_ms), .name = "shutdown_timeout", .type = &type_time, .dflt = "auto",
+		.min = SECOND, .max = HOUR, .words = auto_shutdown, .reload = RELOAD_LIVE,
+		.help = "Time that all clouds together have to end when the daemon is told to end; "
+			"then they are killed. auto: 8s in a container, where docker kills it "
+			"after 10, else no limit but each cloud's stop_timeout."},
 
 	{CLOUD(nodes), .name = "nodes", .type = &type_int, .dflt = "1", .min = 1, .max = 1024,
 		.reload = RELOAD_CLOUD, .help = "Number of nodes, each a JVM."},

@@ -6,27 +6,13 @@
 #include "core/internal.h"
 #include "drv/machine.h"
 
-/* The beat comes at least this often (internal.h); one so much later still means that we were
- * stopped, or could not run. */
-#define STALL_MS 1000
-
 /* A state file that cannot be written is tried again; each time later. */
 #define SAVE_RETRY_MS     UINT64_C(1000)
 #define SAVE_RETRY_MAX_MS UINT64_C(30000)
 
 uint64_t fleet_now(struct fleet *f)
 {
-	uint64_t now = clock_monotonic_ms() - f->skew_ms;
-
-	if (f->last_now && now > f->last_now + FLEET_BEAT_MS + STALL_MS) {
-		uint64_t held_up = now - f->last_now - FLEET_BEAT_MS;
-
-		log_notice("was held up for %" PRIu64 " ms; that time does not count", held_up);
-		f->skew_ms += held_up;
-		now -= held_up;
-	}
-	f->last_now = MAX(f->last_now, now);
-	return f->last_now;
+	return awake_now(f->awake);
 }
 
 static void on_timer(uv_timer_t *t)

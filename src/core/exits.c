@@ -3,6 +3,7 @@
 #include <signal.h>
 #include <sys/stat.h>
 
+#include "base/clock.h"
 #include "base/file.h"
 #include "base/log.h"
 #include "core/internal.h"
@@ -42,7 +43,12 @@ static char *output_of(const struct member *m)
 static char *crash_report_of(const struct member *m)
 {
 	char *path = xasprintf("%s/hs_err_pid%d.log", m->s->log_dir, (int)m->last_pid);
-	uint64_t launched = m->s->cloud->nodes[m->index].launched_wall_ms;
+	const struct node *n = &m->s->cloud->nodes[m->index];
+	uint64_t now = fleet_now(m->s->fleet), wall = clock_wall_ms();
+	uint64_t life = now - MIN(n->launched_ms, now);
+	/* The wall clock may have been set back since then. */
+	uint64_t by_now = wall - MIN(life, wall);
+	uint64_t launched = MIN(n->launched_wall_ms, by_now);
 	struct stat st;
 
 	/* Of this life: an older process may have had the same pid. */

@@ -200,10 +200,15 @@ static char *own_name(void)
 	return pw ? xstrdup(pw->pw_name) : NULL;
 }
 
+#define DISK_BEATS 10
+
 static void on_beat(uv_timer_t *t)
 {
-	fleet_now(t->data);
-	logs_check(t->data);
+	struct fleet *f = t->data;
+
+	logs_check(f);
+	if (f->beats++ % DISK_BEATS == 0)
+		disk_check(f);
 }
 
 static void open_journal(struct fleet *f)
@@ -223,6 +228,7 @@ int fleet_new(uv_loop_t *loop, struct conf *conf, struct fleet **out, struct err
 	f->conf = conf;
 	f->lock_fd = -1;
 	f->user = own_name();
+	f->awake = awake_new(loop);
 	f->beat = xcalloc(1, sizeof(*f->beat));
 	uv_timer_init(loop, f->beat);
 	f->beat->data = f;
@@ -263,6 +269,7 @@ void fleet_free(struct fleet *f)
 	if (f->lock_fd >= 0)
 		close(f->lock_fd);
 	uv_close((uv_handle_t *)f->beat, on_timer_closed);
+	awake_free(f->awake);
 	journal_close(f->journal);
 	conf_free(f->conf);
 	free(f->user);

@@ -5,6 +5,7 @@
 
 #include "core/fleet.h"
 #include "core/trouble.h"
+#include "drv/awake.h"
 #include "drv/command.h"
 #include "drv/http.h"
 #include "drv/ports.h"
@@ -71,7 +72,6 @@ struct supervised {
 		struct command *rotation; /* on its way, or NULL */
 		bool pending;             /* another is to follow */
 		uint64_t retry_at;        /* not before, after a failure */
-		char *trouble;            /* owned: what was said last */
 	} logs;
 	uv_timer_t *timer;  /* freed in its close callback */
 	uint64_t timer_due; /* in fleet_now() time; 0: not armed */
@@ -85,7 +85,7 @@ struct supervised {
 
 struct stray;
 
-/* fleet_now() is asked at least so often, so that a time in which we did not run is seen. */
+/* How often logs are looked at. */
 #define FLEET_BEAT_MS 1000
 
 struct fleet {
@@ -97,9 +97,9 @@ struct fleet {
 	char *user;  /* owned: our name as the JVM knows it; NULL: none */
 	char id[17]; /* of the state directory: marks our processes */
 	int lock_fd;
-	uint64_t skew_ms; /* slept or stopped so long */
-	uint64_t last_now;
-	uv_timer_t *beat; /* freed in its close callback */
+	struct awake *awake; /* fleet_now() */
+	uv_timer_t *beat;    /* freed in its close callback */
+	unsigned beats;
 	struct {
 		int64_t before, now; /* the kernel's count, some seconds apart */
 		uint64_t at;
@@ -164,6 +164,9 @@ char *supervised_url(const struct supervised *s, unsigned node, const char *path
 void polls_start(struct supervised *s, unsigned node, bool full, uint64_t timeout_ms);
 void polls_cancel(struct member *m);
 void polls_rest_shutdown(struct supervised *s);
+
+/* disk.c: notices full file systems. */
+void disk_check(struct fleet *f);
 
 /* exits.c: evidence of a process's end, for the model. */
 void exits_report(struct proc *p, const struct proc_exit *exit, void *member);

@@ -9,6 +9,9 @@
 
 enum daemon_mode { MODE_RUN, MODE_CHECK, MODE_PRINT, MODE_ROTATE, MODE_CHECK_STATE };
 
+/* Exit status besides EXIT_SUCCESS and EXIT_FAILURE. */
+#define EXIT_CLOUD_FAILED 6 /* exit_when: as `h2ofleet status` of a failed cloud */
+
 struct options {
 	enum daemon_mode mode;
 	char **argv;
@@ -28,6 +31,12 @@ struct daemon {
 	uv_timer_t end;    /* runs once, when all is down */
 	uv_timer_t status; /* what systemd is told, once a second */
 	char last_status[256];
+	struct {
+		uv_timer_t timer; /* looks whether it is time; then: how long the end may take */
+		bool some_wanted; /* a cloud was wanted since our start */
+		int code;         /* the exit status of an orderly end */
+	} exit;
+	struct reaper *reaper;
 	bool from_terminal;
 	bool ending;
 	struct {
@@ -72,6 +81,12 @@ void reexec_clear(struct daemon *d);
  * -ESHUTDOWN: the daemon ends. */
 int reexec_begin(struct daemon *d);
 int reexec_answer(bool begin, struct reexec_status *out, void *daemon);
+
+/* exit.c: exit_when and shutdown_timeout. */
+void exit_watch(struct daemon *d);
+/* The end has begun. */
+void exit_limit_begin(struct daemon *d);
+void exit_close(struct daemon *d);
 
 /* run.c: ends all clouds, then the daemon; again: at once. */
 void daemon_end(struct daemon *d);

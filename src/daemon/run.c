@@ -12,6 +12,7 @@
 #include "base/handover.h"
 #include "base/log.h"
 #include "daemon/daemon.h"
+#include "drv/reaper.h"
 #include "drv/spawn.h"
 
 /* Some text of ours on a failing start: also for systemctl status. */
@@ -44,6 +45,8 @@ static void on_end(uv_timer_t *t)
 	signals_close(d);
 	status_close(d);
 	reexec_clear(d);
+	exit_close(d);
+	reaper_stop(d->reaper);
 	uv_close((uv_handle_t *)&d->end, NULL);
 	fleet_free(TAKE_PTR(d->fleet));
 }
@@ -62,6 +65,8 @@ void daemon_end(struct daemon *d)
 
 	d->ending = true;
 	sd_notify(0, "STOPPING=1");
+	if (!again)
+		exit_limit_begin(d);
 	fleet_shutdown(d->fleet, again, on_fleet_down, d);
 }
 
@@ -101,6 +106,7 @@ static int start(struct daemon *d, struct conf *conf, struct err *e)
 	api_set_reexec(d->api, reexec_answer, d);
 	signals_watch(d);
 	status_start(d);
+	exit_watch(d);
 	uv_timer_init(&d->loop, &d->end);
 	d->end.data = d;
 	return 0;
@@ -138,6 +144,7 @@ static int run(const struct options *o, struct conf *conf)
 			(int)getpid(), conf->fleet.socket);
 		fleet_start(d.fleet);
 		handover_drop();
+		d.reaper = reaper_start(&d.loop); /* what can be adopted is */
 		sd_notify(0, "READY=1");
 		status_publish(&d);
 	}
@@ -145,7 +152,7 @@ static int run(const struct options *o, struct conf *conf)
 	if (uv_loop_close(&d.loop) != 0)
 		log_warning("some handles were still open at the end");
 	curl_global_cleanup();
-	return r < 0 ? fail(&e) : EXIT_SUCCESS;
+	return r < 0 ? fail(&e) : d.exit.code;
 }
 
 /* Started without them, 0 to 2 would become sockets of ours, which the log then is written to. */

@@ -77,7 +77,8 @@ static void until_has(struct fixture *f, struct reader *r, const char *text)
 {
 	uint64_t end = clock_monotonic_ms() + PATIENCE_MS;
 
-	for (take(r); !memmem(body_of(r), body_len(r), text, strlen(text)); take(r)) {
+	for (take(r); !body_len(r) || !memmem(body_of(r), body_len(r), text, strlen(text));
+		take(r)) {
 		turn(f, r->fd, POLLIN);
 		if (r->ended || clock_monotonic_ms() > end)
 			fail_msg("no '%s' in: %s", text, strbuf_str(&r->all));
