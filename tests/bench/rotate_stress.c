@@ -18,19 +18,28 @@
 #include "base/text.h"
 #include "drv/logfile.h"
 #include "drv/logpart.h"
+#include "drv/logrecord.h"
 #include "drv/logrotate.h"
 
 #define LINE  128u
 #define BATCH (32 * LINE) /* a write() */
-#define MAX_LEAD                                                                                   \
-	(2ull << 30) /* of the writer before the reader, so that nothing falls out unread */
+
 #define MAX_SIZE  (16ull << 20)
 #define MAX_TOTAL (8ull << 30)
-#define REOPEN    (200ull << 20) /* the reader begins anew, from its position */
+
+/* How far the writer may be before the reader, so that nothing falls out unread; and before the
+ * rotation, so that this cuts where it writes. */
+#define MAX_LEAD (2ull << 30)
+#define MAX_LIVE (128ull << 20)
+
+/* Every so often the reader begins anew from its position, after it has let the writer get up to so
+ * far ahead: it then reads parts, later the live file. */
+#define REOPEN   (200ull << 20)
+#define MAX_WAIT (400ull << 20)
 
 /* Shared by the processes. */
 struct shared {
-	volatile uint64_t written, read;
+	volatile uint64_t written, read, rotated;
 	volatile uint64_t worst_write_us, slow_writes;
 	volatile uint64_t rotations, kills, failures;
 	volatile bool done;
@@ -84,7 +93,8 @@ static void run_writer(const struct stress *s)
 	while (s->sh->written < s->total) {
 		uint64_t begun, took;
 
-		while (s->sh->written > s->sh->read + MAX_LEAD)
+		while (s->sh->written > s->sh->read + MAX_LEAD ||
+			s->sh->written > s->sh->rotated + MAX_LIVE)
 			poll(NULL, 0, 1);
 		for (size_t i = 0; i < BATCH; i += LINE)
 			format_line(buf + i, number++);
@@ -115,25 +125,38 @@ static pid_t start_rotation(const struct stress *s)
 	return pid;
 }
 
-/* As the daemon does it, but every second one is killed somewhere. */
+/* Watches a rotation for so long, then kills it. */
+static int end_rotation(const struct stress *s, pid_t pid, uint64_t patience_ms)
+{
+	uint64_t end = clock_monotonic_ms() + patience_ms;
+	struct logrecord rec;
+	int status;
+
+	while (waitpid(pid, &status, WNOHANG) == 0) {
+		logrecord_read(s->log, &rec);
+		s->sh->rotated = rec.start;
+		if (clock_monotonic_ms() >= end)
+			kill(pid, SIGKILL);
+		poll(NULL, 0, 2);
+	}
+	logrecord_read(s->log, &rec);
+	s->sh->rotated = rec.start;
+	return status;
+}
+
+/* As the daemon does it, but each has only a random time to live. */
 static void run_rotations(const struct stress *s)
 {
 	uint64_t seed = 4711;
 
 	while (!s->sh->done) {
 		int status;
-		pid_t pid;
 
 		if (!logrotate_due(s->log, MAX_SIZE, 0)) {
 			poll(NULL, 0, 5);
 			continue;
 		}
-		pid = start_rotation(s);
-		if (rng_next(&seed) % 2) {
-			poll(NULL, 0, (int)(rng_next(&seed) % 600));
-			kill(pid, SIGKILL);
-		}
-		waitpid(pid, &status, 0);
+		status = end_rotation(s, start_rotation(s), rng_next(&seed) % 1500);
 		s->sh->rotations++;
 		s->sh->kills += WIFSIGNALED(status);
 		s->sh->failures += WIFEXITED(status) && WEXITSTATUS(status) != 0;
@@ -167,7 +190,7 @@ static void judge_line(struct tally *t, const char *line)
 static void follow(const struct stress *s, struct tally *t)
 {
 	_cleanup_free_ char *buf = xmalloc(1u << 20);
-	uint64_t pos = 0, at, reopen = REOPEN;
+	uint64_t pos = 0, at, reopen = REOPEN, wait, seed = 1;
 	struct logreader *r = NULL;
 	size_t have = 0;
 
@@ -195,6 +218,9 @@ static void follow(const struct stress *s, struct tally *t)
 		if (pos > reopen) {
 			reopen += REOPEN;
 			logreader_close(TAKE_PTR(r));
+			wait = MIN(pos + rng_next(&seed) % MAX_WAIT, s->total);
+			while (s->sh->written < wait)
+				poll(NULL, 0, 1);
 		}
 	}
 	logreader_close(r);
