@@ -185,7 +185,8 @@ int acceptor_open(struct acceptor *a, uv_loop_t *loop, struct fleet *fleet, cons
 	*a = (struct acceptor){.loop = loop, .fleet = fleet, .fd = -1, .taken = taken, .arg = arg};
 	for (size_t i = 0; i < ACCEPTOR_RESERVE; i++)
 		a->reserve[i] = -1;
-	r = listener_open(&a->listener, path, true, &fd, e);
+	fd = listener_take_over(&a->listener, path);
+	r = fd >= 0 ? 0 : listener_open(&a->listener, path, true, &fd, e);
 	if (r < 0)
 		return r;
 	r = watch(a, fd);
@@ -199,6 +200,11 @@ int acceptor_open(struct acceptor *a, uv_loop_t *loop, struct fleet *fleet, cons
 	a->tick->data = a;
 	uv_timer_start(a->tick, on_tick, TICK_MS, TICK_MS);
 	return 0;
+}
+
+void acceptor_hand_over(const struct acceptor *a)
+{
+	listener_hand_over(&a->listener, a->fd);
 }
 
 void acceptor_close(struct acceptor *a)

@@ -30,5 +30,8 @@ struct acceptor {
 int acceptor_open(struct acceptor *a, uv_loop_t *loop, struct fleet *fleet, const char *path,
 	void (*taken)(int fd, void *arg), void *arg, struct err *e);
 
+/* For the image that replaces us: base/handover.h. */
+void acceptor_hand_over(const struct acceptor *a);
+
 /* Stops listening and gives the socket back; the loop must run on until the handles are closed. */
 void acceptor_close(struct acceptor *a);

@@ -9,9 +9,10 @@
  *	GET  /v1/clouds/NAME/nodes/I/log?tail=100&follow=yes&from=POSITION
  *	GET  /v1/events?since=EPOCH:SEQ&cloud=NAME&follow=yes
  *	POST /v1/reload?dry_run=yes&restart=yes
+ *	POST /v1/reexec
  *
  * Errors are RFC 9457 problem+json. Who may: peer credentials; root, the daemon's user, and
- * the socket's group, to which all of these are open but the last. */
+ * the socket's group, to which all of these are open but the last two. */
 #pragma once
 
 #include <uv.h>
@@ -29,6 +30,20 @@ int api_new(
 /* What POST /v1/reload does; see fleet_reload(). Without it the route answers 501. */
 typedef int api_reload_fn(const struct reload_options *opts, struct reload_report *out, void *arg);
 void api_set_reload(struct api *a, api_reload_fn *fn, void *arg);
+
+/* How it stands with replacing the daemon's image. */
+struct reexec_status {
+	unsigned count;    /* times that this process has done it */
+	bool under_way;    /* the new image is being tried */
+	const char *error; /* why the last attempt came to nothing; NULL: it did not */
+};
+
+/* `begin`: POST /v1/reexec, 0 or a negative errno (-ESHUTDOWN: the daemon ends); *out always. */
+typedef int api_reexec_fn(bool begin, struct reexec_status *out, void *arg);
+void api_set_reexec(struct api *a, api_reexec_fn *fn, void *arg);
+
+/* Puts the listening socket on the list of base/handover.h. */
+void api_hand_over(const struct api *a);
 
 /* Stops listening, ends streams in order, answers waiting requests with 503, removes the socket if
  * it is still ours. Before fleet_free(), in the same turn of the loop: the fleet knows its observer

@@ -4,11 +4,20 @@
 
 #include "api/routes.h"
 
+#include <errno.h>
+
 #include <curl/curl.h>
 
 #include "api/view.h"
 #include "base/clock.h"
 #include "base/text.h"
+
+static void view_reexec(json_t *j, const struct reexec_status *st)
+{
+	json_object_set_new(j, "reexecs", json_integer(st->count));
+	json_object_set_new(j, "reexec_under_way", json_boolean(st->under_way));
+	json_object_set_new(j, "reexec_error", st->error ? json_string(st->error) : json_null());
+}
 
 static void answer(struct request *rq, unsigned status, json_t *json)
 {
@@ -19,6 +28,7 @@ static void answer(struct request *rq, unsigned status, json_t *json)
 void handle_version(struct request *rq)
 {
 	json_t *j = json_object(), *libs = json_object();
+	struct reexec_status st = {0};
 
 	json_object_set_new(libs, "libuv", json_string(uv_version_string()));
 	json_object_set_new(libs, "libmicrohttpd", json_string(MHD_get_version()));
@@ -32,16 +42,36 @@ void handle_version(struct request *rq)
 		json_integer((json_int_t)(clock_monotonic_ms() - rq->api->started_ms)));
 	json_object_set_new(j, "loop_lag_ms", json_integer((json_int_t)loop_lag_ms(rq->api->lag)));
 	json_object_set_new(j, "libraries", libs);
+	if (rq->api->reexec)
+		rq->api->reexec(false, &st, rq->api->reexec_arg);
+	view_reexec(j, &st);
 	answer(rq, MHD_HTTP_OK, j);
+}
+
+void handle_reexec(struct request *rq)
+{
+	struct reexec_status st = {0};
+	int r = rq->api->reexec ? rq->api->reexec(true, &st, rq->api->reexec_arg) : -ENOSYS;
+	json_t *j;
+
+	if (r < 0) {
+		problem(rq, MHD_HTTP_SERVICE_UNAVAILABLE, "cannot-reexec", "Cannot reexec",
+			"the daemon does not replace itself now: %s",
+			st.error ? st.error : strerror(-r));
+		return;
+	}
+	j = json_object();
+	view_reexec(j, &st);
+	answer(rq, MHD_HTTP_ACCEPTED, j);
 }
 
 void handle_clouds(struct request *rq)
 {
-	uint64_t now = clock_monotonic_ms();
 	json_t *j = json_object(), *clouds = json_array();
 
 	for (size_t i = 0; i < fleet_n_clouds(rq->api->fleet); i++)
-		json_array_append_new(clouds, view_cloud(fleet_cloud(rq->api->fleet, i), now));
+		json_array_append_new(
+			clouds, view_live_cloud(rq->api->fleet, fleet_cloud(rq->api->fleet, i)));
 	json_object_set_new(j, "clouds", clouds);
 	answer(rq, MHD_HTTP_OK, j);
 }
@@ -83,8 +113,8 @@ void handle_cloud(struct request *rq)
 		waiter_begin(rq, wait, timeout_ms);
 	else
 		answer(rq, MHD_HTTP_OK,
-			view_cloud(
-				fleet_find(rq->api->fleet, rq->cloud_name), clock_monotonic_ms()));
+			view_live_cloud(
+				rq->api->fleet, fleet_find(rq->api->fleet, rq->cloud_name)));
 }
 
 static void command(struct request *rq, enum fleet_command cmd)
@@ -107,7 +137,7 @@ static void command(struct request *rq, enum fleet_command cmd)
 	if (wait != WAIT_NONE)
 		waiter_begin(rq, wait, timeout_ms);
 	else
-		answer(rq, MHD_HTTP_ACCEPTED, view_cloud(c, clock_monotonic_ms()));
+		answer(rq, MHD_HTTP_ACCEPTED, view_live_cloud(rq->api->fleet, c));
 }
 
 void handle_start(struct request *rq)

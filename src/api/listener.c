@@ -9,6 +9,7 @@
 #include <sys/un.h>
 
 #include "base/file.h"
+#include "base/handover.h"
 
 /* Bounds how long we wait at start for another daemon that is at this very step. */
 #define LOCK_TRIES    100
@@ -159,4 +160,31 @@ void listener_close(struct listener *l)
 	if (l->path && lstat(l->path, &st) == 0 && st.st_dev == l->dev && st.st_ino == l->ino)
 		unlink(l->path);
 	free(TAKE_PTR(l->path));
+}
+
+void listener_hand_over(const struct listener *l, int fd)
+{
+	_cleanup_free_ char *place =
+		xasprintf("%ju %ju %s", (uintmax_t)l->dev, (uintmax_t)l->ino, l->path);
+
+	handover_add_fd(fd, "listen");
+	handover_add_word("listen-place", place);
+}
+
+int listener_take_over(struct listener *l, const char *path)
+{
+	const char *place = handover_word("listen-place");
+	int fd = handover_take_fd("listen"), at = 0;
+	uintmax_t dev, ino;
+
+	if (fd < 0 || !place || sscanf(place, "%ju %ju %n", &dev, &ino, &at) < 2 || at == 0) {
+		closep(&fd);
+		return -1;
+	}
+	*l = (struct listener){.path = xstrdup(place + at), .dev = (dev_t)dev, .ino = (ino_t)ino};
+	if (streq(l->path, path) && listener_is_there(l))
+		return fd;
+	listener_close(l);
+	close(fd);
+	return -1;
 }

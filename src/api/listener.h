@@ -16,6 +16,13 @@ struct listener {
  * daemon answers there or something else is in the way. */
 int listener_open(struct listener *l, const char *path, bool patient, int *fd, struct err *e);
 
+/* The listening socket of the image that we have replaced, if it was at this path: its descriptor,
+ * or -1. One at another path is removed. */
+int listener_take_over(struct listener *l, const char *path);
+
+/* Puts it on the list of base/handover.h. */
+void listener_hand_over(const struct listener *l, int fd);
+
 /* Is the socket at its path still the one that we put there? Also true when that cannot be told. */
 bool listener_is_there(const struct listener *l);
 

@@ -1,7 +1,6 @@
 #include "api/server.h"
 
 #include "api/view.h"
-#include "base/clock.h"
 #include "base/text.h"
 
 void problem(struct request *rq, unsigned status, const char *type, const char *title,
@@ -28,7 +27,7 @@ void problem(struct request *rq, unsigned status, const char *type, const char *
 
 void problem_add_cloud(struct request *rq, const struct cloud *c)
 {
-	json_object_set_new(rq->json, "cloud", view_cloud(c, clock_monotonic_ms()));
+	json_object_set_new(rq->json, "cloud", view_live_cloud(rq->api->fleet, c));
 }
 
 void problem_cloud_removed(struct request *rq)

@@ -15,6 +15,7 @@ static const struct route routes[] = {
 		{"wait", "timeout", "resume"}},
 	{"GET", "/v1/clouds/{name}/nodes/{index}/log", ACCESS_GROUP, handle_log,
 		{"tail", "from", "follow"}},
+	{"POST", "/v1/reexec", ACCESS_ADMIN, handle_reexec, {}},
 	{"POST", "/v1/reload", ACCESS_ADMIN, handle_reload, {"dry_run", "restart"}},
 };
 

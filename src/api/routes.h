@@ -24,3 +24,4 @@ void handle_events(struct request *rq);
 void handle_log(struct request *rq);
 /* reload.c */
 void handle_reload(struct request *rq);
+void handle_reexec(struct request *rq);

@@ -32,6 +32,7 @@ struct request {
 	struct MHD_Connection *conn;
 	bool bad_url; /* holds a %00, which would end the path early */
 	bool begun;
+	bool head; /* a HEAD: libmicrohttpd would end even its chunked body, which there is not */
 	uint64_t body; /* bytes of it that came, or will as the header says */
 
 	const struct route *route;
@@ -70,6 +71,8 @@ struct api {
 	struct peers peers;
 	api_reload_fn *reload; /* or NULL */
 	void *reload_arg;
+	api_reexec_fn *reexec;
+	void *reexec_arg;
 	uint64_t started_ms;
 	struct request *waiters;
 	uv_poll_t poll;       /* MHD's epoll fd */

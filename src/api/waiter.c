@@ -3,7 +3,6 @@
 #include "api/server.h"
 
 #include "api/view.h"
-#include "base/clock.h"
 #include "base/text.h"
 
 /* A suspended connection is watched by nobody, so this is how soon a vanished client is noticed. */
@@ -12,7 +11,7 @@
 static void answer_reached(struct request *rq, const struct cloud *c)
 {
 	rq->status = MHD_HTTP_OK;
-	rq->json = view_cloud(c, clock_monotonic_ms());
+	rq->json = view_live_cloud(rq->api->fleet, c);
 }
 
 static void answer_not_ready(struct request *rq, const struct cloud *c)
@@ -71,14 +70,14 @@ static void judge(struct request *rq, const struct cloud *c)
 		judge_ready(rq, c);
 	else
 		judge_stopped(rq, c);
-	if (!rq->status && clock_monotonic_ms() >= rq->deadline_ms)
+	if (!rq->status && fleet_now(rq->api->fleet) >= rq->deadline_ms)
 		answer_timeout(rq, c);
 }
 
 void waiter_begin(struct request *rq, enum wait_for what, uint64_t timeout_ms)
 {
 	struct api *a = rq->api;
-	uint64_t now = clock_monotonic_ms();
+	uint64_t now = fleet_now(a->fleet);
 
 	rq->wait_for = what;
 	rq->timeout_ms = timeout_ms;

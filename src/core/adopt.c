@@ -6,6 +6,7 @@
 #include <inttypes.h>
 
 #include "base/file.h"
+#include "base/handover.h"
 #include "base/log.h"
 #include "base/strbuf.h"
 #include "core/internal.h"
@@ -79,6 +80,22 @@ static bool adopt_member(struct supervised *s, struct node *n, bool *executed)
 		return false;
 	}
 	m->last_pid = n->pid;
+	cgroups_adopted(s, n->pid);
+	return true;
+}
+
+/* From the image that we have replaced. */
+static bool take_over_ports(struct port_pair *p, uint16_t api)
+{
+	int claim = handover_take_fd("claim %u", api);
+
+	if (claim < 0)
+		return false;
+	p->api = api;
+	p->api_hold.claim = claim;
+	p->api_hold.fd = handover_take_fd("hold %u", api);
+	p->internal_hold.claim = handover_take_fd("claim %u", api + 1u);
+	p->internal_hold.fd = handover_take_fd("hold %u", api + 1u);
 	return true;
 }
 
@@ -90,6 +107,8 @@ static void adopt_ports(struct supervised *s)
 
 		if (!api || s->holds[i].api)
 			continue;
+		if (take_over_ports(&s->holds[i], api))
+			continue;
 		r = port_pair_claim(launch_api_address(s), MEMBER_ADDR, api, &s->holds[i]);
 		if (r < 0)
 			log_warning("cloud %s: cannot claim port %u: %s", s->cloud->conf->name, api,
@@ -97,7 +116,7 @@ static void adopt_ports(struct supervised *s)
 	}
 }
 
-static void say_adopted(const struct supervised *s)
+static void say_adopted(struct supervised *s)
 {
 	_cleanup_(strbuf_free) struct strbuf pids = STRBUF_NULL;
 
@@ -108,6 +127,7 @@ static void say_adopted(const struct supervised *s)
 	log_notice("cloud %s: adopted generation %" PRIu64 ", %s until now (pid %s)",
 		s->cloud->conf->name, s->cloud->generation, cloud_state_name(s->was),
 		strbuf_str(&pids));
+	s->adopted = true;
 }
 
 void adopt_members(struct supervised *s)
@@ -140,6 +160,10 @@ void adopt_cloud(struct supervised *s)
 
 	if (s->memory != MEMORY_WHOLE)
 		return;
+	if (s->adopted)
+		fleet_event(s->fleet, "cloud-adopted", s->cloud, -1, NULL,
+			"cloud %s: taken over as it runs, %s until now", s->cloud->conf->name,
+			cloud_state_name(s->was));
 	supervised_feed(s, &(struct cloud_event){.type = EVENT_RESUME,
 				   .was = s->was,
 				   .flag = launching && s->half_launched});

@@ -6,27 +6,13 @@
 #include "core/internal.h"
 #include "drv/machine.h"
 
-/* The beat comes at least this often (internal.h); one so much later still means that we were
- * stopped, or could not run. */
-#define STALL_MS 1000
-
 /* A state file that cannot be written is tried again; each time later. */
 #define SAVE_RETRY_MS     UINT64_C(1000)
 #define SAVE_RETRY_MAX_MS UINT64_C(30000)
 
 uint64_t fleet_now(struct fleet *f)
 {
-	uint64_t now = clock_monotonic_ms() - f->skew_ms;
-
-	if (f->last_now && now > f->last_now + FLEET_BEAT_MS + STALL_MS) {
-		uint64_t held_up = now - f->last_now - FLEET_BEAT_MS;
-
-		log_notice("was held up for %" PRIu64 " ms; that time does not count", held_up);
-		f->skew_ms += held_up;
-		now -= held_up;
-	}
-	f->last_now = MAX(f->last_now, now);
-	return f->last_now;
+	return awake_now(f->awake);
 }
 
 static void on_timer(uv_timer_t *t)
@@ -52,6 +38,15 @@ static void arm_timer(struct supervised *s)
 	uv_timer_start(s->timer, on_timer, s->timer_due - now, 0);
 }
 
+/* The last rung of the ladder: not when one hung node is killed and the others are asked to end. */
+static bool all_are_killed(const struct supervised *s)
+{
+	cloud_for_each_node (n, s->cloud)
+		if (node_alive(n) && n->sent_signal != SIGKILL)
+			return false;
+	return true;
+}
+
 static void send_signal(struct supervised *s, unsigned node, int sig)
 {
 	struct member *m = &s->members[node];
@@ -64,14 +59,15 @@ static void send_signal(struct supervised *s, unsigned node, int sig)
 		proc_kill_group(m->proc);
 	else
 		proc_signal(m->proc, sig);
+	if (sig == SIGKILL && all_are_killed(s))
+		cgroups_kill(s);
 }
 
 static void run_action(struct supervised *s, const struct action *a)
 {
 	switch (a->type) {
 	case ACTION_PREPARE:
-		if (!reload_defers_launch(s))
-			launch_prepare(s);
+		launch_prepare(s);
 		break;
 	case ACTION_LAUNCH:
 		launch_node(s, a->node);

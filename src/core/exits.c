@@ -3,6 +3,7 @@
 #include <signal.h>
 #include <sys/stat.h>
 
+#include "base/clock.h"
 #include "base/file.h"
 #include "base/log.h"
 #include "core/internal.h"
@@ -25,6 +26,8 @@ void oom_sample(struct fleet *f)
 	f->oom.before = f->oom.at ? f->oom.now : machine_oom_kills();
 	f->oom.now = machine_oom_kills();
 	f->oom.at = now;
+	for (size_t i = 0; i < f->n; i++)
+		cgroups_oom_sample(f->clouds[i]);
 }
 
 /* What this life of the node has printed, at most its end. Owned by the caller; never NULL. */
@@ -42,7 +45,12 @@ static char *output_of(const struct member *m)
 static char *crash_report_of(const struct member *m)
 {
 	char *path = xasprintf("%s/hs_err_pid%d.log", m->s->log_dir, (int)m->last_pid);
-	uint64_t launched = m->s->cloud->nodes[m->index].launched_wall_ms;
+	const struct node *n = &m->s->cloud->nodes[m->index];
+	uint64_t now = fleet_now(m->s->fleet), wall = clock_wall_ms();
+	uint64_t life = now - MIN(n->launched_ms, now);
+	/* The wall clock may have been set back since then. */
+	uint64_t by_now = wall - MIN(life, wall);
+	uint64_t launched = MIN(n->launched_wall_ms, by_now);
 	struct stat st;
 
 	/* Of this life: an older process may have had the same pid. */
@@ -108,6 +116,7 @@ static void report(struct member *m, const struct proc_exit *exit)
 	enum cause cause;
 	bool expected;
 
+	cgroups_oom(s, &ev); /* better evidence than the machine's, where there is any */
 	holder = holder_of(m, exit, output);
 	ev.port_holder = holder;
 	exits_remove_perf_file(s->fleet, m->last_pid);

@@ -10,6 +10,7 @@
 
 #include "base/clock.h"
 #include "base/file.h"
+#include "base/handover.h"
 #include "base/log.h"
 #include "base/text.h"
 #include "core/internal.h"
@@ -36,6 +37,9 @@ static int take_lock(struct fleet *f, struct err *e)
 	_cleanup_free_ char *path = xasprintf("%s/lock", f->conf->fleet.state_dir);
 	_cleanup_free_ char *holder = NULL, *pid = NULL;
 
+	f->lock_fd = handover_take_fd("lock %s", f->conf->fleet.state_dir);
+	if (f->lock_fd >= 0)
+		return 0;
 	f->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0640);
 	if (f->lock_fd < 0)
 		return err_set_errno(e, -errno, "cannot open %s", path);
@@ -163,6 +167,7 @@ static void on_timer_closed(uv_handle_t *h)
 void supervised_free(struct supervised *s)
 {
 	members_free(s);
+	cgroups_forget(s);
 	if (s->java_probe)
 		command_cancel(s->java_probe);
 	if (s->request)
@@ -196,10 +201,15 @@ static char *own_name(void)
 	return pw ? xstrdup(pw->pw_name) : NULL;
 }
 
+#define DISK_BEATS 10
+
 static void on_beat(uv_timer_t *t)
 {
-	fleet_now(t->data);
-	logs_check(t->data);
+	struct fleet *f = t->data;
+
+	logs_check(f);
+	if (f->beats++ % DISK_BEATS == 0)
+		disk_check(f);
 }
 
 static void open_journal(struct fleet *f)
@@ -219,6 +229,7 @@ int fleet_new(uv_loop_t *loop, struct conf *conf, struct fleet **out, struct err
 	f->conf = conf;
 	f->lock_fd = -1;
 	f->user = own_name();
+	f->awake = awake_new(loop);
 	f->beat = xcalloc(1, sizeof(*f->beat));
 	uv_timer_init(loop, f->beat);
 	f->beat->data = f;
@@ -235,6 +246,7 @@ int fleet_new(uv_loop_t *loop, struct conf *conf, struct fleet **out, struct err
 		fleet_free(f);
 		return r;
 	}
+	cgroups_new(f);
 	open_journal(f);
 	f->n = conf->n_clouds;
 	f->clouds = xcalloc(f->n, sizeof(*f->clouds));
@@ -251,6 +263,7 @@ void fleet_free(struct fleet *f)
 	for (size_t i = 0; i < f->n; i++)
 		supervised_free(f->clouds[i]);
 	strays_free(f);
+	cgroups_free(f);
 	troubles_free(f);
 	reload_free(f);
 	free(f->clouds);
@@ -259,6 +272,7 @@ void fleet_free(struct fleet *f)
 	if (f->lock_fd >= 0)
 		close(f->lock_fd);
 	uv_close((uv_handle_t *)f->beat, on_timer_closed);
+	awake_free(f->awake);
 	journal_close(f->journal);
 	conf_free(f->conf);
 	free(f->user);
@@ -268,11 +282,14 @@ void fleet_free(struct fleet *f)
 void fleet_start(struct fleet *f)
 {
 	strays_find(f);
+	if (!f->strays)
+		cgroups_sweep(f);
 	adopt_clouds(f);
 }
 
 void fleet_strays_gone(struct fleet *f)
 {
+	cgroups_sweep(f);
 	for (size_t i = 0; i < f->n; i++)
 		launch_go_on(f->clouds[i]);
 	fleet_check_done(f);
@@ -295,6 +312,48 @@ void fleet_shutdown(struct fleet *f, bool at_once, void (*done)(void *arg), void
 	f->done = done;
 	f->done_arg = arg;
 	fleet_check_done(f);
+}
+
+static void save_all(struct fleet *f)
+{
+	for (size_t i = 0; i < f->n; i++) {
+		_cleanup_(err_clear) struct err e = ERR_NULL;
+
+		if (state_save(f->clouds[i], true, &e) < 0)
+			log_error("cloud %s: %s", f->clouds[i]->cloud->conf->name, err_msg(&e));
+	}
+}
+
+void fleet_detach(struct fleet *f)
+{
+	save_all(f);
+	fleet_event(f, "daemon-detached", NULL, -1, NULL,
+		"h2ofleetd leaves its clouds running for the next one");
+}
+
+static void hand_over_ports(const struct supervised *s)
+{
+	const char *name = s->cloud->conf->name;
+
+	for (unsigned i = 0; i < s->cloud->n_nodes; i++) {
+		const struct port_pair *p = &s->holds[i];
+
+		if (!p->api)
+			continue;
+		handover_add_fd(p->api_hold.fd, "hold %u", p->api);
+		handover_add_fd(p->api_hold.claim, "claim %u", p->api);
+		handover_add_fd(p->internal_hold.fd, "hold %u", p->api + 1u);
+		handover_add_fd(p->internal_hold.claim, "claim %u", p->api + 1u);
+		log_debug("cloud %s: hands port %u over", name, p->api);
+	}
+}
+
+void fleet_hand_over(struct fleet *f)
+{
+	save_all(f);
+	handover_add_fd(f->lock_fd, "lock %s", f->conf->fleet.state_dir);
+	for (size_t i = 0; i < f->n; i++)
+		hand_over_ports(f->clouds[i]);
 }
 
 size_t fleet_n_clouds(const struct fleet *f)

@@ -28,6 +28,17 @@ void fleet_start(struct fleet *f);
  */
 void fleet_shutdown(struct fleet *f, bool at_once, void (*done)(void *arg), void *arg);
 
+/* Could a daemon with this configuration go on from the state files? 0; -EINVAL and others with a
+ * sentence. Changes nothing. */
+int fleet_check_state(const struct conf *conf, struct err *e);
+
+/* Saves all states and puts what the next image of this process needs on the list of
+ * base/handover.h. */
+void fleet_hand_over(struct fleet *f);
+
+/* Saves all states: the clouds are left running for the next daemon. fleet_free() must follow. */
+void fleet_detach(struct fleet *f);
+
 /* Releases everything; the loop must run on until the handles are closed. */
 void fleet_free(struct fleet *f);
 
@@ -80,6 +91,15 @@ char *fleet_node_log(const struct fleet *f, const char *cloud, unsigned node);
 /* Where that output is when it does not go to the file, as a sentence ("its output is in the
  * journal: ..."); NULL: it does. Owned by the caller. */
 char *fleet_node_log_elsewhere(const struct fleet *f, const char *cloud, unsigned node);
+
+/* Percent of the last 10 s in which some process had to wait for it; negative: not known. */
+struct fleet_pressure {
+	bool own; /* of the cloud's control group; else of the whole machine */
+	double cpu, memory, io;
+};
+
+/* Read now. False when nothing is known. */
+bool fleet_pressure(struct fleet *f, const char *cloud, struct fleet_pressure *out);
 
 /* Called after each change of a cloud or of one of its nodes. */
 typedef void (*fleet_observer)(const struct cloud *c, void *arg);

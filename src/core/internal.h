@@ -5,6 +5,7 @@
 
 #include "core/fleet.h"
 #include "core/trouble.h"
+#include "drv/awake.h"
 #include "drv/command.h"
 #include "drv/http.h"
 #include "drv/ports.h"
@@ -40,6 +41,15 @@ struct queued_event {
 	uint16_t *ports; /* owned */
 };
 
+/* The control group of the newest generation: cgroups.c. */
+struct cloud_cgroup {
+	uint64_t generation;         /* whose it is */
+	bool asked;                  /* it was made, or tried */
+	struct scope_job *job;       /* the members are being put into it */
+	char *dir;                   /* owned; NULL: none (yet) */
+	int64_t oom_before, oom_now; /* as in struct fleet */
+};
+
 /* What an earlier daemon has left about a cloud. */
 enum memory {
 	MEMORY_NONE,
@@ -64,6 +74,7 @@ struct supervised {
 	char *resumed_recovery;       /* state of the recovery directory when it was last resumed */
 	enum memory memory;           /* of an earlier daemon, when this one began */
 	enum cloud_state was;         /* with MEMORY_WHOLE */
+	bool adopted;                 /* then: members of it run */
 	bool half_launched;           /* then: a member never executed, or is gone */
 	bool awaits_strays;           /* ACTION_PREPARE waits for strays to be gone */
 	struct {
@@ -71,6 +82,8 @@ struct supervised {
 		bool pending;             /* another is to follow */
 		uint64_t retry_at;        /* not before, after a failure */
 	} logs;
+	struct cloud_cgroup cgroup;
+	bool limit_said;    /* that a limit of its control group is not in force */
 	uv_timer_t *timer;  /* freed in its close callback */
 	uint64_t timer_due; /* in fleet_now() time; 0: not armed */
 	bool handling;
@@ -83,7 +96,7 @@ struct supervised {
 
 struct stray;
 
-/* fleet_now() is asked at least so often, so that a time in which we did not run is seen. */
+/* How often logs are looked at. */
 #define FLEET_BEAT_MS 1000
 
 struct fleet {
@@ -95,9 +108,9 @@ struct fleet {
 	char *user;  /* owned: our name as the JVM knows it; NULL: none */
 	char id[17]; /* of the state directory: marks our processes */
 	int lock_fd;
-	uint64_t skew_ms; /* slept or stopped so long */
-	uint64_t last_now;
-	uv_timer_t *beat; /* freed in its close callback */
+	struct awake *awake; /* fleet_now() */
+	uv_timer_t *beat;    /* freed in its close callback */
+	unsigned beats;
 	struct {
 		int64_t before, now; /* the kernel's count, some seconds apart */
 		uint64_t at;
@@ -106,6 +119,7 @@ struct fleet {
 	struct trouble *troubles; /* trouble.c */
 	char *trouble_line;
 	struct journal *journal;
+	struct cgroups *cgroups;
 	bool ending;       /* fleet_shutdown() was called */
 	uv_timer_t *sweep; /* reload.c: runs once, soon; freed in its close callback; or NULL */
 	fleet_observer observer;
@@ -156,12 +170,35 @@ void adopt_clouds(struct fleet *f);
 /* The operator ends the daemon: the next one begins from the configuration. */
 void adopt_end_session(const struct fleet *f);
 
+/* cgroups.c */
+void cgroups_new(struct fleet *f);
+void cgroups_free(struct fleet *f);
+/* Before the members that wait to be released are: puts them into their group. True while that is
+ * on its way; launch_release() is called again when it has come, or failed. */
+bool cgroups_place(struct supervised *s);
+/* A process of an earlier daemon was taken over: its group is the cloud's. */
+void cgroups_adopted(struct supervised *s, pid_t pid);
+/* SIGKILL to all that are in it, also to what has left its process group and session. */
+void cgroups_kill(struct supervised *s);
+/* All members are dead: nothing may be left in it; it is removed. */
+void cgroups_clean(struct supervised *s);
+/* What an earlier daemon has left in groups that no cloud uses now is killed. */
+void cgroups_sweep(struct fleet *f);
+/* No group any more, nothing on its way; touches no process. */
+void cgroups_forget(struct supervised *s);
+void cgroups_oom_sample(struct supervised *s);
+/* What its memory.events says of OOM kills; false when it says nothing. */
+bool cgroups_oom(struct supervised *s, struct exit_evidence *ev);
+
 /* polls.c */
 /* URL of a member with the cloud's context path; owned by the caller. */
 char *supervised_url(const struct supervised *s, unsigned node, const char *path);
 void polls_start(struct supervised *s, unsigned node, bool full, uint64_t timeout_ms);
 void polls_cancel(struct member *m);
 void polls_rest_shutdown(struct supervised *s);
+
+/* disk.c: notices full file systems. */
+void disk_check(struct fleet *f);
 
 /* exits.c: evidence of a process's end, for the model. */
 void exits_report(struct proc *p, const struct proc_exit *exit, void *member);
@@ -230,3 +267,7 @@ bool reload_defers_launch(struct supervised *s);
  * configuration: a port, a directory. */
 int reload_check_others(const struct supervised *s, struct err *e);
 void reload_free(struct fleet *f);
+/* What the members were launched with, for the state file; and, in the next daemon, the same again:
+ * what the files say now waits in `pending`, as after a reload. Before members are adopted. */
+json_t *reload_launched_with(const struct supervised *s);
+void reload_recall(struct supervised *s, const json_t *launched_with);

@@ -59,12 +59,12 @@ static json_t *state_json(const struct supervised *s)
 	char boot_id[40];
 
 	machine_boot_id(boot_id);
-	return json_pack("{s:s, s:I, s:s, s:s, s:s?, s:s?, s:s?, s:s?, s:o, s:o}", "boot_id",
+	return json_pack("{s:s, s:I, s:s, s:s, s:s?, s:s?, s:s?, s:s?, s:o, s:o, s:o}", "boot_id",
 		boot_id, "boottime_ms", (json_int_t)clock_ms(CLOCK_BOOTTIME), "fleet", s->fleet->id,
 		"name", s->cloud->conf->name, "java", s->runtime.java, "recovery_dir",
 		s->recovery_dir, "ignored_recovery", s->ignored_recovery, "resumed_recovery",
-		s->resumed_recovery, "members", members_json(s), "cloud",
-		cloud_memory(s->cloud, fleet_now(s->fleet)));
+		s->resumed_recovery, "launched_with", reload_launched_with(s), "members",
+		members_json(s), "cloud", cloud_memory(s->cloud, fleet_now(s->fleet)));
 }
 
 static char *state_text(const struct supervised *s)
@@ -99,40 +99,99 @@ static void set_aside(const char *path, const char *why)
 		log_warning("cannot remove %s: %s", path, strerror(errno));
 }
 
-/* The `state` of the file, owned by the caller; NULL when there is none that can be used. */
-static json_t *read_state(const struct supervised *s, const char *path)
+/* The `state` in the text of a file, owned by the caller; NULL, and why, when it cannot be used. */
+static json_t *parse_state(const char *text, struct err *e)
 {
-	_cleanup_free_ char *text = NULL, *sum = NULL;
-	const char *written, *fleet = NULL;
+	_cleanup_free_ char *sum = NULL;
 	json_auto_t *j = NULL;
+	const char *written;
 	json_error_t je;
 	json_t *state;
 	int version = 0;
-	int r = file_read(path, MAX_STATE, &text, NULL);
 
-	if (r == -ENOENT)
-		return NULL;
-	if (r < 0) {
-		set_aside(path, strerror(-r));
-		return NULL;
-	}
 	j = json_loads(text, JSON_REJECT_DUPLICATES, &je);
 	if (!j || json_unpack_ex(j, &je, 0, "{s:i}", "version", &version) < 0) {
-		set_aside(path, je.text);
+		err_set(e, -EINVAL, "%s", je.text);
 	} else if (version != STATE_VERSION) {
-		set_aside(path, "it is of another version of h2ofleetd");
+		err_set(e, -EINVAL,
+			"it is of another version of h2ofleetd (its form is %d, not %d)", version,
+			STATE_VERSION);
 	} else if (json_unpack_ex(j, &je, 0, "{s:s, s:o}", "checksum", &written, "state", &state) <
 		   0) {
-		set_aside(path, je.text);
+		err_set(e, -EINVAL, "%s", je.text);
 	} else if (!(sum = checksum_of(state)) || !streq(sum, written)) {
-		set_aside(path, "its checksum is wrong");
-	} else if (json_unpack(state, "{s:s}", "fleet", &fleet) < 0 ||
-		   !streq(fleet, s->fleet->id)) {
-		set_aside(path, "it is of another fleet");
+		err_set(e, -EINVAL, "its checksum is wrong");
 	} else {
 		return json_incref(state);
 	}
 	return NULL;
+}
+
+static bool is_of_fleet(const json_t *state, const char *id)
+{
+	return streq_null(json_string_value(json_object_get(state, "fleet")), id);
+}
+
+/* The `state` of the file, owned by the caller; NULL when there is none that can be used. */
+static json_t *read_state(const struct supervised *s, const char *path)
+{
+	_cleanup_(err_clear) struct err e = ERR_NULL;
+	_cleanup_free_ char *text = NULL;
+	json_auto_t *state = NULL;
+	int r = file_read(path, MAX_STATE, &text, NULL);
+
+	if (r == -ENOENT)
+		return NULL;
+	if (r < 0)
+		err_set_errno(&e, r, "it cannot be read");
+	else
+		state = parse_state(text, &e);
+	if (state && !is_of_fleet(state, s->fleet->id))
+		err_set(&e, -EINVAL, "it is of another fleet");
+	else if (state)
+		return json_incref(state);
+	set_aside(path, err_msg(&e));
+	return NULL;
+}
+
+static int check_cloud(const struct fleet_conf *fleet, const struct cloud_conf *conf, struct err *e)
+{
+	_cleanup_free_ char *path =
+		xasprintf("%s/clouds/%s/state.json", fleet->state_dir, conf->name);
+	_cleanup_free_ char *text = NULL;
+	json_auto_t *state = NULL;
+	struct cloud *c = NULL;
+	enum cloud_state was;
+	json_t *cloud;
+	int r = file_read(path, MAX_STATE, &text, NULL);
+
+	if (r == -ENOENT)
+		return 0;
+	if (r < 0)
+		return err_set_errno(e, r, "cannot read %s", path);
+	state = parse_state(text, e);
+	if (!state) {
+		err_wrap(e, "%s", path);
+		return -EINVAL;
+	}
+	cloud = json_object_get(state, "cloud");
+	if (json_array_size(json_object_get(cloud, "nodes")) != (size_t)conf->nodes)
+		return 0; /* it is begun anew */
+	c = cloud_new(conf, 0);
+	r = cloud_remember(c, cloud, 1, 0, &was, e);
+	cloud_free(c);
+	if (r < 0)
+		err_wrap(e, "%s", path);
+	return r;
+}
+
+int fleet_check_state(const struct conf *conf, struct err *e)
+{
+	int r = 0;
+
+	for (size_t i = 0; i < conf->n_clouds && r == 0; i++)
+		r = check_cloud(&conf->fleet, conf->clouds[i], e);
+	return r;
 }
 
 static int members_load(struct supervised *s, json_t *list, struct err *e)
@@ -195,6 +254,18 @@ static void forget(struct supervised *s)
 		s->members[i].last_pid = 0;
 }
 
+/* Whether members of it may still run. */
+static bool was_alive(const json_t *cloud)
+{
+	const json_t *node;
+	size_t i;
+
+	json_array_foreach (json_object_get(cloud, "nodes"), i, node)
+		if (json_integer_value(json_object_get(node, "pid")))
+			return true;
+	return false;
+}
+
 void state_load(struct supervised *s)
 {
 	_cleanup_free_ char *path = state_path(s);
@@ -214,6 +285,8 @@ void state_load(struct supervised *s)
 		return;
 	}
 	cloud = json_object_get(state, "cloud");
+	if (was_alive(cloud))
+		reload_recall(s, json_object_get(state, "launched_with"));
 	if (json_array_size(json_object_get(cloud, "nodes")) != s->cloud->n_nodes) {
 		const char *wanted = json_string_value(json_object_get(cloud, "wanted"));
 

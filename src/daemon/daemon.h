@@ -7,16 +7,20 @@
 #include "api/api.h"
 #include "core/fleet.h"
 
-enum daemon_mode { MODE_RUN, MODE_CHECK, MODE_PRINT, MODE_ROTATE };
+enum daemon_mode { MODE_RUN, MODE_CHECK, MODE_PRINT, MODE_ROTATE, MODE_CHECK_STATE };
+
+/* Exit status besides EXIT_SUCCESS and EXIT_FAILURE. */
+#define EXIT_CLOUD_FAILED 6 /* exit_when: as `h2ofleet status` of a failed cloud */
 
 struct options {
 	enum daemon_mode mode;
+	char **argv;
 	const char *file; /* --config; NULL: the usual places */
 	bool debug;
 	char **rotate; /* MODE_ROTATE: its arguments */
 };
 
-#define N_SIGNALS 3
+#define N_SIGNALS 5
 
 struct daemon {
 	uv_loop_t loop;
@@ -27,8 +31,20 @@ struct daemon {
 	uv_timer_t end;    /* runs once, when all is down */
 	uv_timer_t status; /* what systemd is told, once a second */
 	char last_status[256];
+	struct {
+		uv_timer_t timer; /* looks whether it is time; then: how long the end may take */
+		bool some_wanted; /* a cloud was wanted since our start */
+		int code;         /* the exit status of an orderly end */
+	} exit;
+	struct reaper *reaper;
 	bool from_terminal;
 	bool ending;
+	struct {
+		char *path; /* owned: of our image, as it was when we began */
+		struct command *check;
+		unsigned count;
+		char *error; /* owned: why the last attempt came to nothing */
+	} reexec;
 };
 
 /* The daemon's main(). */
@@ -58,5 +74,21 @@ void status_start(struct daemon *d);
 void status_close(struct daemon *d);
 void status_publish(struct daemon *d);
 
+/* reexec.c: a new image in the same process, with the same children and descriptors. */
+void reexec_init(struct daemon *d);
+void reexec_clear(struct daemon *d);
+/* Tries whether the new image can start here, and becomes it; without that all stays as it is.
+ * -ESHUTDOWN: the daemon ends. */
+int reexec_begin(struct daemon *d);
+int reexec_answer(bool begin, struct reexec_status *out, void *daemon);
+
+/* exit.c: exit_when and shutdown_timeout. */
+void exit_watch(struct daemon *d);
+/* The end has begun. */
+void exit_limit_begin(struct daemon *d);
+void exit_close(struct daemon *d);
+
 /* run.c: ends all clouds, then the daemon; again: at once. */
 void daemon_end(struct daemon *d);
+/* Ends the daemon alone: the clouds run on, for the next one. */
+void daemon_detach(struct daemon *d);

@@ -13,22 +13,26 @@ static const char usage[] =
 	"\n"
 	"  -c, --config FILE    read only this file\n"
 	"      --check-config   check the configuration and exit\n"
+	"      --check-state    check whether it could take over what runs, and exit\n"
 	"      --print-config   print it with all defaults and exit\n"
 	"      --debug          log more\n"
 	"  -h, --help           this text\n"
 	"  -V, --version        version\n"
 	"\n"
 	"Signals: SIGTERM, SIGINT stop all clouds in order and exit; a second one kills at once.\n"
-	"SIGHUP reads the configuration again, as `h2ofleet reload` does.\n";
+	"SIGHUP reads the configuration again, as `h2ofleet reload` does. SIGUSR1 replaces the\n"
+	"daemon by a new version, as `h2ofleet reexec` does. SIGUSR2 ends the daemon alone: the\n"
+	"clouds run on, and the next daemon takes them over.\n";
 
 int options_parse(int argc, char **argv, struct options *opts)
 {
-	enum { OPT_CHECK = 256, OPT_PRINT, OPT_DEBUG, OPT_ROTATE };
+	enum { OPT_CHECK = 256, OPT_PRINT, OPT_DEBUG, OPT_ROTATE, OPT_CHECK_STATE };
 	static const struct option options[] = {
 		{"config", required_argument, NULL, 'c'},
 		{"check-config", no_argument, NULL, OPT_CHECK},
 		{"print-config", no_argument, NULL, OPT_PRINT},
 		{"debug", no_argument, NULL, OPT_DEBUG},
+		{"check-state", no_argument, NULL, OPT_CHECK_STATE},
 		{"rotate-logs", no_argument, NULL, OPT_ROTATE}, /* for ourselves alone */
 		{"help", no_argument, NULL, 'h'},
 		{"version", no_argument, NULL, 'V'},
@@ -49,6 +53,9 @@ int options_parse(int argc, char **argv, struct options *opts)
 			break;
 		case OPT_DEBUG:
 			opts->debug = true;
+			break;
+		case OPT_CHECK_STATE:
+			opts->mode = MODE_CHECK_STATE;
 			break;
 		case OPT_ROTATE:
 			opts->mode = MODE_ROTATE;

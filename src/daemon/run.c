@@ -9,8 +9,10 @@
 #include <curl/curl.h>
 #include <systemd/sd-daemon.h>
 
+#include "base/handover.h"
 #include "base/log.h"
 #include "daemon/daemon.h"
+#include "drv/reaper.h"
 #include "drv/spawn.h"
 
 /* Some text of ours on a failing start: also for systemctl status. */
@@ -42,6 +44,9 @@ static void on_end(uv_timer_t *t)
 	d->api = NULL;
 	signals_close(d);
 	status_close(d);
+	reexec_clear(d);
+	exit_close(d);
+	reaper_stop(d->reaper);
 	uv_close((uv_handle_t *)&d->end, NULL);
 	fleet_free(TAKE_PTR(d->fleet));
 }
@@ -60,7 +65,22 @@ void daemon_end(struct daemon *d)
 
 	d->ending = true;
 	sd_notify(0, "STOPPING=1");
+	if (!again)
+		exit_limit_begin(d);
 	fleet_shutdown(d->fleet, again, on_fleet_down, d);
+}
+
+void daemon_detach(struct daemon *d)
+{
+	if (d->ending) {
+		log_notice("SIGUSR2: the clouds are being stopped already");
+		return;
+	}
+	log_notice("SIGUSR2: leaving the clouds running for the next daemon");
+	d->ending = true;
+	sd_notify(0, "STOPPING=1");
+	fleet_detach(d->fleet);
+	uv_timer_start(&d->end, on_end, 0, 0);
 }
 
 /* ---- life ---- */
@@ -83,8 +103,10 @@ static int start(struct daemon *d, struct conf *conf, struct err *e)
 		return r;
 	}
 	api_set_reload(d->api, on_reload, d);
+	api_set_reexec(d->api, reexec_answer, d);
 	signals_watch(d);
 	status_start(d);
+	exit_watch(d);
 	uv_timer_init(&d->loop, &d->end);
 	d->end.data = d;
 	return 0;
@@ -108,6 +130,8 @@ static int run(const struct options *o, struct conf *conf)
 	_cleanup_(err_clear) struct err e = ERR_NULL;
 	int r;
 
+	handover_read();
+	reexec_init(&d);
 	signal(SIGPIPE, SIG_IGN);
 	signal(SIGXFSZ, SIG_IGN); /* a limit on file sizes is an error of write(), too */
 	raise_descriptor_limit();
@@ -119,6 +143,8 @@ static int run(const struct options *o, struct conf *conf)
 		log_notice("h2ofleetd %s, pid %d, control socket %s", PACKAGE_VERSION,
 			(int)getpid(), conf->fleet.socket);
 		fleet_start(d.fleet);
+		handover_drop();
+		d.reaper = reaper_start(&d.loop); /* what can be adopted is */
 		sd_notify(0, "READY=1");
 		status_publish(&d);
 	}
@@ -126,7 +152,7 @@ static int run(const struct options *o, struct conf *conf)
 	if (uv_loop_close(&d.loop) != 0)
 		log_warning("some handles were still open at the end");
 	curl_global_cleanup();
-	return r < 0 ? fail(&e) : EXIT_SUCCESS;
+	return r < 0 ? fail(&e) : d.exit.code;
 }
 
 /* Started without them, 0 to 2 would become sockets of ours, which the log then is written to. */
@@ -140,9 +166,20 @@ static void open_stdio(void)
 		close(fd);
 }
 
+static int check_state(struct conf *conf)
+{
+	_cleanup_(err_clear) struct err e = ERR_NULL;
+	int r = fleet_check_state(conf, &e);
+
+	if (r < 0)
+		fprintf(stderr, "%s\n", err_msg(&e));
+	conf_free(conf);
+	return r < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
+}
+
 int daemon_main(int argc, char **argv)
 {
-	struct options o = {.mode = MODE_RUN};
+	struct options o = {.mode = MODE_RUN, .argv = argv};
 	struct conf *conf = NULL;
 	int r;
 
@@ -158,6 +195,8 @@ int daemon_main(int argc, char **argv)
 		log_set_level(o.debug ? LOG_LEVEL_DEBUG : (enum log_level)conf->fleet.log_level);
 		return run(&o, conf); /* takes it over */
 	}
+	if (o.mode == MODE_CHECK_STATE)
+		return check_state(conf);
 	if (o.mode == MODE_PRINT)
 		conf_print(conf, stdout, true);
 	else

@@ -3,11 +3,14 @@
 #include <errno.h>
 #include <fcntl.h>
 
+#include "base/clock.h"
 #include "base/strbuf.h"
 #include "drv/spawn.h"
 
 #define OUTPUT_MAX    65536
 #define KILL_GRACE_MS 2000
+#define HELD_UP_MS    500
+#define GRACE_MS      1000
 /* A pipe holds 64 KiB, so this empties it, whatever a grandchild still writes. */
 #define DRAIN_READS 32
 
@@ -18,6 +21,7 @@ struct command {
 	struct proc *proc; /* owned */
 	int fd;            /* our end of the pipe */
 	struct strbuf output;
+	uint64_t due_ms; /* the timer, monotonic */
 	bool timed_out;
 	command_cb cb; /* NULL once it was called or the command was cancelled */
 	void *arg;
@@ -89,10 +93,24 @@ static void on_proc_exit(_unused_ struct proc *p, const struct proc_exit *x, voi
 	command_close(c);
 }
 
+static void on_timeout(uv_timer_t *timer);
+
+static void start_timer(struct command *c, uint64_t ms)
+{
+	c->due_ms = clock_monotonic_ms() + ms;
+	uv_update_time(c->timer.loop);
+	uv_timer_start(&c->timer, on_timeout, ms, 0);
+}
+
 static void on_timeout(uv_timer_t *timer)
 {
 	struct command *c = timer->data;
 
+	/* So late we were stopped, or could not run: what it has printed may lie unread. */
+	if (clock_monotonic_ms() >= c->due_ms + HELD_UP_MS) {
+		start_timer(c, GRACE_MS);
+		return;
+	}
 	if (c->timed_out) {
 		/* Not even SIGKILL helped. It is still reaped whenever it goes. */
 		command_report(c, -1, 0);
@@ -100,7 +118,7 @@ static void on_timeout(uv_timer_t *timer)
 	}
 	c->timed_out = true;
 	proc_kill_group(c->proc);
-	uv_timer_start(timer, on_timeout, KILL_GRACE_MS, 0);
+	start_timer(c, KILL_GRACE_MS);
 }
 
 int command_run(uv_loop_t *loop, char *const *argv, char *const *env, uint64_t timeout_ms,
@@ -135,7 +153,7 @@ int command_run(uv_loop_t *loop, char *const *argv, char *const *env, uint64_t t
 		return r;
 	}
 	uv_poll_start(&c->poll, UV_READABLE, on_readable);
-	uv_timer_start(&c->timer, on_timeout, timeout_ms, 0);
+	start_timer(c, timeout_ms);
 	proc_release(c->proc);
 	*out = c;
 	return 0;

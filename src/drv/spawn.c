@@ -13,6 +13,7 @@
 #include <sys/socket.h>
 #include <sys/wait.h>
 
+#include "base/handover.h"
 #include "drv/machine.h"
 #include "drv/procinfo.h"
 
@@ -43,7 +44,19 @@ static bool nofile_is_saved;
 
 void spawn_save_limits(void)
 {
+	const char *handed_over = handover_word("nofile");
+
 	nofile_is_saved = getrlimit(RLIMIT_NOFILE, &saved_nofile) == 0;
+	if (handed_over)
+		saved_nofile.rlim_cur = (rlim_t)strtoull(handed_over, NULL, 10);
+}
+
+void spawn_hand_over_limits(void)
+{
+	_cleanup_free_ char *soft = xasprintf("%ju", (uintmax_t)saved_nofile.rlim_cur);
+
+	if (nofile_is_saved)
+		handover_add_word("nofile", soft);
 }
 
 /* ---- in the child: only async-signal-safe calls ---- */

@@ -38,6 +38,9 @@ struct proc;
  * daemon raises its own. */
 void spawn_save_limits(void);
 
+/* Puts it on the list of base/handover.h: the next image of this process saves it from there. */
+void spawn_hand_over_limits(void);
+
 /* Called once, after the process was reaped (or, for adopted ones, seen to be gone by its pidfd).
  * The callback may call proc_free(). */
 typedef void (*proc_exit_cb)(struct proc *p, const struct proc_exit *exit, void *arg);
