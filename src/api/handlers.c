@@ -73,6 +73,7 @@ void handle_clouds(struct request *rq)
 	for (size_t i = 0; i < fleet_n_clouds(rq->api->fleet); i++)
 		json_array_append_new(clouds, view_cloud(fleet_cloud(rq->api->fleet, i), now));
 	json_object_set_new(j, "clouds", clouds);
+	json_object_set_new(j, "troubles", view_troubles(fleet_troubles(rq->api->fleet), now));
 	answer(rq, MHD_HTTP_OK, j);
 }
 

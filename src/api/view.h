@@ -5,6 +5,7 @@
 
 #include <jansson.h>
 
+#include "core/trouble.h"
 #include "model/cloud.h"
 
 /* New references, owned by the caller. now_ms: monotonic. */
@@ -13,3 +14,7 @@ json_t *view_node(const struct node *n, uint64_t now_ms);
 
 /* A JSON string, with U+FFFD for each byte that is no UTF-8; null for NULL. A new reference. */
 json_t *view_text(const char *s);
+
+/* What hinders the daemon itself, the oldest first: a list, empty when all is well. A new
+ * reference. */
+json_t *view_troubles(const struct trouble *first, uint64_t now_ms);

@@ -2,12 +2,13 @@
 
 #include <systemd/sd-daemon.h>
 
+#include "core/trouble.h"
 #include "daemon/daemon.h"
 
 void status_publish(struct daemon *d)
 {
 	size_t n = fleet_n_clouds(d->fleet), usable = 0;
-	const char *trouble = NULL, *word = NULL;
+	const char *trouble = NULL, *word = NULL, *ours = fleet_trouble(d->fleet);
 	char status[sizeof(d->last_status)];
 
 	for (size_t i = 0; i < n; i++) {
@@ -19,9 +20,10 @@ void status_publish(struct daemon *d)
 			word = cloud_state_name(c->state);
 		}
 	}
-	snprintf(status, sizeof(status), "%s%zu of %zu clouds usable%s%s%s%s",
+	snprintf(status, sizeof(status), "%s%zu of %zu clouds usable%s%s%s%s%s%s",
 		d->ending ? "Stopping: " : "", usable, n, trouble ? "; " : "",
-		trouble ? trouble : "", trouble ? " is " : "", trouble ? word : "");
+		trouble ? trouble : "", trouble ? " is " : "", trouble ? word : "",
+		ours ? "; " : "", ours ? ours : "");
 	if (streq(status, d->last_status))
 		return;
 	memcpy(d->last_status, status, sizeof(status));
