@@ -132,6 +132,10 @@ static struct MHD_Response *make_response(struct request *rq)
 	char *body = rq->text ? TAKE_PTR(rq->text) : NULL;
 	struct MHD_Response *rsp;
 
+	if (rq->stream && rq->head) {
+		stream_drop(TAKE_PTR(rq->stream));
+		return MHD_create_response_from_buffer(0, NULL, MHD_RESPMEM_PERSISTENT);
+	}
 	if (rq->stream)
 		return stream_response(TAKE_PTR(rq->stream));
 	if (!body) {
@@ -187,6 +191,7 @@ static enum MHD_Result on_request(void *arg _unused_, struct MHD_Connection *con
 		return MHD_NO;
 	if (!rq->begun) {
 		rq->begun = true;
+		rq->head = streq(method, MHD_HTTP_METHOD_HEAD);
 		if (announced_body(conn) <= MAX_DISCARDED)
 			return MHD_YES;
 		rq->body = announced_body(conn);

@@ -32,6 +32,7 @@ struct request {
 	struct MHD_Connection *conn;
 	bool bad_url; /* holds a %00, which would end the path early */
 	bool begun;
+	bool head; /* a HEAD: libmicrohttpd would end even its chunked body, which there is not */
 	uint64_t body; /* bytes of it that came, or will as the header says */
 
 	const struct route *route;

@@ -193,12 +193,15 @@ void stream_begin(struct request *rq, struct stream *s, const char *header, cons
 	replace_str(&rq->header_value, value);
 }
 
-static void on_free(void *arg)
+void stream_drop(struct stream *s)
 {
-	struct stream *s = arg;
-
 	list_remove(s);
 	s->kind->free(s);
+}
+
+static void on_free(void *arg)
+{
+	stream_drop(arg);
 }
 
 struct MHD_Response *stream_response(struct stream *s)
@@ -207,7 +210,7 @@ struct MHD_Response *stream_response(struct stream *s)
 		MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, BLOCK, on_read, s, on_free);
 
 	if (!rsp)
-		on_free(s);
+		stream_drop(s);
 	return rsp;
 }
 

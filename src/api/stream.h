@@ -47,6 +47,8 @@ struct stream {
 void stream_begin(struct request *rq, struct stream *s, const char *header, const char *value);
 /* NULL: out of memory. The stream belongs to the response. */
 struct MHD_Response *stream_response(struct stream *s);
+/* One that did not become a response. */
+void stream_drop(struct stream *s);
 
 /* There may be something for suspended streams of that kind; NULL: of each. */
 void streams_wake(struct api *a, const struct stream_kind *kind);

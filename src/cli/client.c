@@ -120,10 +120,29 @@ const char *client_socket(const struct client *c)
 
 /* --- calls ------------------------------------------------------------------------------- */
 
+/* Line by line; the last is empty. */
+static size_t on_head(char *data, size_t size, size_t n, void *arg)
+{
+	static const char name[] = "h2ofleet-Log-Position:";
+	struct call *call = ((struct transfer *)arg)->call;
+	_cleanup_free_ char *line = xstrndup(data, size * n);
+	long status = 0;
+
+	if (strncasecmp(line, name, strlen(name)) == 0)
+		call->log_position = strtoll(line + strlen(name), NULL, 10);
+	curl_easy_getinfo(call->easy, CURLINFO_RESPONSE_CODE, &status);
+	call->answered = status == 200 && line[strspn(line, "\r\n")] == '\0';
+	return size * n;
+}
+
 static size_t on_data(char *data, size_t size, size_t n, void *arg)
 {
 	struct transfer *t = arg;
 
+	if (t->call->sink && t->call->answered) {
+		t->call->sink(data, size * n, t->call->sink_arg);
+		return size * n;
+	}
 	if (t->body.len + size * n > MAX_ANSWER)
 		return 0;
 	strbuf_add(&t->body, data, size * n);
@@ -138,19 +157,15 @@ static struct transfer *transfer_of(CURL *easy)
 	return (struct transfer *)(void *)t;
 }
 
-struct call *client_begin(struct client *c, const char *method, const char *fmt, ...)
+static struct call *begin(struct client *c, const char *method, const char *target)
 {
-	_cleanup_free_ char *target = NULL, *url = NULL;
+	_cleanup_free_ char *url = NULL;
 	struct call *call = xcalloc(1, sizeof(*call));
 	struct transfer *t = xcalloc(1, sizeof(*t));
 	CURL *easy = curl_easy_init();
-	va_list ap;
 
 	if (!easy)
 		abort(); /* out of memory */
-	va_start(ap, fmt);
-	target = xvasprintf(fmt, ap);
-	va_end(ap);
 	url = xasprintf("http://localhost%s", target);
 	t->call = call;
 	curl_easy_setopt(easy, CURLOPT_UNIX_SOCKET_PATH, c->socket);
@@ -160,13 +175,37 @@ struct call *client_begin(struct client *c, const char *method, const char *fmt,
 	curl_easy_setopt(easy, CURLOPT_CUSTOMREQUEST, method);
 	curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, on_data);
 	curl_easy_setopt(easy, CURLOPT_WRITEDATA, t);
+	curl_easy_setopt(easy, CURLOPT_HEADERFUNCTION, on_head);
+	curl_easy_setopt(easy, CURLOPT_HEADERDATA, t);
 	curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, t->error);
 	curl_easy_setopt(easy, CURLOPT_PRIVATE, t);
 	curl_multi_add_handle(c->multi, easy);
 	call->client = c;
 	call->easy = easy;
+	call->log_position = -1;
 	call->next = c->calls;
 	c->calls = call;
+	return call;
+}
+
+struct call *client_begin(struct client *c, const char *method, const char *fmt, ...)
+{
+	_cleanup_free_ char *target = NULL;
+	va_list ap;
+
+	va_start(ap, fmt);
+	target = xvasprintf(fmt, ap);
+	va_end(ap);
+	return begin(c, method, target);
+}
+
+struct call *client_stream(struct client *c, const char *target,
+	void (*sink)(const char *data, size_t n, void *arg), void *arg)
+{
+	struct call *call = begin(c, "GET", target);
+
+	call->sink = sink;
+	call->sink_arg = arg;
 	return call;
 }
 

@@ -14,6 +14,12 @@ struct call {
 	char *text;     /* owned: the body */
 	struct err err; /* -ENOTCONN: no daemon; -EPROTO: the daemon's problem; else libcurl's */
 	struct client *client;
+	/* Of a stream: where the bytes of a good answer go instead of `text`, and what its head
+	 * said. */
+	void (*sink)(const char *data, size_t n, void *arg);
+	void *sink_arg;
+	bool answered;        /* well, that is: status 200 */
+	int64_t log_position; /* h2ofleet-Log-Position; -1: none */
 	void *easy;
 	struct call *next;
 };
@@ -28,6 +34,9 @@ const char *client_socket(const struct client *c);
 /* Starts a request; the target is made by the format. The call lives until call_free(). */
 struct call *client_begin(struct client *c, const char *method, const char *fmt, ...)
 	_printf_(3, 4);
+/* A GET whose answer goes on: `sink` has it piece by piece, from within client_turn(). */
+struct call *client_stream(struct client *c, const char *target,
+	void (*sink)(const char *data, size_t n, void *arg), void *arg);
 /* Lets all requests go on for at most `timeout_ms`, until one is done. */
 void client_turn(struct client *c, int timeout_ms);
 /* Until this one is done, or until Ctrl-C when that is caught (cli_catch_interrupt()). */

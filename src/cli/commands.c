@@ -47,9 +47,22 @@ const struct cli_command cli_commands[] = {
 		"  --timeout T  wait no longer than this: 500ms, 90s, 5m\n\n"
 		"example: h2ofleet wait dev --for ready --timeout 2m && python train.py\n",
 		cmd_wait},
-	{"logs", "CLOUD[/N] [-n N]", "Shows the last lines that nodes wrote",
+	{"events", "[CLOUD] [-f] [-n N] [--since EPOCH:SEQ]",
+		"Shows what has happened to the clouds",
 		"options:\n"
-		"  -n, --lines N  how many lines of each node (default 100)\n\n"
+		"  -f, --follow      go on with what happens, until Ctrl-C; a daemon that ends\n"
+		"                    meanwhile is waited for, and nothing is left out\n"
+		"  -n, --lines N     only the last N (default: all there is, with -f 10)\n"
+		"      --since WHAT  only what came after this event, EPOCH:SEQ or SEQ\n\n"
+		"With --json a line of JSON for each; \"epoch\" and \"seq\" of the last one\n"
+		"say where to go on; a line of \"type\" lost, or epoch, that some are missing.\n\n"
+		"example: h2ofleet events dev -f\n",
+		cmd_events},
+	{"logs", "CLOUD[/N] [-f] [-n N]", "Shows the last lines that nodes wrote",
+		"options:\n"
+		"  -f, --follow   go on with what they write, until Ctrl-C; a daemon that ends\n"
+		"                 meanwhile is waited for, and nothing is left out\n"
+		"  -n, --lines N  how many lines of each node (default 100, with -f 10)\n\n"
 		"example: h2ofleet logs dev/0 -n 500\n",
 		cmd_logs},
 	{"connect", "CLOUD [--python|--r|--url|--env|--h2oconfig]",

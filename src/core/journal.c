@@ -166,14 +166,6 @@ static void load(struct journal *j)
 	j->next = MAX(newest, read_issued(j)) + 1;
 }
 
-/* A new epoch has nothing to do with what was there. */
-static int clear_files(struct journal *j)
-{
-	segment_close(&j->segments[OLD]);
-	unlink(j->paths[OLD]);
-	return segment_cut(&j->segments[CURRENT]);
-}
-
 /* The current one, as it is now: somebody may have cut or removed what was there. */
 static int open_current(struct journal *j)
 {
@@ -224,8 +216,6 @@ static int write_line(struct journal *j, const char *line, size_t len)
 	struct segment *s = &j->segments[CURRENT];
 	int r = open_files(j);
 
-	if (r == 0 && !j->on_disk)
-		r = clear_files(j);
 	if (r == 0 && s->size && s->size + len > j->max_segment)
 		r = rotate(j);
 	return r < 0 ? r : segment_append(s, line, len);

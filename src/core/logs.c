@@ -123,13 +123,10 @@ static uint64_t effective_max_size(const struct cloud_conf *c)
 	return MIN(c->log_max_size, c->log_max_total / (2 * ((uint64_t)c->nodes + 1)));
 }
 
-static void say_trouble(struct supervised *s, const char *what)
+static void in_trouble(struct supervised *s, const char *what)
 {
 	s->logs.retry_at = fleet_now(s->fleet) + RETRY_MS;
-	if (streq_null(s->logs.trouble, what)) /* said once; tried again all the same */
-		return;
-	replace_str(&s->logs.trouble, what);
-	log_warning("cloud %s: logs are not rotated: %s", s->cloud->conf->name, what);
+	trouble_set(s->fleet, TROUBLE_LOGS, s->cloud->conf->name, what);
 }
 
 static void on_rotated(int exit_code, int exec_errno, const char *output, void *arg)
@@ -138,18 +135,17 @@ static void on_rotated(int exit_code, int exec_errno, const char *output, void *
 	struct supervised *s = arg;
 
 	s->logs.rotation = NULL;
-	s->logs.pending = false;
-	if (exec_errno) {
-		say_trouble(s, strerror(exec_errno));
-	} else if (exit_code == ROTATE_EXIT_BUSY) {
+	s->logs.pending = exit_code != 0; /* another is to follow */
+	if (exec_errno)
+		in_trouble(s, strerror(exec_errno));
+	else if (exit_code < 0)
+		in_trouble(s, "the rotation was killed, or did not end");
+	else if (exit_code == ROTATE_EXIT_BUSY)
 		log_debug("cloud %s: %s", s->cloud->conf->name, first);
-		s->logs.pending = true;
-	} else if (exit_code != 0) {
-		say_trouble(s, exit_code < 0 ? "the rotation was killed, or did not end" : first);
-	} else if (s->logs.trouble) {
-		log_notice("cloud %s: logs are rotated again", s->cloud->conf->name);
-		replace_str(&s->logs.trouble, NULL);
-	}
+	else if (exit_code != 0)
+		in_trouble(s, first);
+	else
+		trouble_clear(s->fleet, TROUBLE_LOGS, s->cloud->conf->name);
 }
 
 /* Our own program, by its name where it still has it: not all tools that run programs (valgrind)
@@ -186,7 +182,7 @@ static void rotate(struct supervised *s)
 	r = command_run(s->fleet->loop, argv.v, environ, ROTATION_TIMEOUT_MS, on_rotated, s,
 		&s->logs.rotation);
 	if (r < 0)
-		say_trouble(s, strerror(-r));
+		in_trouble(s, strerror(-r));
 }
 
 static bool is_due(const struct supervised *s)
@@ -223,5 +219,4 @@ void logs_free(struct supervised *s)
 {
 	if (s->logs.rotation)
 		command_cancel(TAKE_PTR(s->logs.rotation)); /* the next one goes on from there */
-	free(TAKE_PTR(s->logs.trouble));
 }

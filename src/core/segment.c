@@ -134,15 +134,6 @@ bool segment_changed(const struct segment *s)
 	return fstat(s->fd, &st) < 0 || (uint64_t)st.st_size != s->size;
 }
 
-int segment_cut(struct segment *s)
-{
-	segment_forget(s);
-	if (s->size && ftruncate(s->fd, 0) < 0)
-		return -errno;
-	s->size = 0;
-	return 0;
-}
-
 int segment_append(struct segment *s, const char *line, size_t len)
 {
 	ssize_t n = write(s->fd, line, len);

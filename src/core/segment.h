@@ -35,8 +35,6 @@ bool segment_changed(const struct segment *s);
 void segment_close(struct segment *s);
 /* Nothing in it counts. */
 void segment_forget(struct segment *s);
-/* Empties the file. */
-int segment_cut(struct segment *s);
 /* All of the line, or nothing of it. */
 int segment_append(struct segment *s, const char *line, size_t len);
 

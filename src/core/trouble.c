@@ -16,6 +16,7 @@ static const struct {
 		"nodes are asked"},
 	[TROUBLE_SOCKET] = {"socket", "the control socket does not work",
 		"the control socket works"},
+	[TROUBLE_LOGS] = {"logs", "its logs are not rotated, and grow", "its logs are rotated"},
 	[TROUBLE_DISK] = {"disk", "no room", "there is room"},
 };
 

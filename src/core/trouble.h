@@ -11,6 +11,7 @@ enum trouble_kind {
 	TROUBLE_LAUNCH, /* nothing can be launched: processes, descriptors, memory, disk */
 	TROUBLE_POLLS,  /* nodes cannot be asked whether they are well */
 	TROUBLE_SOCKET, /* the control socket is gone, or takes nobody in */
+	TROUBLE_LOGS,   /* a cloud's logs cannot be rotated */
 	TROUBLE_DISK,   /* a file system that we need is full */
 	N_TROUBLE_KINDS
 };

@@ -64,7 +64,8 @@ static int collapse(struct rotation *t, struct err *e)
 	return r < 0 ? r : record(t, t->live.base, rec.start, 0, rec.since_ms, e);
 }
 
-/* The record was removed by hand: the parts and the hole in front tell the same. */
+/* There is none before the first rotation, and one from then on, so with parts it was removed by
+ * hand: they and the hole in front tell the same. */
 static int restore_record(struct rotation *t, struct err *e)
 {
 	_cleanup_free_ struct logpart *parts = NULL;
@@ -75,7 +76,7 @@ static int restore_record(struct rotation *t, struct err *e)
 	if (n < 0)
 		return err_set_errno(e, (int)n, "cannot list the parts of %s", t->log);
 	if (n == 0)
-		return 0;
+		return record(t, 0, 0, 0, 0, e);
 	end = parts[n - 1].end;
 	if (hole < 0 || (uint64_t)hole > end)
 		hole = 0;

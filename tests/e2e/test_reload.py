@@ -275,6 +275,27 @@ def test_recovery_directory_survives(fake, fleets, fake_keys):
     fleet.clouds["c"] = gone
 
 
+def test_over_a_new_daemon(fake):
+    """A restart that is needed is needed still for the next daemon, also for what was changed while
+    there was none: it takes back the members as they were launched, and nobody is disturbed."""
+    fleet = fake(nodes=2, context_path="/one")
+    first = fleet.ready()
+    pids = fleet.pids()
+    configure(fleet, max_mem_size="80m")
+    reload(fleet)
+    fleet.kill_daemon()
+    configure(fleet, nodes=3, context_path="/two", hang_timeout="5s", late_after="1s")
+    fleet.start()
+    cloud = fleet.ready()
+    assert cloud["endpoint"] == first["endpoint"] and cloud["generation"] == 1
+    assert cloud["pending_keys"] == ["nodes", "max_mem_size", "context_path"]
+    assert fleet.pids() == pids
+    fleet.cli("restart", "c", "--wait")
+    cloud = fleet.cloud()
+    assert cloud["size"] == 3 and cloud["endpoint"].endswith("/two") and not cloud["pending_keys"]
+    assert "-Xmx80m" in argv_of(fleet.pids()[2])
+
+
 # --- nothing, or nothing yet ----------------------------------------------------------------------
 
 

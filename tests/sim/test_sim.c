@@ -1,5 +1,6 @@
 /* The whole life of clouds, simulated: random members that boot, hang, die, ignore signals, answer
- * late, wrongly or for a short-locked cloud, and operators who start and stop at the worst time.
+ * late, wrongly or for a short-locked cloud, operators who start and stop at the worst time, and
+ * daemons that are killed between any two of their actions.
  * Virtual time, one seed a run; the invariants of HACKING.md are checked after each step.
  *
  *	test_sim                 the usual number of runs
@@ -16,6 +17,7 @@
 #include <stdio.h>
 
 #include "model/cloud.h"
+#include "model/memory.h"
 #include "model/plan.h"
 
 #define MAX_NODES 5
@@ -23,6 +25,7 @@
 /* A process as the world has it. */
 struct sim_proc {
 	bool alive;
+	bool unreleased; /* forked, and waits for the daemon */
 	pid_t pid;
 	uint64_t generation;
 	uint64_t serves_at; /* answers from then on */
@@ -40,7 +43,12 @@ struct sim_proc {
 
 struct sim {
 	struct cloud *c;
-	struct cloud_conf conf;
+	char *saved;       /* owned: the state file */
+	unsigned depth;    /* of feed() */
+	unsigned crash_in; /* the daemon dies so many steps from now, wherever that is; 0: not */
+	jmp_buf crash;
+	struct h2o_member *members; /* owned: of the answer that is on its way */
+	struct cloud_conf confs[2]; /* one is in force, the other can be made ready */
 	struct sim_proc procs[MAX_NODES];
 	uint64_t now, rng;
 	uint64_t cannot_ask_until; /* no descriptors */
@@ -51,12 +59,13 @@ struct sim {
 	bool verbose;
 	uint64_t seed;
 	/* seen along the way, so that a simulation that never gets anywhere fails */
-	unsigned readies, losses, failed, short_locks, hangs, unasked;
+	unsigned readies, losses, failed, short_locks, hangs, unasked, reloads, resized, crashes,
+		adoptions;
 };
 
 static uint64_t total_events;
 static unsigned total_readies, total_losses, total_failed, total_short_locks, total_hangs;
-static unsigned total_unasked;
+static unsigned total_unasked, total_reloads, total_resized, total_crashes, total_adoptions;
 
 static uint64_t below(struct sim *s, uint64_t n)
 {
@@ -113,8 +122,28 @@ static void check(struct sim *s)
 
 static void do_action(struct sim *s, const struct action *a);
 
+/* As core/state.c does it: before a fork, and at the end of each step. */
+static void save(struct sim *s)
+{
+	json_t *j = cloud_memory(s->c, s->now);
+
+	assert_non_null(j);
+	free(s->saved);
+	s->saved = json_dumps(j, JSON_COMPACT);
+	json_decref(j);
+}
+
+/* The daemon may be killed here. */
+static void crash_point(struct sim *s)
+{
+	if (s->crash_in && --s->crash_in == 0)
+		longjmp(s->crash, 1);
+}
+
 static void feed(struct sim *s, struct cloud_event ev)
 {
+	crash_point(s);
+	s->depth++;
 	s->events++;
 	cloud_step(s->c, &ev, s->now);
 	for (size_t i = 0; i < s->c->n_transitions; i++) {
@@ -142,8 +171,18 @@ static void feed(struct sim *s, struct cloud_event ev)
 		assert_true(n <= ARRAY_SIZE(list));
 		memcpy(list, s->c->actions, n * sizeof(*list));
 		cloud_drop_actions(s->c);
-		for (size_t i = 0; i < n; i++)
+		for (size_t i = 0; i < n; i++) {
+			crash_point(s);
 			do_action(s, &list[i]);
+		}
+	}
+	if (--s->depth)
+		return;
+	crash_point(s);
+	save(s);
+	for (unsigned i = 0; i < MAX_NODES; i++) {
+		crash_point(s);
+		s->procs[i].unreleased = false;
 	}
 }
 
@@ -160,7 +199,9 @@ static void launch(struct sim *s, unsigned i)
 				.flag = chance(s, 300)});
 		return;
 	}
-	*p = (struct sim_proc){.alive = true, .pid = ++s->next_pid};
+	save(s);
+	crash_point(s);
+	*p = (struct sim_proc){.alive = true, .unreleased = true, .pid = ++s->next_pid};
 	p->generation = s->c->generation;
 	p->serves_at = s->now + 800 + below(s, 1500);
 	p->joins_at = p->serves_at + 500 + below(s, 2500);
@@ -169,6 +210,40 @@ static void launch(struct sim *s, unsigned i)
 		p->joins_at += 500000; /* never forms */
 	feed(s, (struct cloud_event){
 			.type = EVENT_LAUNCHED, .node = i, .pid = p->pid, .start_ticks = 1});
+}
+
+/* What a reload may change at any moment. */
+static void set_live_keys(struct sim *s, struct cloud_conf *conf)
+{
+	static const int policies[] = {RESTART_ALWAYS, RESTART_ON_FAILURE, RESTART_ON_FAILURE};
+
+	conf->restart = policies[below(s, ARRAY_SIZE(policies))];
+	conf->stop_method = chance(s, 200) ? STOP_REST : STOP_TERM;
+	conf->restart_delay_ms = below(s, 3) * 500;
+	conf->restart_delay_max_ms = 1000 + below(s, 60000);
+	conf->start_limit = (struct limit_spec){(unsigned)(2 + below(s, 8)), 600000};
+	conf->ready_timeout_ms = 10000 + below(s, 50000);
+	conf->health_interval_ms = 100 + below(s, 2000);
+	conf->late_after_ms = 500 + below(s, 5000);
+	conf->hang_timeout_ms = 10000 + below(s, 50000);
+	conf->stop_timeout_ms = 100 + below(s, 5000);
+}
+
+/* As core does: first this, then a tick. (A state file of another size is of no use to the next
+ * daemon; there is none of it in this world.) `resize` only while no member is alive. */
+static void reconfigure(struct sim *s, bool resize)
+{
+	struct cloud_conf *next = &s->confs[s->c->conf == &s->confs[0]];
+
+	*next = *s->c->conf;
+	set_live_keys(s, next);
+	if (resize)
+		next->nodes = (int64_t)(1 + below(s, MAX_NODES));
+	s->reloads++;
+	s->resized += next->nodes != (int64_t)s->c->n_nodes;
+	cloud_configure(s->c, next, s->now);
+	invariant(s, s->c->n_nodes == (size_t)next->nodes);
+	save(s);
 }
 
 static void do_action(struct sim *s, const struct action *a)
@@ -180,6 +255,8 @@ static void do_action(struct sim *s, const struct action *a)
 		/* Every old member is dead before anything new begins. */
 		for (size_t i = 0; i < s->c->n_nodes; i++)
 			invariant(s, !s->procs[i].alive);
+		if (chance(s, 50))
+			reconfigure(s, true);
 		s->prepare_due = true;
 		s->prepare_at = s->now + below(s, 200);
 		break;
@@ -226,7 +303,7 @@ static void do_action(struct sim *s, const struct action *a)
 		 * where we could not ask nobody was silent. */
 		p = &s->procs[a->node];
 		invariant(s, !p->blind_from);
-		invariant(s, s->now - p->good_at - p->blind_for >= s->conf.hang_timeout_ms);
+		invariant(s, s->now - p->good_at - p->blind_for >= s->c->conf->hang_timeout_ms);
 		break;
 	case ACTION_REST_SHUTDOWN:
 	case ACTION_HEED_RECOVERY:
@@ -261,7 +338,7 @@ static void view_of(struct sim *s, unsigned i, struct h2o_cloud_view *v)
 	*v = (struct h2o_cloud_view){
 		.consensus = true, .cloud_healthy = true, .locked = s->locked_short};
 	snprintf(v->cloud_name, sizeof(v->cloud_name), "%s", c->h2o_name);
-	v->members = xcalloc(MAX_NODES, sizeof(*v->members));
+	v->members = s->members = xcalloc(MAX_NODES, sizeof(*v->members));
 	for (unsigned k = 0; k < c->n_nodes; k++) {
 		struct h2o_member *m = &v->members[n];
 
@@ -312,6 +389,78 @@ static void answer(struct sim *s, unsigned i)
 	}
 	feed(s, (struct cloud_event){.type = EVENT_ANSWER, .node = i, .answer = &a});
 	h2o_cloud_view_free(&v);
+	s->members = NULL;
+}
+
+/* ---- the daemon is killed, and another takes over ---- */
+
+/* What goes on without it: whoever waited for it exits, others may die, nobody is told. */
+static void world_without_daemon(struct sim *s)
+{
+	s->crashes++;
+	s->depth = 0;
+	s->prepare_due = s->clean_due = false;
+	free(TAKE_PTR(s->members));
+	s->now += below(s, 3000);
+	for (unsigned i = 0; i < MAX_NODES; i++) {
+		struct sim_proc *p = &s->procs[i];
+
+		p->polled = false;
+		if (p->unreleased || (p->dies_at && p->dies_at <= s->now) || chance(s, 30))
+			p->alive = false;
+		p->unreleased = false;
+	}
+}
+
+static void gone(struct sim *s, unsigned i)
+{
+	struct exit_evidence ev = {
+		.sent_signal = s->c->nodes[i].sent_signal, .log_tail = "", .exec_path = "java"};
+
+	ev.node = i;
+	feed(s, (struct cloud_event){.type = EVENT_EXITED, .node = i, .exit = &ev, .wall_ms = 1});
+}
+
+/* As core/adopt.c does it. */
+static void take_over(struct sim *s)
+{
+	bool served[MAX_NODES] = {false}, half = false, whole = true;
+	struct err e = ERR_NULL;
+	const struct cloud_conf *conf;
+	enum cloud_state was;
+	uint64_t generation;
+	json_t *j;
+
+	conf = s->c->conf;
+	cloud_free(s->c);
+	s->c = cloud_new(conf, s->seed + s->now);
+	j = json_loads(s->saved, 0, NULL);
+	assert_int_equal(cloud_remember(s->c, j, s->now, 0, &was, &e), 0);
+	json_decref(j);
+	generation = s->c->generation;
+	for (unsigned i = 0; i < s->c->n_nodes; i++) {
+		const struct node *n = &s->c->nodes[i];
+		struct sim_proc *p = &s->procs[i];
+
+		served[i] = p->alive && n->pid == p->pid;
+		whole &= served[i];
+		half |= n->pid && !served[i];
+		/* Nothing runs that the state file does not know. */
+		invariant(s, !p->alive || served[i]);
+	}
+	s->ports_held = s->c->ports_planned;
+	feed(s, (struct cloud_event){.type = EVENT_RESUME,
+			.was = was,
+			.flag = half && (was == CLOUD_STARTING || was == CLOUD_FORMING)});
+	for (unsigned i = 0; i < s->c->n_nodes; i++)
+		if (s->c->nodes[i].pid && !served[i])
+			gone(s, i);
+	/* An intact cloud goes on serving, at once, as the same generation. */
+	if ((was == CLOUD_READY || was == CLOUD_DEGRADED) && whole) {
+		s->adoptions++;
+		invariant(s, s->c->state == CLOUD_READY && s->c->generation == generation);
+	}
+	check(s);
 }
 
 static bool forming(const struct sim *s)
@@ -325,7 +474,7 @@ static void mischief(struct sim *s)
 	unsigned i = (unsigned)below(s, s->c->n_nodes);
 	struct sim_proc *p = &s->procs[i];
 
-	switch (below(s, 13)) {
+	switch (below(s, 15)) {
 	case 0:
 	case 1:
 		if (p->alive)
@@ -333,7 +482,7 @@ static void mischief(struct sim *s)
 		break;
 	case 2:
 		if (p->alive)
-			p->hangs_until = s->now + below(s, 2 * s->conf.hang_timeout_ms);
+			p->hangs_until = s->now + below(s, 2 * s->c->conf->hang_timeout_ms);
 		break;
 	case 3:
 		if (p->alive && p->serves_at < s->now)
@@ -359,12 +508,21 @@ static void mischief(struct sim *s)
 	case 7:
 		feed(s, (struct cloud_event){.type = EVENT_RESTART, .flag = chance(s, 500)});
 		break;
+	case 13:
+	case 14:
+		s->crash_in = 1 + (unsigned)below(s, 30);
+		break;
 	case 8:
 		if (p->alive && chance(s, 100))
 			die(s, i, 1, 0, "ERROR: Unknown argument (x)");
 		break;
 	case 9:
-		s->cannot_ask_until = s->now + below(s, 2 * s->conf.hang_timeout_ms);
+		s->cannot_ask_until = s->now + below(s, 2 * s->c->conf->hang_timeout_ms);
+		break;
+	case 10:
+		reconfigure(s, s->c->state == CLOUD_STOPPED || s->c->state == CLOUD_FAILED ||
+				       s->c->state == CLOUD_BACKOFF);
+		feed(s, (struct cloud_event){.type = EVENT_TICK});
 		break;
 	default:
 		feed(s, (struct cloud_event){.type = EVENT_START, .flag = chance(s, 100)});
@@ -420,7 +578,7 @@ static void world(struct sim *s)
 
 static void configure(struct sim *s)
 {
-	s->conf = (struct cloud_conf){
+	s->confs[0] = (struct cloud_conf){
 		.name = (char *)"sim",
 		.h2o_name = (char *)"sim",
 		.nodes = (int64_t)(1 + below(s, MAX_NODES)),
@@ -436,46 +594,65 @@ static void configure(struct sim *s)
 	};
 }
 
+static void turn(struct sim *s)
+{
+	s->now += below(s, chance(s, 100) ? 2000 : 100);
+	world(s);
+	check(s);
+	if (chance(s, 8)) {
+		mischief(s);
+		check(s);
+	}
+}
+
 static void run(uint64_t seed, bool verbose)
 {
-	struct sim s = {.rng = seed, .seed = seed, .now = 1, .next_pid = 1000};
+	struct sim *s =
+		xcalloc(1, sizeof(*s)); /* in memory, whatever longjmp() does to registers */
 
-	s.verbose = verbose;
-	configure(&s);
-	s.c = cloud_new(&s.conf, seed);
-	feed(&s, (struct cloud_event){.type = EVENT_START});
+	*s = (struct sim){.rng = seed, .seed = seed, .now = 1, .next_pid = 1000};
+	s->verbose = verbose;
+	configure(s);
+	s->c = cloud_new(&s->confs[0], seed);
+	feed(s, (struct cloud_event){.type = EVENT_START});
 	for (unsigned i = 0; i < 3000; i++) {
-		s.now += below(&s, chance(&s, 100) ? 2000 : 100);
-		world(&s);
-		check(&s);
-		if (chance(&s, 8)) {
-			mischief(&s);
-			check(&s);
+		if (setjmp(s->crash) == 0) {
+			turn(s);
+		} else {
+			world_without_daemon(s);
+			take_over(s);
 		}
 	}
+	s->crash_in = 0;
 	/* Left in peace, what is wanted comes about. */
-	feed(&s, (struct cloud_event){.type = chance(&s, 500) ? EVENT_STOP : EVENT_RESTART});
+	feed(s, (struct cloud_event){.type = chance(s, 500) ? EVENT_STOP : EVENT_RESTART});
 	for (unsigned i = 0; i < 400000; i++) {
-		bool there = s.c->wanted == WANTED_STOPPED ? s.c->state == CLOUD_STOPPED
-							   : s.c->state == CLOUD_READY;
-		if (there || s.c->state == CLOUD_FAILED)
+		bool there = s->c->wanted == WANTED_STOPPED ? s->c->state == CLOUD_STOPPED
+							    : s->c->state == CLOUD_READY;
+		if (there || s->c->state == CLOUD_FAILED)
 			break;
-		s.now += 20;
-		s.cannot_ask_until = 0;
+		s->now += 20;
+		s->cannot_ask_until = 0;
 		for (unsigned k = 0; k < MAX_NODES; k++)
-			s.procs[k].hangs_until = 0;
-		world(&s);
-		check(&s);
-		invariant(&s, i < 399999);
+			s->procs[k].hangs_until = 0;
+		world(s);
+		check(s);
+		invariant(s, i < 399999);
 	}
-	total_events += s.events;
-	total_readies += s.readies;
-	total_losses += s.losses;
-	total_failed += s.failed;
-	total_short_locks += s.short_locks;
-	total_hangs += s.hangs;
-	total_unasked += s.unasked;
-	cloud_free(s.c);
+	total_events += s->events;
+	total_readies += s->readies;
+	total_losses += s->losses;
+	total_failed += s->failed;
+	total_short_locks += s->short_locks;
+	total_hangs += s->hangs;
+	total_unasked += s->unasked;
+	total_reloads += s->reloads;
+	total_resized += s->resized;
+	total_crashes += s->crashes;
+	total_adoptions += s->adoptions;
+	cloud_free(s->c);
+	free(s->saved);
+	free(s);
 }
 
 /* Proves: no sequence of faults and commands violates an invariant, and the cloud gets where it is
@@ -492,11 +669,13 @@ static void test_invariants_hold(void **state)
 	}
 	for (uint64_t seed = 1; seed <= n; seed++)
 		run(seed, false);
-	printf("%" PRIu64 " events; %u times ready, %u lost, %u failed, %u short locks, %u hangs\n",
+	printf("%" PRIu64 " events; %u times ready, %u lost, %u failed, %u short locks, %u hangs, "
+	       "%u reloads, %u crashes of the daemon, %u intact clouds taken over\n",
 		total_events, total_readies, total_losses, total_failed, total_short_locks,
-		total_hangs);
+		total_hangs, total_reloads, total_crashes, total_adoptions);
 	assert_true(total_readies > n && total_losses > n && total_failed && total_short_locks &&
-		    total_hangs && total_unasked);
+		    total_hangs && total_unasked && total_reloads > n && total_resized &&
+		    total_crashes > n && total_adoptions > n / 2);
 }
 
 int main(void)
