@@ -89,6 +89,8 @@ struct supervised {
 	bool handling;
 	uint64_t save_due;      /* the state file could not be written: when it is tried again */
 	uint64_t save_delay_ms; /* 0: it could */
+	uint64_t clean_due; /* nothing could be looked for and removed: when it is tried again */
+	unsigned clean_tries;
 	struct cloud_conf *pending; /* owned: waits until no member is alive; NULL: none */
 	bool prepare_waits;         /* ACTION_PREPARE waits for it */
 	struct queued_event *queue, **queue_end;
