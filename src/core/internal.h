@@ -241,6 +241,8 @@ void incident_record(struct supervised *s, unsigned node);
 /* state.c: the state file of each cloud. */
 int state_save(struct supervised *s, bool durable, struct err *e);
 void state_load(struct supervised *s);
+/* The id of the fleet that the state files below are of; false when there are none. */
+bool state_fleet_id(const char *state_dir, char id[17]);
 void state_remove(struct supervised *s);
 
 /* strays.c: processes of an earlier daemon on the same state directory. */

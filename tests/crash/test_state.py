@@ -146,10 +146,7 @@ def goes_on(fleet):
 
 
 # Not yet so.
-KNOWN = {
-    "no cloud": "a state without a cloud passes for one of another size: the cloud stays stopped",
-    "fleet-id": "without its fleet-id the members' tokens say nothing; it stands in the state files, too",
-}
+KNOWN = {}
 
 
 def known(name):
