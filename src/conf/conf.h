@@ -27,6 +27,25 @@ enum stop_method {
 	STOP_REST, /* POST /3/Shutdown to member 0 first */
 };
 
+/* What the kernel's OOM killer ends of a cloud that runs out of memory. */
+enum oom_policy {
+	OOM_CONTINUE, /* the one process that it chooses; the daemon ends the others */
+	OOM_KILL,     /* all members at once */
+};
+
+/* Clouds in control groups of their own. */
+enum scopes_mode {
+	SCOPES_NO,
+	SCOPES_AUTO, /* where it is plain how */
+	SCOPES_YES,  /* wherever it can be done */
+};
+
+/* When a start of the service counts as done. */
+enum ready_when {
+	READY_WHEN_LAUNCHED, /* the JVMs of all autostart clouds run, or could not be started */
+	READY_WHEN_CLOUDS,   /* these clouds are ready, or their first start has failed */
+};
+
 /* When the daemon ends by itself: for containers, where it is process 1. */
 enum exit_when {
 	EXIT_WHEN_NEVER,
@@ -86,7 +105,10 @@ struct cloud_conf {
 	struct mem_spec max_mem_size;
 	struct mem_spec min_mem_size;
 	int64_t nthreads;
-	char *auto_recovery_dir; /* "off", "auto" or an absolute path */
+	struct mem_spec memory_max; /* of all nodes together; MEM_UNSET: no limit */
+	int64_t cpu_quota;          /* percent of one CPU, of all nodes together; 0: no limit */
+	int oom_policy;             /* enum oom_policy */
+	char *auto_recovery_dir;    /* "off", "auto" or an absolute path */
 	bool autostart;
 	int restart; /* enum restart_policy */
 
@@ -129,10 +151,12 @@ struct fleet_conf {
 	char *log_dir;
 	uint64_t events_max_size; /* bytes, of all files of the journal */
 	int64_t baseport;
+	int scopes;                   /* enum scopes_mode */
 	int apply;                    /* enum apply_mode: of a reload */
 	int log_level;                /* enum log_level: of the daemon's own log */
 	int exit_when;                /* enum exit_when */
 	uint64_t shutdown_timeout_ms; /* of all clouds together when the daemon ends */
+	int ready_when;               /* enum ready_when */
 };
 
 struct conf {

@@ -9,6 +9,7 @@
 #include "core/internal.h"
 #include "drv/logfile.h"
 #include "drv/machine.h"
+#include "drv/procinfo.h"
 
 /* So much of a dead node's output is searched for a cause. */
 #define LOG_TAIL_BYTES 65536
@@ -26,6 +27,8 @@ void oom_sample(struct fleet *f)
 	f->oom.before = f->oom.at ? f->oom.now : machine_oom_kills();
 	f->oom.now = machine_oom_kills();
 	f->oom.at = now;
+	for (size_t i = 0; i < f->n; i++)
+		cgroups_oom_sample(f->clouds[i]);
 }
 
 /* What this life of the node has printed, at most its end. Owned by the caller; never NULL. */
@@ -63,9 +66,11 @@ void exits_remove_perf_file(const struct fleet *f, pid_t pid)
 {
 	_cleanup_free_ char *dir = NULL, *name = xasprintf("%d", (int)pid);
 	_cleanup_close_ int fd = -1;
+	struct process_stat ps;
 	struct stat st;
 
-	if (!f->user)
+	/* The number may be another JVM's by now: a daemon learns late of what died before it. */
+	if (!f->user || (process_stat_read(pid, &ps) == 0 && ps.state != 'Z' && ps.state != 'X'))
 		return;
 	dir = xasprintf("/tmp/hsperfdata_%s", f->user);
 	fd = open(dir, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
@@ -114,6 +119,7 @@ static void report(struct member *m, const struct proc_exit *exit)
 	enum cause cause;
 	bool expected;
 
+	cgroups_oom(s, &ev); /* better evidence than the machine's, where there is any */
 	holder = holder_of(m, exit, output);
 	ev.port_holder = holder;
 	exits_remove_perf_file(s->fleet, m->last_pid);

@@ -20,9 +20,16 @@ struct fleet;
  * yet. */
 int fleet_new(uv_loop_t *loop, struct conf *conf, struct fleet **out, struct err *e);
 
+/* Does a daemon run on that state directory? -EBUSY, and its pid (0: unknown); 0: none; -ENOENT: no
+ * daemon ever ran there. */
+int fleet_find_daemon(const struct fleet_conf *c, pid_t *pid);
+
 /* Clouds of an earlier daemon go on; what belongs to none is ended; the others start if they should
  * (autostart). */
 void fleet_start(struct fleet *f);
+
+/* Instead of that: ends all that an earlier daemon has left, as fleet_shutdown() does. */
+void fleet_end_left_behind(struct fleet *f, void (*done)(void *arg), void *arg);
 
 /* Ends all clouds in order and calls `done` when no process is left; again with at_once: SIGKILL.
  */
@@ -81,6 +88,15 @@ static inline void reload_report_clear(struct reload_report *r)
 	strv_free(&r->errors);
 }
 
+/* How it is with the supervisor itself, for systemd (core/health.c). */
+
+/* Has every cloud that is wanted got where a start must bring it: launched or, with `usable`, ready
+ * or through with its first try? */
+bool fleet_settled(const struct fleet *f, bool usable);
+
+/* For how long the most overdue of the clouds' deadlines is overdue, in milliseconds; 0: none. */
+uint64_t fleet_overdue_ms(struct fleet *f);
+
 /* The clock of the model: monotonic milliseconds without the times in which the machine slept or
  * this process was stopped. */
 uint64_t fleet_now(struct fleet *f);
@@ -91,6 +107,15 @@ char *fleet_node_log(const struct fleet *f, const char *cloud, unsigned node);
 /* Where that output is when it does not go to the file, as a sentence ("its output is in the
  * journal: ..."); NULL: it does. Owned by the caller. */
 char *fleet_node_log_elsewhere(const struct fleet *f, const char *cloud, unsigned node);
+
+/* Percent of the last 10 s in which some process had to wait for it; negative: not known. */
+struct fleet_pressure {
+	bool own; /* of the cloud's control group; else of the whole machine */
+	double cpu, memory, io;
+};
+
+/* Read now. False when nothing is known. */
+bool fleet_pressure(struct fleet *f, const char *cloud, struct fleet_pressure *out);
 
 /* Called after each change of a cloud or of one of its nodes. */
 typedef void (*fleet_observer)(const struct cloud *c, void *arg);

@@ -284,6 +284,7 @@ static void on_java_probe(int exit_code, int exec_errno, const char *output, voi
 void launch_prepare(struct supervised *s)
 {
 	_cleanup_(err_clear) struct err e = ERR_NULL;
+	_cleanup_(strv_free) struct strv env = STRV_NULL;
 	struct runtime *rt = &s->runtime;
 	int r;
 
@@ -306,8 +307,9 @@ void launch_prepare(struct supervised *s)
 		return;
 	}
 	/* No release file beside it: ask it, without holding up the others. */
-	r = command_run(s->fleet->loop, (char *const[]){rt->java, (char *)"-version", NULL},
-		environ, JAVA_PROBE_MS, on_java_probe, s, &s->java_probe);
+	plan_clean_env(environ, &env);
+	r = command_run(s->fleet->loop, (char *const[]){rt->java, (char *)"-version", NULL}, env.v,
+		JAVA_PROBE_MS, on_java_probe, s, &s->java_probe);
 	if (r < 0) {
 		err_set_errno(&e, r, "cannot run %s -version", rt->java);
 		say_shortage(s, r, err_msg(&e));
@@ -414,9 +416,12 @@ void launch_node(struct supervised *s, unsigned node)
 				   .start_ticks = proc_start_ticks(m->proc)});
 }
 
-/* Those whose identity is on disk may execute. Where it could not be written, none may. */
+/* Those whose identity is on disk may execute, once they are in their control group. Where it could
+ * not be written, none may. */
 void launch_release(struct supervised *s)
 {
+	if (!s->cloud->dirty && cgroups_place(s))
+		return;
 	for (unsigned i = 0; i < s->cloud->n_nodes; i++) {
 		struct member *m = &s->members[i];
 
@@ -472,5 +477,6 @@ void launch_clean(struct supervised *s)
 {
 	for (unsigned i = 0; i < s->cloud->n_nodes; i++)
 		clean_member(s, &s->members[i]);
+	cgroups_clean(s);
 	supervised_feed(s, &(struct cloud_event){.type = EVENT_CLEANED});
 }

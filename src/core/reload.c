@@ -155,6 +155,8 @@ static void forget(struct fleet *f, size_t i)
 	state_remove(s);
 	rmdir(recovery);
 	rmdir(s->dir);
+	for (int kind = 0; kind < N_TROUBLE_KINDS; kind++)
+		trouble_clear(f, (enum trouble_kind)kind, conf->name);
 	log_notice("cloud %s: removed", conf->name);
 	f->n--;
 	f->conf->n_clouds--;
@@ -235,6 +237,82 @@ bool reload_defers_launch(struct supervised *s)
 	sweep_soon(s->fleet);
 	return true;
 }
+
+/* ---- over the life of the daemon ---- */
+
+json_t *reload_launched_with(const struct supervised *s)
+{
+	const struct cloud_conf *conf = s->cloud->conf;
+	json_t *j = json_object();
+	size_t n;
+	const struct key *keys = keys_all(&n);
+
+	for (size_t i = 0; i < n; i++) {
+		_cleanup_free_ char *value = NULL;
+
+		if (keys[i].section != SECTION_CLOUD || keys[i].reload != RELOAD_CLOUD ||
+			keys[i].type->storage == STORE_NONE)
+			continue;
+		value = key_get(&keys[i], conf);
+		json_object_set_new(j, keys[i].name, value ? json_string(value) : json_null());
+	}
+	json_object_set_new(j, "baseport", json_integer(conf->baseport));
+	return j;
+}
+
+/* The files' configuration with the keys as they were; what cannot be read is as in the files. */
+static struct cloud_conf *as_launched(const struct cloud_conf *files, const json_t *launched_with)
+{
+	struct cloud_conf *conf = cloud_conf_dup(files);
+	const char *name;
+	json_t *value;
+
+	json_object_foreach ((json_t *)launched_with, name, value) {
+		const struct key *k = keys_find(SECTION_CLOUD, name);
+
+		if (!k || k->reload != RELOAD_CLOUD || k->type->storage == STORE_NONE)
+			continue;
+		if (json_is_null(value) && !k->dflt && !k->find_default)
+			key_clear(k, conf);
+		else if (json_is_string(value) &&
+			 key_set(k, conf, json_string_value(value), NULL) < 0)
+			log_debug("cloud %s: %s of the state file is not understood", conf->name,
+				name);
+	}
+	if (json_is_integer(json_object_get(launched_with, "baseport")))
+		conf->baseport = json_integer_value(json_object_get(launched_with, "baseport"));
+	return conf;
+}
+
+void reload_recall(struct supervised *s, const json_t *launched_with)
+{
+	struct conf *all = s->fleet->conf;
+	struct cloud_conf *files, *conf;
+	struct conf_diff d;
+	size_t i = 0;
+
+	if (!json_is_object(launched_with))
+		return;
+	while (all->clouds[i] != s->cloud->conf)
+		i++;
+	files = all->clouds[i];
+	conf = as_launched(files, launched_with);
+	conf_diff_make(&(struct conf){.fleet = all->fleet, .clouds = &conf, .n_clouds = 1},
+		&(struct conf){.fleet = all->fleet, .clouds = &files, .n_clouds = 1}, &d);
+	if (d.clouds[0].kind == CHANGE_NONE) {
+		cloud_conf_free(conf);
+	} else {
+		members_free(s);
+		cloud_configure(s->cloud, conf, fleet_now(s->fleet));
+		members_make(s);
+		all->clouds[i] = conf;
+		s->pending = files;
+		key_changes_names(&d.clouds[0].keys, RELOAD_CLOUD, &s->cloud->pending_keys);
+	}
+	conf_diff_clear(&d);
+}
+
+/* ---- who else has it ---- */
 
 static void take_sentence(
 	void *u, const struct key *a _unused_, const struct key *b _unused_, const char *sentence)

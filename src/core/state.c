@@ -59,12 +59,12 @@ static json_t *state_json(const struct supervised *s)
 	char boot_id[40];
 
 	machine_boot_id(boot_id);
-	return json_pack("{s:s, s:I, s:s, s:s, s:s?, s:s?, s:s?, s:s?, s:o, s:o}", "boot_id",
+	return json_pack("{s:s, s:I, s:s, s:s, s:s?, s:s?, s:s?, s:s?, s:o, s:o, s:o}", "boot_id",
 		boot_id, "boottime_ms", (json_int_t)clock_ms(CLOCK_BOOTTIME), "fleet", s->fleet->id,
 		"name", s->cloud->conf->name, "java", s->runtime.java, "recovery_dir",
 		s->recovery_dir, "ignored_recovery", s->ignored_recovery, "resumed_recovery",
-		s->resumed_recovery, "members", members_json(s), "cloud",
-		cloud_memory(s->cloud, fleet_now(s->fleet)));
+		s->resumed_recovery, "launched_with", reload_launched_with(s), "members",
+		members_json(s), "cloud", cloud_memory(s->cloud, fleet_now(s->fleet)));
 }
 
 static char *state_text(const struct supervised *s)
@@ -254,6 +254,18 @@ static void forget(struct supervised *s)
 		s->members[i].last_pid = 0;
 }
 
+/* Whether members of it may still run. */
+static bool was_alive(const json_t *cloud)
+{
+	const json_t *node;
+	size_t i;
+
+	json_array_foreach (json_object_get(cloud, "nodes"), i, node)
+		if (json_integer_value(json_object_get(node, "pid")))
+			return true;
+	return false;
+}
+
 void state_load(struct supervised *s)
 {
 	_cleanup_free_ char *path = state_path(s);
@@ -273,6 +285,8 @@ void state_load(struct supervised *s)
 		return;
 	}
 	cloud = json_object_get(state, "cloud");
+	if (was_alive(cloud))
+		reload_recall(s, json_object_get(state, "launched_with"));
 	if (json_array_size(json_object_get(cloud, "nodes")) != s->cloud->n_nodes) {
 		const char *wanted = json_string_value(json_object_get(cloud, "wanted"));
 

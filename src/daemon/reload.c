@@ -1,6 +1,8 @@
 /* The configuration again: by SIGHUP and by POST /v1/reload. */
 #include <errno.h>
 
+#include <jansson.h>
+
 #include "base/log.h"
 #include "daemon/daemon.h"
 
@@ -46,16 +48,54 @@ static int reload(struct daemon *d, const struct reload_options *opts, struct re
 	return r;
 }
 
+/* What changed, without the values: followers are told who may not see these. */
+static json_t *changes_json(const struct conf_diff *d)
+{
+	json_t *list = json_array();
+
+	for (size_t i = 0; i < d->n; i++)
+		if (d->clouds[i].kind != CHANGE_NONE)
+			json_array_append_new(
+				list, json_pack("{s:s, s:s, s:b}", "cloud", d->clouds[i].name,
+					      "change", cloud_change_name(d->clouds[i].kind),
+					      "applied", d->clouds[i].applied));
+	return list;
+}
+
+static void tell(struct daemon *d, int r, const struct reload_report *report)
+{
+	json_t *extra = json_object(), *changes = changes_json(&report->diff);
+	size_t changed = json_array_size(changes);
+
+	json_object_set_new(extra, "refused", json_boolean(r < 0));
+	json_object_set_new(extra, "changes", changes);
+	if (r < 0)
+		fleet_event(d->fleet, "reload", NULL, -1, extra,
+			"the configuration was read again and refused: %s",
+			report->errors.n ? report->errors.v[0] : strerror(-r));
+	else
+		fleet_event(d->fleet, "reload", NULL, -1, extra,
+			"the configuration was read again: %zu of %zu clouds changed", changed,
+			report->diff.n);
+}
+
 int daemon_reload(struct daemon *d, const struct reload_options *opts, struct reload_report *out)
 {
-	int r = reload(d, opts, out);
+	bool told = !opts->dry_run && !d->ending;
+	int r;
 
+	if (told)
+		status_reloading(d);
+	r = reload(d, opts, out);
 	for (size_t i = 0; i < out->errors.n; i++)
 		log_error("reload: %s", out->errors.v[i]);
 	if (r < 0)
 		log_error("reload: refused; all goes on as it was");
-	else if (!opts->dry_run)
-		status_publish(d);
+	if (opts->dry_run)
+		return r;
+	tell(d, r, out);
+	if (told)
+		status_reloaded(d);
 	return r;
 }
 

@@ -34,8 +34,8 @@ struct proc_exit {
 
 struct proc;
 
-/* Remembers the limit on open descriptors as the one that children get: to be called before the
- * daemon raises its own. */
+/* Remembers the limit on open descriptors as the one that children get, to be called before the
+ * daemon raises its own; and whether the OOM killer is to spare us, which children do not get. */
 void spawn_save_limits(void);
 
 /* Puts it on the list of base/handover.h: the next image of this process saves it from there. */

@@ -102,14 +102,15 @@ class PortBlock:
             self.lock = open(locks / str(base), "w")
             with contextlib.suppress(OSError):
                 fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if self._all_free(base):
+                if self.all_free(base, self.SIZE):
                     self.base = base
                     return
             self.lock.close()
         raise RuntimeError("no free block of ports")
 
-    def _all_free(self, base):
-        for port in range(base, base + self.SIZE):
+    @staticmethod
+    def all_free(base, size):
+        for port in range(base, base + size):
             with socket.socket() as s:
                 try:
                     s.bind(("127.0.0.1", port))
@@ -119,6 +120,16 @@ class PortBlock:
 
     def release(self):
         self.lock.close()
+
+
+def cgroup_of(pid="self"):
+    """Directory of the process' control group (version 2); None: there is none."""
+    path = re.search(r"^0::(/.*)$", read(f"/proc/{pid}/cgroup"), re.M)
+    for line in read("/proc/self/mountinfo").splitlines():
+        fields = line.split()
+        if path and " - cgroup2 " in line and fields[3] == "/" and not path[1].startswith("/.."):
+            return pathlib.Path(fields[4] + path[1].rstrip("/"))
+    return None
 
 
 class UnixHTTP(http.client.HTTPConnection):
@@ -135,9 +146,9 @@ class UnixHTTP(http.client.HTTPConnection):
 class Fleet:
     """clouds: {name: {key: value}}; a value of None leaves a key out."""
 
-    def __init__(self, clouds, fleet=None, config=None, env=None):
+    def __init__(self, clouds, fleet=None, config=None, env=None, ports=None):
         self.dir = pathlib.Path(tempfile.mkdtemp(prefix="h2ofleet-e2e."))
-        self.ports = PortBlock()
+        self.ports = ports or PortBlock()
         self.socket = self.dir / "s"
         self.state_dir = self.dir / "state"
         self.log_dir = self.dir / "log"
@@ -150,6 +161,7 @@ class Fleet:
         }
         self.clouds = clouds
         self.env_extra = env or {}
+        self.cgroup = None  # the daemon is started in this one; None: in ours
         self.daemon = None
         self.daemons = []
         self.seen_pids = set()
@@ -184,12 +196,25 @@ class Fleet:
         """Starts a daemon and does not wait for anything."""
         with open(self.daemon_log, "ab") as log:
             daemon = subprocess.Popen(
-                [*WRAPPER, H2OFLEETD, "--config", str(self.config), *args],
+                [*self._into_cgroup(), *WRAPPER, H2OFLEETD, "--config", str(self.config), *args],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self.env(),
                 cwd=self.dir, start_new_session=True,
             )
         self.daemons.append(daemon)
         return daemon
+
+    def _into_cgroup(self):
+        if not self.cgroup:
+            return []
+        return ["sh", "-c", 'echo $$ >"$0/cgroup.procs" && exec "$@"', str(self.cgroup)]
+
+    def cgroups(self, parent=None):
+        """Names of the control groups of our clouds in the directory where they should be."""
+        parent = parent or self.cgroup or cgroup_of()
+        fleet_id = read(self.state_dir / "fleet-id")[:8]
+        if not parent or not fleet_id:
+            return []
+        return sorted(p.name for p in parent.glob(f"h2ofleet-{fleet_id}-*"))
 
     def start(self):
         self.daemon = self.spawn()
@@ -338,8 +363,9 @@ class Fleet:
                 left.append(f"process {pid} names our state directory: {cmd[:200]}")
         left += [
             f"port {p} is listened on"
-            for p in sorted(listeners(self.ports.base, self.ports.base + PortBlock.SIZE - 1))
+            for p in sorted(listeners(self.ports.base, self.ports.base + self.ports.SIZE - 1))
         ]
+        left += [f"control group {name}" for name in self.cgroups()]
         left += [f"file {p}" for p in self.dir.rglob("libxgboost*")
                  if not p.is_relative_to(self.dir / "cache")]
         for path in pathlib.Path(tempfile.gettempdir()).glob("libxgboost*"):

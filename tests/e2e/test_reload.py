@@ -218,7 +218,7 @@ def test_added_and_order(fleets, fake_keys):
 def test_removed_while_running(fleets, fake_keys):
     """A removed cloud is stopped in order; no process, port, state or temporary file stays, its
     logs do. Who waits for it gets an answer."""
-    fleet = fleets({"a": fake_keys(1), "c": fake_keys(3, knobs="-Dfake.term_ms=1000")}).start()
+    fleet = fleets({"a": fake_keys(1), "c": fake_keys(3, knobs="-Dfake.term_ms=3000", stop_timeout="10s")}).start()
     fleet.ready("a"), fleet.ready("c")
     pids, port = fleet.pids("c"), fleet.cloud("c")["endpoint_port"]
     answers = {}
@@ -273,6 +273,27 @@ def test_recovery_directory_survives(fake, fleets, fake_keys):
     assert sorted(p.name for p in (fleet.state_dir / "clouds/c").iterdir()) == ["recovery"]
     assert kept.read_text() == "models"
     fleet.clouds["c"] = gone
+
+
+def test_over_a_new_daemon(fake):
+    """A restart that is needed is needed still for the next daemon, also for what was changed while
+    there was none: it takes back the members as they were launched, and nobody is disturbed."""
+    fleet = fake(nodes=2, context_path="/one")
+    first = fleet.ready()
+    pids = fleet.pids()
+    configure(fleet, max_mem_size="80m")
+    reload(fleet)
+    fleet.kill_daemon()
+    configure(fleet, nodes=3, context_path="/two", hang_timeout="5s", late_after="1s")
+    fleet.start()
+    cloud = fleet.ready()
+    assert cloud["endpoint"] == first["endpoint"] and cloud["generation"] == 1
+    assert cloud["pending_keys"] == ["nodes", "max_mem_size", "context_path"]
+    assert fleet.pids() == pids
+    fleet.cli("restart", "c", "--wait")
+    cloud = fleet.cloud()
+    assert cloud["size"] == 3 and cloud["endpoint"].endswith("/two") and not cloud["pending_keys"]
+    assert "-Xmx80m" in argv_of(fleet.pids()[2])
 
 
 # --- nothing, or nothing yet ----------------------------------------------------------------------
@@ -343,7 +364,7 @@ def test_sighup(fake):
 
 def test_while_ending(fake):
     """A reload while the daemon stops its clouds is refused with a sentence."""
-    fleet = fake(nodes=1, knobs="-Dfake.term_ms=1500")
+    fleet = fake(nodes=1, knobs="-Dfake.term_ms=2500")
     fleet.ready()
     configure(fleet, nodes=2)
     fleet.send(signal.SIGTERM)
@@ -371,7 +392,7 @@ def test_not_for_the_group(fake):
 def test_removed_and_taken_back(fleets, fake_keys):
     """Removed and configured again while it still stops: stopped to the end, then started with the
     newest configuration, as the same cloud."""
-    fleet = fleets({"a": fake_keys(1), "c": fake_keys(2, knobs="-Dfake.term_ms=1000")}).start()
+    fleet = fleets({"a": fake_keys(1), "c": fake_keys(2, knobs="-Dfake.term_ms=2500", stop_timeout="10s")}).start()
     fleet.ready("c")
     old = fleet.pids("c")
     fleet.clouds.pop("c")

@@ -48,7 +48,7 @@ struct sim {
 	unsigned crash_in; /* the daemon dies so many steps from now, wherever that is; 0: not */
 	jmp_buf crash;
 	struct h2o_member *members; /* owned: of the answer that is on its way */
-	struct cloud_conf conf;
+	struct cloud_conf confs[2]; /* one is in force, the other can be made ready */
 	struct sim_proc procs[MAX_NODES];
 	uint64_t now, rng;
 	uint64_t cannot_ask_until; /* no descriptors */
@@ -59,13 +59,13 @@ struct sim {
 	bool verbose;
 	uint64_t seed;
 	/* seen along the way, so that a simulation that never gets anywhere fails */
-	unsigned readies, losses, failed, short_locks, hangs, unasked, crashes, adoptions;
+	unsigned readies, losses, failed, short_locks, hangs, unasked, reloads, resized, crashes,
+		adoptions;
 };
 
 static uint64_t total_events;
-static unsigned total_readies, total_losses, total_failed, total_short_locks, total_hangs,
-	total_crashes, total_adoptions;
-static unsigned total_unasked;
+static unsigned total_readies, total_losses, total_failed, total_short_locks, total_hangs;
+static unsigned total_unasked, total_reloads, total_resized, total_crashes, total_adoptions;
 
 static uint64_t below(struct sim *s, uint64_t n)
 {
@@ -212,6 +212,40 @@ static void launch(struct sim *s, unsigned i)
 			.type = EVENT_LAUNCHED, .node = i, .pid = p->pid, .start_ticks = 1});
 }
 
+/* What a reload may change at any moment. */
+static void set_live_keys(struct sim *s, struct cloud_conf *conf)
+{
+	static const int policies[] = {RESTART_ALWAYS, RESTART_ON_FAILURE, RESTART_ON_FAILURE};
+
+	conf->restart = policies[below(s, ARRAY_SIZE(policies))];
+	conf->stop_method = chance(s, 200) ? STOP_REST : STOP_TERM;
+	conf->restart_delay_ms = below(s, 3) * 500;
+	conf->restart_delay_max_ms = 1000 + below(s, 60000);
+	conf->start_limit = (struct limit_spec){(unsigned)(2 + below(s, 8)), 600000};
+	conf->ready_timeout_ms = 10000 + below(s, 50000);
+	conf->health_interval_ms = 100 + below(s, 2000);
+	conf->late_after_ms = 500 + below(s, 5000);
+	conf->hang_timeout_ms = 10000 + below(s, 50000);
+	conf->stop_timeout_ms = 100 + below(s, 5000);
+}
+
+/* As core does: first this, then a tick. (A state file of another size is of no use to the next
+ * daemon; there is none of it in this world.) `resize` only while no member is alive. */
+static void reconfigure(struct sim *s, bool resize)
+{
+	struct cloud_conf *next = &s->confs[s->c->conf == &s->confs[0]];
+
+	*next = *s->c->conf;
+	set_live_keys(s, next);
+	if (resize)
+		next->nodes = (int64_t)(1 + below(s, MAX_NODES));
+	s->reloads++;
+	s->resized += next->nodes != (int64_t)s->c->n_nodes;
+	cloud_configure(s->c, next, s->now);
+	invariant(s, s->c->n_nodes == (size_t)next->nodes);
+	save(s);
+}
+
 static void do_action(struct sim *s, const struct action *a)
 {
 	struct sim_proc *p = &s->procs[a->node];
@@ -221,6 +255,8 @@ static void do_action(struct sim *s, const struct action *a)
 		/* Every old member is dead before anything new begins. */
 		for (size_t i = 0; i < s->c->n_nodes; i++)
 			invariant(s, !s->procs[i].alive);
+		if (chance(s, 50))
+			reconfigure(s, true);
 		s->prepare_due = true;
 		s->prepare_at = s->now + below(s, 200);
 		break;
@@ -267,7 +303,7 @@ static void do_action(struct sim *s, const struct action *a)
 		 * where we could not ask nobody was silent. */
 		p = &s->procs[a->node];
 		invariant(s, !p->blind_from);
-		invariant(s, s->now - p->good_at - p->blind_for >= s->conf.hang_timeout_ms);
+		invariant(s, s->now - p->good_at - p->blind_for >= s->c->conf->hang_timeout_ms);
 		break;
 	case ACTION_REST_SHUTDOWN:
 	case ACTION_HEED_RECOVERY:
@@ -390,12 +426,14 @@ static void take_over(struct sim *s)
 {
 	bool served[MAX_NODES] = {false}, half = false, whole = true;
 	struct err e = ERR_NULL;
+	const struct cloud_conf *conf;
 	enum cloud_state was;
 	uint64_t generation;
 	json_t *j;
 
+	conf = s->c->conf;
 	cloud_free(s->c);
-	s->c = cloud_new(&s->conf, s->seed + s->now);
+	s->c = cloud_new(conf, s->seed + s->now);
 	j = json_loads(s->saved, 0, NULL);
 	assert_int_equal(cloud_remember(s->c, j, s->now, 0, &was, &e), 0);
 	json_decref(j);
@@ -444,7 +482,7 @@ static void mischief(struct sim *s)
 		break;
 	case 2:
 		if (p->alive)
-			p->hangs_until = s->now + below(s, 2 * s->conf.hang_timeout_ms);
+			p->hangs_until = s->now + below(s, 2 * s->c->conf->hang_timeout_ms);
 		break;
 	case 3:
 		if (p->alive && p->serves_at < s->now)
@@ -479,7 +517,12 @@ static void mischief(struct sim *s)
 			die(s, i, 1, 0, "ERROR: Unknown argument (x)");
 		break;
 	case 9:
-		s->cannot_ask_until = s->now + below(s, 2 * s->conf.hang_timeout_ms);
+		s->cannot_ask_until = s->now + below(s, 2 * s->c->conf->hang_timeout_ms);
+		break;
+	case 10:
+		reconfigure(s, s->c->state == CLOUD_STOPPED || s->c->state == CLOUD_FAILED ||
+				       s->c->state == CLOUD_BACKOFF);
+		feed(s, (struct cloud_event){.type = EVENT_TICK});
 		break;
 	default:
 		feed(s, (struct cloud_event){.type = EVENT_START, .flag = chance(s, 100)});
@@ -535,7 +578,7 @@ static void world(struct sim *s)
 
 static void configure(struct sim *s)
 {
-	s->conf = (struct cloud_conf){
+	s->confs[0] = (struct cloud_conf){
 		.name = (char *)"sim",
 		.h2o_name = (char *)"sim",
 		.nodes = (int64_t)(1 + below(s, MAX_NODES)),
@@ -570,7 +613,7 @@ static void run(uint64_t seed, bool verbose)
 	*s = (struct sim){.rng = seed, .seed = seed, .now = 1, .next_pid = 1000};
 	s->verbose = verbose;
 	configure(s);
-	s->c = cloud_new(&s->conf, seed);
+	s->c = cloud_new(&s->confs[0], seed);
 	feed(s, (struct cloud_event){.type = EVENT_START});
 	for (unsigned i = 0; i < 3000; i++) {
 		if (setjmp(s->crash) == 0) {
@@ -603,6 +646,8 @@ static void run(uint64_t seed, bool verbose)
 	total_short_locks += s->short_locks;
 	total_hangs += s->hangs;
 	total_unasked += s->unasked;
+	total_reloads += s->reloads;
+	total_resized += s->resized;
 	total_crashes += s->crashes;
 	total_adoptions += s->adoptions;
 	cloud_free(s->c);
@@ -625,11 +670,12 @@ static void test_invariants_hold(void **state)
 	for (uint64_t seed = 1; seed <= n; seed++)
 		run(seed, false);
 	printf("%" PRIu64 " events; %u times ready, %u lost, %u failed, %u short locks, %u hangs, "
-	       "%u crashes of the daemon, %u intact clouds taken over\n",
+	       "%u reloads, %u crashes of the daemon, %u intact clouds taken over\n",
 		total_events, total_readies, total_losses, total_failed, total_short_locks,
-		total_hangs, total_crashes, total_adoptions);
+		total_hangs, total_reloads, total_crashes, total_adoptions);
 	assert_true(total_readies > n && total_losses > n && total_failed && total_short_locks &&
-		    total_hangs && total_unasked && total_crashes > n && total_adoptions > n / 2);
+		    total_hangs && total_unasked && total_reloads > n && total_resized &&
+		    total_crashes > n && total_adoptions > n / 2);
 }
 
 int main(void)

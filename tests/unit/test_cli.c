@@ -146,6 +146,42 @@ static void on_step(uv_timer_t *t)
 	}
 }
 
+/* Every kind of change in a dry run, errors with --restart, and nothing otherwise. */
+static int fake_reload(
+	const struct reload_options *opts, struct reload_report *out, void *arg _unused_)
+{
+	static const struct {
+		const char *name;
+		enum cloud_change_kind kind;
+	} kinds[] = {{"same", CHANGE_NONE}, {"soft", CHANGE_LIVE}, {"hard", CHANGE_RESTART},
+		{"new", CHANGE_ADDED}, {"old", CHANGE_REMOVED}};
+	struct conf_diff *d = &out->diff;
+
+	if (opts->restart) {
+		strv_add(&out->errors, "a.conf:3: unknown key 'node'; did you mean 'nodes'?");
+		strv_add(&out->errors, "a.conf:4: \033[31mworse");
+		return -EINVAL;
+	}
+	d->n = opts->dry_run ? ARRAY_SIZE(kinds) : 1;
+	d->clouds = xcalloc(d->n, sizeof(*d->clouds));
+	for (size_t i = 0; i < d->n; i++)
+		d->clouds[i] = (struct cloud_change){xstrdup(kinds[i].name), kinds[i].kind, {0},
+			kinds[i].kind != CHANGE_RESTART};
+	if (opts->dry_run) {
+		struct key_changes *keys = &d->clouds[2].keys;
+
+		keys->v = xcalloc(2, sizeof(*keys->v));
+		keys->v[keys->n++] = (struct key_change){
+			keys_find(SECTION_CLOUD, "nodes"), xstrdup("2"), xstrdup("3")};
+		keys->v[keys->n++] = (struct key_change){
+			keys_find(SECTION_CLOUD, "stop_timeout"), NULL, xstrdup("7s")};
+		d->fleet.v = xcalloc(1, sizeof(*d->fleet.v));
+		d->fleet.v[d->fleet.n++] = (struct key_change){
+			keys_find(SECTION_FLEET, "socket"), xstrdup("/a"), xstrdup("/b")};
+	}
+	return 0;
+}
+
 _noreturn_ static void serve(const struct server *s, int ready_fd)
 {
 	_cleanup_free_ char *events = xasprintf("%s/events", s->dir);
@@ -164,6 +200,7 @@ _noreturn_ static void serve(const struct server *s, int ready_fd)
 	fake_fleet_add(f, "dud", 1);
 	if (api_new(&loop, f, s->socket, &api, NULL) < 0 || write(ready_fd, "x", 1) != 1)
 		_exit(1);
+	api_set_reload(api, fake_reload, NULL);
 	timer.data = f;
 	uv_timer_init(&loop, &timer);
 	uv_timer_start(&timer, on_step, 20, 20);
@@ -443,6 +480,34 @@ static void test_main(void **state)
 
 #define SERVED(fn) cmocka_unit_test_setup_teardown(fn, start_server, end_server)
 
+/* Proves: people see what each change means for whom; a refusal shows every error and exits 1. */
+static void test_reload(void **state)
+{
+	struct server *s = *state;
+	struct output o;
+
+	check(s, "reload", 0, "same   unchanged\n", NULL);
+	assert_int_equal(run(s, &o, "reload --dry-run"), 0);
+	assert_string_equal(o.out, "CLOUD  CHANGE     TAKES EFFECT\n"
+				   "same   unchanged\n"
+				   "soft   changed    now\n"
+				   "hard   changed    when it is restarted\n"
+				   "    nodes: 2 -> 3\n"
+				   "    stop_timeout: unset -> 7s (now)\n"
+				   "new    added      now\n"
+				   "old    removed    now: it is stopped\n"
+				   "[fleet] socket: /a -> /b (needs a restart of the daemon)\n"
+				   "\nNothing was changed (--dry-run).\n");
+	output_close(&o);
+	check(s, "reload --restart", 1, NULL,
+		"h2ofleet: a.conf:3: unknown key 'node'; did you mean 'nodes'?\n"
+		"h2ofleet: a.conf:4: \\x1b[31mworse\n"
+		"h2ofleet: nothing was changed; all goes on as it was\n");
+	check(s, "reload --restart --json", 1, "\"errors\": [", NULL);
+	check(s, "reload --dry-run --json", 0, "\"restart\"", NULL);
+	check(s, "reload dev", 2, NULL, "takes no words");
+}
+
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
@@ -452,6 +517,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(test_parse_common),
 		SERVED(test_commands),
 		SERVED(test_json),
+		SERVED(test_reload),
 		SERVED(test_logs),
 		SERVED(test_no_daemon),
 		SERVED(test_interrupt),
