@@ -67,11 +67,11 @@ void handle_reexec(struct request *rq)
 
 void handle_clouds(struct request *rq)
 {
-	uint64_t now = fleet_now(rq->api->fleet);
 	json_t *j = json_object(), *clouds = json_array();
 
 	for (size_t i = 0; i < fleet_n_clouds(rq->api->fleet); i++)
-		json_array_append_new(clouds, view_cloud(fleet_cloud(rq->api->fleet, i), now));
+		json_array_append_new(
+			clouds, view_live_cloud(rq->api->fleet, fleet_cloud(rq->api->fleet, i)));
 	json_object_set_new(j, "clouds", clouds);
 	answer(rq, MHD_HTTP_OK, j);
 }
@@ -113,8 +113,8 @@ void handle_cloud(struct request *rq)
 		waiter_begin(rq, wait, timeout_ms);
 	else
 		answer(rq, MHD_HTTP_OK,
-			view_cloud(fleet_find(rq->api->fleet, rq->cloud_name),
-				fleet_now(rq->api->fleet)));
+			view_live_cloud(
+				rq->api->fleet, fleet_find(rq->api->fleet, rq->cloud_name)));
 }
 
 static void command(struct request *rq, enum fleet_command cmd)
@@ -137,7 +137,7 @@ static void command(struct request *rq, enum fleet_command cmd)
 	if (wait != WAIT_NONE)
 		waiter_begin(rq, wait, timeout_ms);
 	else
-		answer(rq, MHD_HTTP_ACCEPTED, view_cloud(c, fleet_now(rq->api->fleet)));
+		answer(rq, MHD_HTTP_ACCEPTED, view_live_cloud(rq->api->fleet, c));
 }
 
 void handle_start(struct request *rq)

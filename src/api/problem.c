@@ -27,7 +27,7 @@ void problem(struct request *rq, unsigned status, const char *type, const char *
 
 void problem_add_cloud(struct request *rq, const struct cloud *c)
 {
-	json_object_set_new(rq->json, "cloud", view_cloud(c, fleet_now(rq->api->fleet)));
+	json_object_set_new(rq->json, "cloud", view_live_cloud(rq->api->fleet, c));
 }
 
 void problem_cloud_removed(struct request *rq)

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <time.h>
 
+#include "base/clock.h"
 #include "base/text.h"
 #include "model/plan.h"
 
@@ -120,6 +121,23 @@ static json_t *view_memory(const struct cloud_usage *u)
 	return j;
 }
 
+/* With the two decimals that the kernel gives. */
+static json_t *view_percent(double percent)
+{
+	return percent < 0 ? json_null() : json_real((double)(int64_t)(percent * 100 + 0.5) / 100);
+}
+
+static json_t *view_pressure(const struct fleet_pressure *p)
+{
+	json_t *j = json_object();
+
+	json_object_set_new(j, "of", json_string(p->own ? "cloud" : "machine"));
+	json_object_set_new(j, "cpu", view_percent(p->cpu));
+	json_object_set_new(j, "memory", view_percent(p->memory));
+	json_object_set_new(j, "io", view_percent(p->io));
+	return j;
+}
+
 static json_t *view_next_start(const struct cloud *c, uint64_t now_ms)
 {
 	if (c->state != CLOUD_BACKOFF)
@@ -157,11 +175,22 @@ json_t *view_cloud(const struct cloud *c, uint64_t now_ms)
 	json_object_set_new(j, "short_locks", json_integer((json_int_t)c->short_locks));
 	json_object_set_new(j, "memory", view_memory(&c->usage));
 	json_object_set_new(j, "next_start_ms", view_next_start(c, now_ms));
+	json_object_set_new(j, "pressure", json_null());
 	json_object_set_new(j, "restart_needed", json_boolean(c->pending_keys.n));
 	json_object_set_new(j, "pending_keys", view_list(&c->pending_keys));
 	json_object_set_new(j, "removed", json_boolean(c->removed));
 	cloud_for_each_node (n, c)
 		json_array_append_new(nodes, view_node(n, now_ms));
 	json_object_set_new(j, "nodes", nodes);
+	return j;
+}
+
+json_t *view_live_cloud(struct fleet *f, const struct cloud *c)
+{
+	json_t *j = view_cloud(c, fleet_now(f));
+	struct fleet_pressure p;
+
+	if (fleet_pressure(f, c->conf->name, &p))
+		json_object_set_new(j, "pressure", view_pressure(&p));
 	return j;
 }

@@ -11,7 +11,7 @@
 static void answer_reached(struct request *rq, const struct cloud *c)
 {
 	rq->status = MHD_HTTP_OK;
-	rq->json = view_cloud(c, fleet_now(rq->api->fleet));
+	rq->json = view_live_cloud(rq->api->fleet, c);
 }
 
 static void answer_not_ready(struct request *rq, const struct cloud *c)

@@ -330,6 +330,37 @@ static void show_exits(FILE *f, size_t width, const json_t *cloud)
 		show_last_exit(f, width, node, !is_usable(cloud));
 }
 
+/* Percent of the time; below it nobody needs to be told. */
+#define PRESSURE_SHOWN 10
+
+static void add_pressure(struct strbuf *b, const json_t *pressure, const char *what)
+{
+	double percent = json_number_value(json_object_get(pressure, what));
+
+	if (percent >= PRESSURE_SHOWN)
+		strbuf_printf(b, "%s%.0f%% for %s", *strbuf_str(b) ? ", " : "", percent,
+			streq(what, "io") ? "the disk" : what);
+}
+
+/* One line, where something has to wait much. */
+static void show_pressure(FILE *f, size_t width, const json_t *cloud)
+{
+	const json_t *pressure = json_object_get(cloud, "pressure");
+	const char *of = json_string_value(json_object_get(pressure, "of"));
+	_cleanup_(strbuf_free) struct strbuf b = STRBUF_NULL;
+	_cleanup_free_ char *all = NULL;
+
+	add_pressure(&b, pressure, "cpu");
+	add_pressure(&b, pressure, "memory");
+	add_pressure(&b, pressure, "io");
+	if (!*strbuf_str(&b))
+		return;
+	all = xasprintf("pressure%s: in the last 10 s something waited %s",
+		streq_null(of, "machine") ? " (of the whole machine)" : "", strbuf_str(&b));
+	fputc('\n', f);
+	show_wrapped(f, width, 2, all);
+}
+
 void show_nodes(FILE *f, const json_t *cloud, size_t width, bool color)
 {
 	static const char *const headings[] = {"NODE", "STATE", "PID", "PORT", "UPTIME"};
@@ -350,6 +381,7 @@ void show_nodes(FILE *f, const json_t *cloud, size_t width, bool color)
 		show_row(f, &t, widths, r);
 	}
 	free_cells(&t);
+	show_pressure(f, width, cloud);
 	show_exits(f, width, cloud);
 }
 

@@ -42,6 +42,19 @@ enum exit_when {
 
 #define SHUTDOWN_AUTO 0 /* SHUTDOWN_CONTAINER_MS in a container, else no limit */
 
+/* What the kernel's OOM killer ends of a cloud that runs out of memory. */
+enum oom_policy {
+	OOM_CONTINUE, /* the one process that it chooses; the daemon ends the others */
+	OOM_KILL,     /* all members at once */
+};
+
+/* Clouds in control groups of their own. */
+enum scopes_mode {
+	SCOPES_NO,
+	SCOPES_AUTO, /* where it is plain how */
+	SCOPES_YES,  /* wherever it can be done */
+};
+
 enum log_target {
 	LOG_TO_FILE,    /* log_dir/CLOUD/N.log */
 	LOG_TO_JOURNAL, /* a stream of its own to journald: h2o-CLOUD-N */
@@ -92,7 +105,10 @@ struct cloud_conf {
 	struct mem_spec max_mem_size;
 	struct mem_spec min_mem_size;
 	int64_t nthreads;
-	char *auto_recovery_dir; /* "off", "auto" or an absolute path */
+	struct mem_spec memory_max; /* of all nodes together; MEM_UNSET: no limit */
+	int64_t cpu_quota;          /* percent of one CPU, of all nodes together; 0: no limit */
+	int oom_policy;             /* enum oom_policy */
+	char *auto_recovery_dir;    /* "off", "auto" or an absolute path */
 	bool autostart;
 	int restart; /* enum restart_policy */
 
@@ -140,6 +156,7 @@ struct fleet_conf {
 	int exit_when;                /* enum exit_when */
 	uint64_t shutdown_timeout_ms; /* of all clouds together when the daemon ends */
 	int ready_when;               /* enum ready_when */
+	int scopes;                   /* enum scopes_mode */
 };
 
 struct conf {

@@ -67,6 +67,17 @@ static const struct key_word exit_whens[] = {
 	{NULL},
 };
 static const struct key_word auto_shutdown[] = {{"auto", SHUTDOWN_AUTO}, {NULL}};
+static const struct key_word oom_policies[] = {
+	{"continue", OOM_CONTINUE},
+	{"kill", OOM_KILL},
+	{NULL},
+};
+static const struct key_word scopes_modes[] = {
+	{"no", SCOPES_NO},
+	{"auto", SCOPES_AUTO},
+	{"yes", SCOPES_YES},
+	{NULL},
+};
 static const struct key_word auto_memory[] = {{"auto", MEM_AUTO}, {NULL}};
 static const struct key_word auto_threads[] = {{"auto", NTHREADS_AUTO}, {NULL}};
 static const struct key_word off_or_auto[] = {{"off"}, {"auto"}, {NULL}};
@@ -233,6 +244,11 @@ static const struct key table[] = {
 		.max = 65533, .reload = RELOAD_CLOUD,
 		.help = "Where clouds without a 'port' begin to look for free ports (baseport of "
 			"H2OLocalServer.start). Each node needs two."},
+	{FLEET(scopes), .name = "scopes", .type = &type_word, .dflt = "auto", .words = scopes_modes,
+		.reload = RELOAD_DAEMON,
+		.help = "Whether each cloud runs in a control group of its own (a systemd scope, "
+			"or a directory where that is delegated to us): auto, where it is plain "
+			"how; yes, also for a daemon that is no service; or no."},
 	{FLEET(apply), .name = "apply", .type = &type_word, .dflt = "live", .words = apply_modes,
 		.reload = RELOAD_LIVE,
 		.help = "What a reload does with clouds whose changes need a restart: live leaves "
@@ -278,6 +294,23 @@ static const struct key table[] = {
 		.max = 32767, .words = auto_threads, .reload = RELOAD_CLOUD,
 		.help = "Threads of each node's pool (nthreads of h2o.init): auto divides the "
 			"cores over the nodes, -1 gives all cores to each."},
+	{CLOUD(memory_max), .name = "memory_max", .type = &type_memory, .min = 64ll << 20,
+		.max = 64ll << 40, .reload = RELOAD_CLOUD,
+		.help = "Memory that all nodes of the cloud together may use (systemd's "
+			"MemoryMax=): a size, or a percentage of the machine's or container's "
+			"memory. More than their heaps: a JVM needs about a quarter on top. Needs "
+			"a control group of its own with the memory controller."},
+	{CLOUD(cpu_quota), .name = "cpu_quota", .type = &type_quota, .min = 1, .max = 1000000,
+		.reload = RELOAD_CLOUD,
+		.help = "CPU time that all nodes of the cloud together may use (systemd's "
+			"CPUQuota=), in percent of one CPU: 150% is one and a half. Needs a "
+			"control "
+			"group of its own with the cpu controller."},
+	{CLOUD(oom_policy), .name = "oom_policy", .type = &type_word, .dflt = "continue",
+		.words = oom_policies, .reload = RELOAD_CLOUD,
+		.help = "What the kernel kills when the cloud runs out of memory (systemd's "
+			"OOMPolicy=): continue, one process, after which the daemon ends the "
+			"others in order; or kill, all nodes at once."},
 	{CLOUD(auto_recovery_dir), .name = "auto_recovery_dir", .type = &type_path, .dflt = "auto",
 		.words = off_or_auto, .reload = RELOAD_CLOUD, .privilege = PRIVILEGE_PATH,
 		.help = "Where H2O keeps what it needs to go on with a grid search or AutoML after "

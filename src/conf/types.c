@@ -514,6 +514,31 @@ static char *print_memory(const struct key *k, const void *field)
 	return xstrdup_null(word_of_value(k, m->kind));
 }
 
+/* "150%": of one CPU. */
+static int parse_quota(const struct key *k, void *field, const char *s, struct err *e)
+{
+	size_t n = strlen(s);
+	_cleanup_free_ char *number = xstrndup(s, n - 1);
+	_cleanup_free_ char *shown = types_quote(s);
+	int64_t value = 0;
+	int r = s[n - 1] == '%' ? text_parse_int(number, &value) : -EINVAL;
+
+	if (r == -EINVAL)
+		return refuse(k, s, e);
+	if (r < 0 || value < k->min || value > k->max)
+		return err_set(e, -ERANGE, "%s is out of range: %" PRId64 "%% to %" PRId64 "%%",
+			shown, k->min, k->max);
+	*(int64_t *)field = value;
+	return 0;
+}
+
+static char *print_quota(const struct key *k _unused_, const void *field)
+{
+	int64_t value = *(const int64_t *)field;
+
+	return value ? xasprintf("%" PRId64 "%%", value) : NULL;
+}
+
 /* --- ports --- */
 
 static int parse_port(const struct key *k, void *field, const char *s, struct err *e)
@@ -580,6 +605,8 @@ const struct key_type type_size = {"a size such as 512k or 4m", "bytes", STORE_P
 	sizeof(uint64_t), parse_size, print_size};
 const struct key_type type_memory = {"a size such as 512m or 4g, nor a percentage such as 50%",
 	"bytes", STORE_PLAIN, sizeof(struct mem_spec), parse_memory, print_memory};
+const struct key_type type_quota = {"a percentage of one CPU such as 150%", "percent", STORE_PLAIN,
+	sizeof(int64_t), parse_quota, print_quota};
 const struct key_type type_port = {"a port such as 54321, nor 54321+ for 'from there up'", "",
 	STORE_PLAIN, sizeof(struct port_spec), parse_port, print_port};
 const struct key_type type_limit = {"a limit such as '5 in 10m'", "ms", STORE_PLAIN,

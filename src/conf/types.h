@@ -36,6 +36,7 @@ extern const struct key_type type_list;     /* struct strv; words */
 extern const struct key_type type_time;     /* uint64_t, ms; also a word of the key */
 extern const struct key_type type_size;     /* uint64_t, bytes */
 extern const struct key_type type_memory;   /* struct mem_spec */
+extern const struct key_type type_quota;    /* int64_t, percent; 0 where unset */
 extern const struct key_type type_port;     /* struct port_spec */
 extern const struct key_type type_limit;    /* struct limit_spec */
 extern const struct key_type type_later;    /* nothing: accepts the default and no other */

@@ -80,6 +80,7 @@ static bool adopt_member(struct supervised *s, struct node *n, bool *executed)
 		return false;
 	}
 	m->last_pid = n->pid;
+	cgroups_adopted(s, n->pid);
 	return true;
 }
 

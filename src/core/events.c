@@ -38,6 +38,15 @@ static void arm_timer(struct supervised *s)
 	uv_timer_start(s->timer, on_timer, s->timer_due - now, 0);
 }
 
+/* The last rung of the ladder: not when one hung node is killed and the others are asked to end. */
+static bool all_are_killed(const struct supervised *s)
+{
+	cloud_for_each_node (n, s->cloud)
+		if (node_alive(n) && n->sent_signal != SIGKILL)
+			return false;
+	return true;
+}
+
 static void send_signal(struct supervised *s, unsigned node, int sig)
 {
 	struct member *m = &s->members[node];
@@ -50,6 +59,8 @@ static void send_signal(struct supervised *s, unsigned node, int sig)
 		proc_kill_group(m->proc);
 	else
 		proc_signal(m->proc, sig);
+	if (sig == SIGKILL && all_are_killed(s))
+		cgroups_kill(s);
 }
 
 static void run_action(struct supervised *s, const struct action *a)

@@ -26,6 +26,8 @@ void oom_sample(struct fleet *f)
 	f->oom.before = f->oom.at ? f->oom.now : machine_oom_kills();
 	f->oom.now = machine_oom_kills();
 	f->oom.at = now;
+	for (size_t i = 0; i < f->n; i++)
+		cgroups_oom_sample(f->clouds[i]);
 }
 
 /* What this life of the node has printed, at most its end. Owned by the caller; never NULL. */
@@ -114,6 +116,7 @@ static void report(struct member *m, const struct proc_exit *exit)
 	enum cause cause;
 	bool expected;
 
+	cgroups_oom(s, &ev); /* better evidence than the machine's, where there is any */
 	holder = holder_of(m, exit, output);
 	ev.port_holder = holder;
 	exits_remove_perf_file(s->fleet, m->last_pid);

@@ -167,6 +167,7 @@ static void on_timer_closed(uv_handle_t *h)
 void supervised_free(struct supervised *s)
 {
 	members_free(s);
+	cgroups_forget(s);
 	if (s->java_probe)
 		command_cancel(s->java_probe);
 	if (s->request)
@@ -245,6 +246,7 @@ int fleet_new(uv_loop_t *loop, struct conf *conf, struct fleet **out, struct err
 		fleet_free(f);
 		return r;
 	}
+	cgroups_new(f);
 	open_journal(f);
 	f->n = conf->n_clouds;
 	f->clouds = xcalloc(f->n, sizeof(*f->clouds));
@@ -261,6 +263,7 @@ void fleet_free(struct fleet *f)
 	for (size_t i = 0; i < f->n; i++)
 		supervised_free(f->clouds[i]);
 	strays_free(f);
+	cgroups_free(f);
 	troubles_free(f);
 	reload_free(f);
 	free(f->clouds);
@@ -279,6 +282,8 @@ void fleet_free(struct fleet *f)
 void fleet_start(struct fleet *f)
 {
 	strays_find(f);
+	if (!f->strays)
+		cgroups_sweep(f);
 	adopt_clouds(f);
 }
 
@@ -291,6 +296,7 @@ void fleet_end_left_behind(struct fleet *f, void (*done)(void *arg), void *arg)
 
 void fleet_strays_gone(struct fleet *f)
 {
+	cgroups_sweep(f);
 	for (size_t i = 0; i < f->n; i++)
 		launch_go_on(f->clouds[i]);
 	fleet_check_done(f);

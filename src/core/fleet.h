@@ -108,6 +108,15 @@ char *fleet_node_log(const struct fleet *f, const char *cloud, unsigned node);
  * journal: ..."); NULL: it does. Owned by the caller. */
 char *fleet_node_log_elsewhere(const struct fleet *f, const char *cloud, unsigned node);
 
+/* Percent of the last 10 s in which some process had to wait for it; negative: not known. */
+struct fleet_pressure {
+	bool own; /* of the cloud's control group; else of the whole machine */
+	double cpu, memory, io;
+};
+
+/* Read now. False when nothing is known. */
+bool fleet_pressure(struct fleet *f, const char *cloud, struct fleet_pressure *out);
+
 /* Called after each change of a cloud or of one of its nodes. */
 typedef void (*fleet_observer)(const struct cloud *c, void *arg);
 void fleet_observe(struct fleet *f, fleet_observer cb, void *arg);

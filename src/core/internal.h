@@ -41,6 +41,15 @@ struct queued_event {
 	uint16_t *ports; /* owned */
 };
 
+/* The control group of the newest generation: cgroups.c. */
+struct cloud_cgroup {
+	uint64_t generation;         /* whose it is */
+	bool asked;                  /* it was made, or tried */
+	struct scope_job *job;       /* the members are being put into it */
+	char *dir;                   /* owned; NULL: none (yet) */
+	int64_t oom_before, oom_now; /* as in struct fleet */
+};
+
 /* What an earlier daemon has left about a cloud. */
 enum memory {
 	MEMORY_NONE,
@@ -73,6 +82,8 @@ struct supervised {
 		bool pending;             /* another is to follow */
 		uint64_t retry_at;        /* not before, after a failure */
 	} logs;
+	struct cloud_cgroup cgroup;
+	bool limit_said;    /* that a limit of its control group is not in force */
 	uv_timer_t *timer;  /* freed in its close callback */
 	uint64_t timer_due; /* in fleet_now() time; 0: not armed */
 	bool handling;
@@ -108,6 +119,7 @@ struct fleet {
 	struct trouble *troubles; /* trouble.c */
 	char *trouble_line;
 	struct journal *journal;
+	struct cgroups *cgroups;
 	bool ending;       /* fleet_shutdown() was called */
 	uv_timer_t *sweep; /* reload.c: runs once, soon; freed in its close callback; or NULL */
 	fleet_observer observer;
@@ -159,6 +171,26 @@ void adopt_clouds(struct fleet *f);
 void adopt_resume(struct fleet *f);
 /* The operator ends the daemon: the next one begins from the configuration. */
 void adopt_end_session(const struct fleet *f);
+
+/* cgroups.c */
+void cgroups_new(struct fleet *f);
+void cgroups_free(struct fleet *f);
+/* Before the members that wait to be released are: puts them into their group. True while that is
+ * on its way; launch_release() is called again when it has come, or failed. */
+bool cgroups_place(struct supervised *s);
+/* A process of an earlier daemon was taken over: its group is the cloud's. */
+void cgroups_adopted(struct supervised *s, pid_t pid);
+/* SIGKILL to all that are in it, also to what has left its process group and session. */
+void cgroups_kill(struct supervised *s);
+/* All members are dead: nothing may be left in it; it is removed. */
+void cgroups_clean(struct supervised *s);
+/* What an earlier daemon has left in groups that no cloud uses now is killed. */
+void cgroups_sweep(struct fleet *f);
+/* No group any more, nothing on its way; touches no process. */
+void cgroups_forget(struct supervised *s);
+void cgroups_oom_sample(struct supervised *s);
+/* What its memory.events says of OOM kills; false when it says nothing. */
+bool cgroups_oom(struct supervised *s, struct exit_evidence *ev);
 
 /* polls.c */
 /* URL of a member with the cloud's context path; owned by the caller. */

@@ -416,9 +416,12 @@ void launch_node(struct supervised *s, unsigned node)
 				   .start_ticks = proc_start_ticks(m->proc)});
 }
 
-/* Those whose identity is on disk may execute. Where it could not be written, none may. */
+/* Those whose identity is on disk may execute, once they are in their control group. Where it could
+ * not be written, none may. */
 void launch_release(struct supervised *s)
 {
+	if (!s->cloud->dirty && cgroups_place(s))
+		return;
 	for (unsigned i = 0; i < s->cloud->n_nodes; i++) {
 		struct member *m = &s->members[i];
 
@@ -474,5 +477,6 @@ void launch_clean(struct supervised *s)
 {
 	for (unsigned i = 0; i < s->cloud->n_nodes; i++)
 		clean_member(s, &s->members[i]);
+	cgroups_clean(s);
 	supervised_feed(s, &(struct cloud_event){.type = EVENT_CLEANED});
 }

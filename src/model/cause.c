@@ -133,9 +133,12 @@ static enum cause judge_signal(const struct exit_evidence *ev, char **why)
 		return CAUSE_STOPPED;
 	}
 	if (ev->signal == SIGKILL && ev->kernel_oom) {
-		*why = xasprintf("node %u was killed by the kernel's OOM killer: the machine or "
-				 "container ran out of memory; lower max_mem_size or nodes",
-			ev->node);
+		*why = xasprintf("node %u was killed by the kernel's OOM killer: %s", ev->node,
+			ev->memory_max_hit
+				? "its cloud has reached its memory_max; raise that, or lower "
+				  "max_mem_size or nodes"
+				: "the machine or container ran out of memory; lower max_mem_size "
+				  "or nodes");
 		return CAUSE_KERNEL_OOM;
 	}
 	*why = xasprintf("node %u was killed by SIG%s, not by us%s", ev->node, name ? name : "?",

@@ -43,6 +43,7 @@ struct exit_evidence {
 	const char *exec_path;
 	bool kernel_oom; /* the kernel's OOM killer ran about then, in its cgroup or at large */
 	bool kernel_oom_known;
+	bool memory_max_hit;  /* that was at its cloud's own limit */
 	const char *hs_err;   /* path of the JVM's crash file, or NULL */
 	const char *log_tail; /* last lines of stdout and stderr; "" if none */
 	const char

@@ -24,6 +24,8 @@ def pytest_runtest_makereport(item, call):
     report = outcome.get_result()
     if report.failed:
         for fleet in getattr(item, "fleets", ()):
+            if not fleet.dir.exists():
+                continue  # it was in order, something else was not
             kept = KEEP / re.sub(r"[^A-Za-z0-9_.-]+", "-", item.name)[:100]
             fleet.save(kept)
             report.sections.append(("h2ofleetd", f"{fleet.log_tail(60)}\nkept: {kept}"))

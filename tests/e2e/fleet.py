@@ -121,6 +121,16 @@ class PortBlock:
         self.lock.close()
 
 
+def cgroup_of(pid="self"):
+    """Directory of the process' control group (version 2); None: there is none."""
+    path = re.search(r"^0::(/.*)$", read(f"/proc/{pid}/cgroup"), re.M)
+    for line in read("/proc/self/mountinfo").splitlines():
+        fields = line.split()
+        if path and " - cgroup2 " in line and fields[3] == "/" and not path[1].startswith("/.."):
+            return pathlib.Path(fields[4] + path[1].rstrip("/"))
+    return None
+
+
 class UnixHTTP(http.client.HTTPConnection):
     def __init__(self, path, timeout):
         super().__init__("localhost", timeout=timeout)
@@ -150,6 +160,7 @@ class Fleet:
         }
         self.clouds = clouds
         self.env_extra = env or {}
+        self.cgroup = None  # the daemon is started in this one; None: in ours
         self.daemon = None
         self.daemons = []
         self.seen_pids = set()
@@ -184,12 +195,25 @@ class Fleet:
         """Starts a daemon and does not wait for anything."""
         with open(self.daemon_log, "ab") as log:
             daemon = subprocess.Popen(
-                [*WRAPPER, H2OFLEETD, "--config", str(self.config), *args],
+                [*self._into_cgroup(), *WRAPPER, H2OFLEETD, "--config", str(self.config), *args],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self.env(),
                 cwd=self.dir, start_new_session=True,
             )
         self.daemons.append(daemon)
         return daemon
+
+    def _into_cgroup(self):
+        if not self.cgroup:
+            return []
+        return ["sh", "-c", 'echo $$ >"$0/cgroup.procs" && exec "$@"', str(self.cgroup)]
+
+    def cgroups(self, parent=None):
+        """Names of the control groups of our clouds in the directory where they should be."""
+        parent = parent or self.cgroup or cgroup_of()
+        fleet_id = read(self.state_dir / "fleet-id")[:8]
+        if not parent or not fleet_id:
+            return []
+        return sorted(p.name for p in parent.glob(f"h2ofleet-{fleet_id}-*"))
 
     def start(self):
         self.daemon = self.spawn()
@@ -340,6 +364,7 @@ class Fleet:
             f"port {p} is listened on"
             for p in sorted(listeners(self.ports.base, self.ports.base + PortBlock.SIZE - 1))
         ]
+        left += [f"control group {name}" for name in self.cgroups()]
         left += [f"file {p}" for p in self.dir.rglob("libxgboost*")
                  if not p.is_relative_to(self.dir / "cache")]
         for path in pathlib.Path(tempfile.gettempdir()).glob("libxgboost*"):

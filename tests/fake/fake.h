@@ -75,7 +75,7 @@
 	X(spin, 0, "burns a core")                                                                 \
 	X(never_ready, 0, "ports bound, never ready")                                              \
 	X(log_spam, 0, "writes so many bytes of log lines at once")                                \
-	X(fork_child, 0, "leaves a sleeping child: 1 in the process group, 2 in its own session")  \
+	X(fork_child, 0, "leaves a sleeping child: 1 in the group, 2 in a session, 3 in disguise") \
 	X(rss_mb, 0, "touches so much memory")                                                     \
 	X(steal_port, 0, "listens on this port too, with SO_REUSEADDR like any JVM")               \
 	X(grid_ms, 0, "starts a grid search of this length, recoverable with -auto_recovery_dir")  \

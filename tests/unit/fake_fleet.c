@@ -174,6 +174,12 @@ char *fleet_node_log_elsewhere(const struct fleet *f, const char *cloud, unsigne
 	return xasprintf("its output is in the journal: journalctl -t h2o-%s-%u", cloud, node);
 }
 
+bool fleet_pressure(struct fleet *f, _unused_ const char *cloud, struct fleet_pressure *out)
+{
+	*out = f->pressure;
+	return f->pressure_known;
+}
+
 void fleet_observe(struct fleet *f, fleet_observer cb, void *arg)
 {
 	f->observer = cb;

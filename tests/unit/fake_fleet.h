@@ -18,6 +18,8 @@ struct fleet {
 	size_t n_clouds;
 	struct fake_command commands[FAKE_MAX_COMMANDS];
 	size_t n_commands;
+	struct fleet_pressure pressure;
+	bool pressure_known;
 	bool lazy; /* commands change nothing at once */
 	const char *log_dir;
 	struct journal *journal; /* owned; NULL: none */

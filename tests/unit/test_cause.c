@@ -23,6 +23,8 @@ static const struct sample samples[] = {
 		"node 1 was killed by SIGKILL, not by us; the kernel's OOM killer did not run"},
 	{ENV(.signal = SIGKILL, .kernel_oom_known = false), CAUSE_SIGNAL, "is not known"},
 	{ENV(.signal = SIGKILL, .kernel_oom = true), CAUSE_KERNEL_OOM, "OOM killer"},
+	{ENV(.signal = SIGKILL, .kernel_oom = true, .memory_max_hit = true), CAUSE_KERNEL_OOM,
+		"has reached its memory_max"},
 	{ENV(.signal = SIGKILL, .sent_signal = SIGKILL, .kernel_oom = true), CAUSE_STOPPED,
 		"by us with SIGKILL"},
 	{ENV(.signal = SIGSEGV), CAUSE_SIGNAL, "killed by SIGSEGV, not by us"},

@@ -607,7 +607,7 @@ static void every_key_counts_when_comparing(void **state)
 		assert_true(cloud_conf_equal(a, b));
 		seen++;
 	}
-	assert_int_equal(seen, 37);
+	assert_int_equal(seen, 40);
 }
 
 /* --- at run time --- */
@@ -645,6 +645,18 @@ static void keys_are_set_at_run_time(void **state _unused_)
 	check_refused(c, "x\x1b", "3", -ENOENT, "unknown key 'x\\x1b'");
 	check_refused(c, "nodes", "", -EINVAL, "nodes: a value is missing");
 	check_refused(c, "nodes", "0", -ERANGE, "nodes: '0' is out of range: 1 to 1024");
+	check_refused(c, "cpu_quota", "150", -EINVAL,
+		"cpu_quota: '150' is not a percentage of one CPU such as 150%");
+	check_refused(c, "cpu_quota", "%", -EINVAL,
+		"cpu_quota: '%' is not a percentage of one CPU such as 150%");
+	check_refused(
+		c, "cpu_quota", "0%", -ERANGE, "cpu_quota: '0%' is out of range: 1% to 1000000%");
+	assert_int_equal(cloud_conf_set(c, "cpu_quota", "150%", NULL), 0);
+	assert_int_equal(c->cpu_quota, 150);
+	assert_int_equal(cloud_conf_set(c, "cpu_quota", "", NULL), 0);
+	assert_int_equal(c->cpu_quota, 0);
+	check_refused(c, "oom_policy", "stop", -EINVAL,
+		"oom_policy: 'stop' is not one of continue or kill");
 	check_refused(c, "h2o_args", "-name x", -EINVAL,
 		"h2o_args: '-name' is set by h2ofleet: use the key 'name'");
 }

@@ -36,8 +36,8 @@ static bool sets_another(const struct key *k, void *conf, const char *value, con
 static void set_another(const struct key *k, void *conf)
 {
 	static const char *const values[] = {"yes", "no", "7s", "3", "2g", "54999", "2 in 7m",
-		"/other", "/other/h2o.jar", "-Dx=1", "-allow_clients", "X=y", "other", "5MB",
-		"16m"};
+		"/other", "/other/h2o.jar", "-Dx=1", "-allow_clients", "X=y", "other", "5MB", "16m",
+		"150%"};
 	_cleanup_free_ char *old = key_get(k, conf);
 
 	for (size_t i = 0; k->words && k->words[i].name; i++)

@@ -181,12 +181,46 @@ static void test_progress(void **state _unused_)
 	json_decref(two);
 }
 
+/* Only where something waits much, and of what. */
+static void test_pressure(void **state _unused_)
+{
+	static const struct {
+		const char *pressure, *line;
+	} cases[] = {
+		{"null", NULL},
+		{"{\"of\":\"cloud\",\"cpu\":9.9,\"memory\":null,\"io\":0}", NULL},
+		{"{\"of\":\"cloud\",\"cpu\":9.9,\"memory\":34.6,\"io\":null}",
+			"  pressure: in the last 10 s something waited 35% for memory\n"},
+		{"{\"of\":\"machine\",\"cpu\":50.0,\"memory\":0,\"io\":10.0}",
+			"  pressure (of the whole machine): in the last 10 s something waited "
+			"50% for\n  cpu, 10% for the disk\n"},
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		_cleanup_free_ char *text =
+			xasprintf("{\"nodes\":[],\"pressure\":%s}", cases[i].pressure);
+		json_t *cloud = parse_json(text);
+		struct output o;
+
+		output_open(&o);
+		show_nodes(o.cli.out, cloud, 80, false);
+		output_flush(&o);
+		if (cases[i].line)
+			assert_has(o.out, cases[i].line);
+		else
+			assert_null(strstr(o.out, "pressure"));
+		output_close(&o);
+		json_decref(cloud);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_cloud_table),
 		cmocka_unit_test(test_cloud_table_fits),
 		cmocka_unit_test(test_wrapped),
+		cmocka_unit_test(test_pressure),
 		cmocka_unit_test(test_node_table),
 		cmocka_unit_test(test_sentences),
 		cmocka_unit_test(test_progress),

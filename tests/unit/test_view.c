@@ -52,7 +52,7 @@ static void test_new_cloud(void **state)
 		"\"generation\":0,\"restarts\":0,\"endpoint\":null,\"endpoint_address\":null,"
 		"\"endpoint_port\":null,\"reason\":null,\"h2o_name\":null,\"h2o_version\":null,"
 		"\"state_ms\":2500,\"uptime_ms\":null,\"short_locks\":0,\"memory\":null,\"next_"
-		"start_ms\":null,"
+		"start_ms\":null,\"pressure\":null,"
 		"\"restart_needed\":false,\"pending_keys\":[],\"removed\":false,"
 		"\"nodes\":[{\"index\":0,\"state\":\"down\",\"pid\":null,\"ip\":\"127.0.0.1\","
 		"\"api_port\":null,\"uptime_ms\":null,\"last_exit\":null}]}");
@@ -88,11 +88,34 @@ static void test_ready_cloud(void **state)
 		"\"h2o_name\":\"dev-3-0a1b\",\"h2o_version\":\"3.46.0.1\",\"state_ms\":1000,"
 		"\"uptime_ms\":1040,"
 		"\"short_locks\":4,\"memory\":{\"max_bytes\":2048,\"free_bytes\":1024},"
-		"\"next_start_ms\":null,"
+		"\"next_start_ms\":null,\"pressure\":null,"
 		"\"restart_needed\":false,\"pending_keys\":[],\"removed\":false,\"nodes\":[{"
 		"\"index\":0,\"state\":\"up\",\"pid\":77,"
 		"\"ip\":\"127.0.0.1\",\"api_port\":54321,\"uptime_ms\":1060,"
 		"\"last_exit\":null}]}");
+}
+
+/* Read when asked, with two decimals; what the kernel does not tell is null. */
+static void test_pressure(void **state)
+{
+	struct fleet *f = *state;
+	struct cloud *c = fake_fleet_add(f, "dev", 1);
+	json_t *j = view_live_cloud(f, c);
+
+	assert_true(json_is_null(json_object_get(j, "pressure")));
+	json_decref(j);
+	f->pressure_known = true;
+	f->pressure = (struct fleet_pressure){.own = true, .cpu = 12.34, .memory = 0, .io = -1};
+	j = view_live_cloud(f, c);
+	assert_json(json_incref(json_object_get(j, "pressure")),
+		"{\"of\":\"cloud\",\"cpu\":12.34,\"memory\":0.0,\"io\":null}");
+	json_decref(j);
+	f->pressure.own = false;
+	j = view_live_cloud(f, c);
+	assert_string_equal(
+		json_string_value(json_object_get(json_object_get(j, "pressure"), "of")),
+		"machine");
+	json_decref(j);
 }
 
 static void assert_endpoint(struct cloud *c, const char *want)
@@ -232,6 +255,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_new_cloud, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_ready_cloud, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_pressure, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_endpoint_url, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_backoff, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_last_exit, setup, teardown),
