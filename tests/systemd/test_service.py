@@ -377,6 +377,7 @@ def test_journal(service):
 # --- the real H2O ---------------------------------------------------------------------------------
 
 
+@pytest.mark.timeout(240)
 def test_real_h2o_in_the_sandbox(service):
     """Two real nodes train a model under the shipped unit, across a restart of the daemon."""
     jar, java = os.environ.get("H2OFLEET_JAR"), os.environ.get("H2OFLEET_JAVA")
