@@ -3,6 +3,8 @@
 
 build_packages="build-essential autoconf automake pkg-config libuv1-dev libcurl4-openssl-dev
     libinih-dev libsystemd-dev libmicrohttpd-dev libjansson-dev libzip-dev libzstd-dev zlib1g-dev libcmocka-dev"
+# A systemd to boot in namespaces (tests/systemd), with users' managers.
+systemd_packages="systemd dbus libpam-systemd util-linux"
 python_packages="python3 python3-venv ca-certificates"
 
 can_be_root() {

@@ -8,8 +8,12 @@
 #include <sys/stat.h>
 #include <sys/un.h>
 
+#include <systemd/sd-daemon.h>
+
 #include "base/file.h"
 #include "base/handover.h"
+#include "base/log.h"
+#include "drv/activation.h"
 
 /* Bounds how long we wait at start for another daemon that is at this very step. */
 #define LOCK_TRIES    100
@@ -114,6 +118,61 @@ static int bind_and_rename(struct listener *l, const char *path, int dir_fd, int
 	return 0;
 }
 
+/* What systemd listens on must be what clients look for. */
+static int check_systemds(const char *path, int fd, struct err *e)
+{
+	struct sockaddr_un sa = {0};
+	socklen_t len = sizeof(sa);
+	struct stat st;
+
+	if (sd_is_socket_unix(fd, SOCK_STREAM, 1, NULL, 0) <= 0)
+		return err_set(e, -EINVAL,
+			"the descriptor '%s' that systemd passed is no listening unix stream "
+			"socket; see ListenStream= of the socket unit",
+			LISTENER_FD);
+	if (getsockname(fd, (struct sockaddr *)&sa, &len) < 0)
+		return err_set_errno(e, -errno, "cannot tell where systemd's socket is");
+	if (!streq(sa.sun_path, path))
+		return err_set(e, -EINVAL,
+			"systemd listens at %s, but the configuration has the control socket at "
+			"%s: make ListenStream= of the socket unit and the key socket the same",
+			sa.sun_path, path);
+	if (lstat(path, &st) == 0 && st.st_mode & S_IRWXO)
+		log_warning("the control socket %s is open to everybody (mode %o); SocketMode=0660 "
+			    "is meant; who may do what is decided by user and group all the same",
+			path, st.st_mode & 0777);
+	return 0;
+}
+
+static int take_systemds(struct listener *l, const char *path, int fd, struct err *e)
+{
+	struct stat st;
+	int r = check_systemds(path, fd, e);
+
+	if (r < 0)
+		return r;
+	if (lstat(path, &st) < 0)
+		return err_set_errno(e, -errno, "cannot look at systemd's socket %s", path);
+	if (fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK) < 0)
+		return err_set_errno(e, -errno, "cannot use the control socket %s", path);
+	*l = (struct listener){xstrdup(path), true, st.st_dev, st.st_ino};
+	return 0;
+}
+
+/* -ENOENT: we were started without one. */
+static int inherit(struct listener *l, const char *path, int *fd_out, struct err *e)
+{
+	_cleanup_close_ int fd = activation_take(LISTENER_FD);
+	int r;
+
+	if (fd < 0)
+		return -ENOENT;
+	r = take_systemds(l, path, fd, e);
+	if (r == 0)
+		*fd_out = TAKE_FD(fd);
+	return r;
+}
+
 int listener_open(struct listener *l, const char *path, bool patient, int *fd_out, struct err *e)
 {
 	_cleanup_close_ int fd = -1, dir_fd = -1;
@@ -123,6 +182,9 @@ int listener_open(struct listener *l, const char *path, bool patient, int *fd_ou
 	int r = make_address(path, &sa, e);
 
 	if (r < 0)
+		return r;
+	r = inherit(l, path, fd_out, e);
+	if (r != -ENOENT)
 		return r;
 	slash = strrchr(dir, '/');
 	slash[slash == dir] = '\0';
@@ -157,15 +219,16 @@ void listener_close(struct listener *l)
 {
 	struct stat st;
 
-	if (l->path && lstat(l->path, &st) == 0 && st.st_dev == l->dev && st.st_ino == l->ino)
+	if (l->path && !l->systemds && lstat(l->path, &st) == 0 && st.st_dev == l->dev &&
+		st.st_ino == l->ino)
 		unlink(l->path);
 	free(TAKE_PTR(l->path));
 }
 
 void listener_hand_over(const struct listener *l, int fd)
 {
-	_cleanup_free_ char *place =
-		xasprintf("%ju %ju %s", (uintmax_t)l->dev, (uintmax_t)l->ino, l->path);
+	_cleanup_free_ char *place = xasprintf(
+		"%ju %ju %d %s", (uintmax_t)l->dev, (uintmax_t)l->ino, l->systemds, l->path);
 
 	handover_add_fd(fd, "listen");
 	handover_add_word("listen-place", place);
@@ -174,14 +237,15 @@ void listener_hand_over(const struct listener *l, int fd)
 int listener_take_over(struct listener *l, const char *path)
 {
 	const char *place = handover_word("listen-place");
-	int fd = handover_take_fd("listen"), at = 0;
+	int fd = handover_take_fd("listen"), at = 0, systemds;
 	uintmax_t dev, ino;
 
-	if (fd < 0 || !place || sscanf(place, "%ju %ju %n", &dev, &ino, &at) < 2 || at == 0) {
+	if (fd < 0 || !place || sscanf(place, "%ju %ju %d %n", &dev, &ino, &systemds, &at) < 3 ||
+		at == 0) {
 		closep(&fd);
 		return -1;
 	}
-	*l = (struct listener){.path = xstrdup(place + at), .dev = (dev_t)dev, .ino = (ino_t)ino};
+	*l = (struct listener){xstrdup(place + at), systemds, (dev_t)dev, (ino_t)ino};
 	if (streq(l->path, path) && listener_is_there(l))
 		return fd;
 	listener_close(l);

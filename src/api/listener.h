@@ -5,15 +5,20 @@
 
 #include "base/err.h"
 
+/* Its name among the descriptors that systemd passes (drv/activation.h). */
+#define LISTENER_FD "control"
+
 struct listener {
-	char *path; /* owned */
-	dev_t dev;  /* which socket we put there */
+	char *path;    /* owned */
+	bool systemds; /* systemd made it, and removes it */
+	dev_t dev;     /* which socket we put there */
 	ino_t ino;
 };
 
-/* Listens at `path`, mode 0660, non-blocking; the fd in *fd. Two daemons that start at once cannot
- * both get it: one waits for the other, for up to two seconds if `patient`. -EADDRINUSE when a
- * daemon answers there or something else is in the way. */
+/* Takes the socket that we were started with, if there is one; -EINVAL when that is not the one
+ * which the configuration names. Else listens at `path`, mode 0660, non-blocking; the fd in *fd.
+ * Two daemons that start at once cannot both get it: one waits for the other, for up to two seconds
+ * if `patient`. -EADDRINUSE when a daemon answers there or something else is in the way. */
 int listener_open(struct listener *l, const char *path, bool patient, int *fd, struct err *e);
 
 /* The listening socket of the image that we have replaced, if it was at this path: its descriptor,

@@ -39,6 +39,13 @@ enum scopes_mode {
 	SCOPES_AUTO, /* where it is plain how */
 	SCOPES_YES,  /* wherever it can be done */
 };
+
+/* When a start of the service counts as done. */
+enum ready_when {
+	READY_WHEN_LAUNCHED, /* the JVMs of all autostart clouds run, or could not be started */
+	READY_WHEN_CLOUDS,   /* these clouds are ready, or their first start has failed */
+};
+
 /* When the daemon ends by itself: for containers, where it is process 1. */
 enum exit_when {
 	EXIT_WHEN_NEVER,
@@ -149,6 +156,7 @@ struct fleet_conf {
 	int log_level;                /* enum log_level: of the daemon's own log */
 	int exit_when;                /* enum exit_when */
 	uint64_t shutdown_timeout_ms; /* of all clouds together when the daemon ends */
+	int ready_when;               /* enum ready_when */
 };
 
 struct conf {

@@ -66,6 +66,11 @@ static const struct key_word scopes_modes[] = {
 	{"yes", SCOPES_YES},
 	{NULL},
 };
+static const struct key_word ready_whens[] = {
+	{"launched", READY_WHEN_LAUNCHED},
+	{"clouds", READY_WHEN_CLOUDS},
+	{NULL},
+};
 static const struct key_word exit_whens[] = {
 	{"never", EXIT_WHEN_NEVER},
 	{"stopped", EXIT_WHEN_STOPPED},
@@ -252,6 +257,11 @@ static const struct key table[] = {
 	{FLEET(log_level), .name = "log_level", .type = &type_word, .dflt = "info",
 		.words = daemon_levels, .reload = RELOAD_LIVE,
 		.help = "How much the daemon itself logs: error, warning, notice, info or debug."},
+	{FLEET(ready_when), .name = "ready_when", .type = &type_word, .dflt = "launched",
+		.words = ready_whens, .reload = RELOAD_DAEMON,
+		.help = "When systemd is told that the start is done: launched, once the nodes of "
+			"all autostart clouds run; clouds, once these clouds are ready (or their "
+			"first start has failed)."},
 	{FLEET(exit_when), .name = "exit_when", .type = &type_word, .dflt = "never",
 		.words = exit_whens, .reload = RELOAD_LIVE,
 		.help = "When the daemon ends by itself, for containers: never; stopped, once no "

@@ -182,12 +182,21 @@ static void forget_unconfigured(const struct fleet *f)
 
 	while (d && (de = readdir(d))) {
 		_cleanup_free_ char *path = xasprintf("%s/%s/state.json", dir, de->d_name);
+		_cleanup_free_ char *half = xasprintf("%s.new", path); /* it died writing it */
 
+		if (de->d_name[0] != '.' && !fleet_find(f, de->d_name))
+			unlink(half);
 		if (de->d_name[0] != '.' && !fleet_find(f, de->d_name) && unlink(path) == 0)
 			log_notice("cloud %s is not configured any more", de->d_name);
 	}
 	if (d)
 		closedir(d);
+}
+
+void adopt_resume(struct fleet *f)
+{
+	for (size_t i = 0; i < f->n; i++)
+		adopt_cloud(f->clouds[i]);
 }
 
 void adopt_clouds(struct fleet *f)
@@ -196,8 +205,7 @@ void adopt_clouds(struct fleet *f)
 
 	forget_unconfigured(f);
 	session_begin(f);
-	for (size_t i = 0; i < f->n; i++)
-		adopt_cloud(f->clouds[i]);
+	adopt_resume(f);
 	for (size_t i = 0; i < f->n; i++) {
 		struct supervised *s = f->clouds[i];
 		bool starts = s->cloud->conf->autostart;

@@ -20,9 +20,16 @@ struct fleet;
  * yet. */
 int fleet_new(uv_loop_t *loop, struct conf *conf, struct fleet **out, struct err *e);
 
+/* Does a daemon run on that state directory? -EBUSY, and its pid (0: unknown); 0: none; -ENOENT: no
+ * daemon ever ran there. */
+int fleet_find_daemon(const struct fleet_conf *c, pid_t *pid);
+
 /* Clouds of an earlier daemon go on; what belongs to none is ended; the others start if they should
  * (autostart). */
 void fleet_start(struct fleet *f);
+
+/* Instead of that: ends all that an earlier daemon has left, as fleet_shutdown() does. */
+void fleet_end_left_behind(struct fleet *f, void (*done)(void *arg), void *arg);
 
 /* Ends all clouds in order and calls `done` when no process is left; again with at_once: SIGKILL.
  */
@@ -80,6 +87,15 @@ static inline void reload_report_clear(struct reload_report *r)
 	conf_diff_clear(&r->diff);
 	strv_free(&r->errors);
 }
+
+/* How it is with the supervisor itself, for systemd (core/health.c). */
+
+/* Has every cloud that is wanted got where a start must bring it: launched or, with `usable`, ready
+ * or through with its first try? */
+bool fleet_settled(const struct fleet *f, bool usable);
+
+/* For how long the most overdue of the clouds' deadlines is overdue, in milliseconds; 0: none. */
+uint64_t fleet_overdue_ms(struct fleet *f);
 
 /* The clock of the model: monotonic milliseconds without the times in which the machine slept or
  * this process was stopped. */

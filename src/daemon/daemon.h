@@ -7,7 +7,19 @@
 #include "api/api.h"
 #include "core/fleet.h"
 
-enum daemon_mode { MODE_RUN, MODE_CHECK, MODE_PRINT, MODE_ROTATE, MODE_CHECK_STATE };
+enum daemon_mode {
+	MODE_RUN,
+	MODE_CHECK,
+	MODE_PRINT,
+	MODE_ROTATE,
+	MODE_CHECK_STATE,
+	MODE_END, /* end what a dead daemon has left behind, and nothing else */
+};
+
+/* Exit statuses besides EXIT_SUCCESS and EXIT_FAILURE; systemd shows the first as CONFIG. The unit
+ * files name them. */
+#define EXIT_CONFIG    78 /* the configuration is wrong: starting again will not help */
+#define EXIT_IN_CHARGE 79 /* --end-left-behind: a daemon runs, and looks after its clouds */
 
 /* Exit status besides EXIT_SUCCESS and EXIT_FAILURE. */
 #define EXIT_CLOUD_FAILED 6 /* exit_when: as `h2ofleet status` of a failed cloud */
@@ -22,15 +34,29 @@ struct options {
 
 #define N_SIGNALS 5
 
+/* What systemd has been told. */
+struct status {
+	uv_timer_t tick;
+	uv_prepare_t prepare; /* before the loop waits: what has changed is told */
+	const char *doing;    /* begins the line: "Starting", "Reloading", ...; NULL: nothing */
+	bool ready;           /* the start is done */
+	bool unsent_ready;    /* systemd's queue was full */
+	bool unsent_line;
+	bool stuck; /* deadlines are overdue, which was said */
+	char *line; /* owned: the newest STATUS= */
+	uint64_t tick_ms;
+	uint64_t watchdog_ms; /* 0: none is wanted */
+	uint64_t extended_ms; /* when systemd was last asked for more time; 0: not in this phase */
+};
+
 struct daemon {
 	uv_loop_t loop;
 	const struct options *options;
 	struct fleet *fleet;
 	struct api *api;
 	uv_signal_t signals[N_SIGNALS];
-	uv_timer_t end;    /* runs once, when all is down */
-	uv_timer_t status; /* what systemd is told, once a second */
-	char last_status[256];
+	uv_timer_t end; /* runs once, when all is down */
+	struct status status;
 	struct {
 		uv_timer_t timer; /* looks whether it is time; then: how long the end may take */
 		bool some_wanted; /* a cloud was wanted since our start */
@@ -69,10 +95,18 @@ int daemon_reload(struct daemon *d, const struct reload_options *opts, struct re
 /* The same for who reads the log. */
 void daemon_reload_and_log(struct daemon *d);
 
-/* status.c: the one line of `systemctl status`. */
+/* status.c: what systemd is told: that the start is done, one true line for `systemctl status`,
+ * that we live (the watchdog), and that a start or an end takes its time. Before status_start() and
+ * after status_close() only status_failed() may be called. */
 void status_start(struct daemon *d);
 void status_close(struct daemon *d);
-void status_publish(struct daemon *d);
+/* The pair around a change of the configuration that is being applied, or refused. */
+void status_reloading(struct daemon *d);
+void status_reloaded(struct daemon *d);
+/* The end has begun; `detaching`: the clouds live on. */
+void status_ending(struct daemon *d, bool detaching);
+/* The reason why the daemon exits with `exit_status`. */
+void status_failed(const struct err *e, int exit_status);
 
 /* reexec.c: a new image in the same process, with the same children and descriptors. */
 void reexec_init(struct daemon *d);

@@ -15,6 +15,8 @@ static const char usage[] =
 	"      --check-config   check the configuration and exit\n"
 	"      --check-state    check whether it could take over what runs, and exit\n"
 	"      --print-config   print it with all defaults and exit\n"
+	"      --end-left-behind\n"
+	"                       end the nodes that a dead daemon has left, and exit\n"
 	"      --debug          log more\n"
 	"  -h, --help           this text\n"
 	"  -V, --version        version\n"
@@ -26,11 +28,12 @@ static const char usage[] =
 
 int options_parse(int argc, char **argv, struct options *opts)
 {
-	enum { OPT_CHECK = 256, OPT_PRINT, OPT_DEBUG, OPT_ROTATE, OPT_CHECK_STATE };
+	enum { OPT_CHECK = 256, OPT_PRINT, OPT_END, OPT_DEBUG, OPT_ROTATE, OPT_CHECK_STATE };
 	static const struct option options[] = {
 		{"config", required_argument, NULL, 'c'},
 		{"check-config", no_argument, NULL, OPT_CHECK},
 		{"print-config", no_argument, NULL, OPT_PRINT},
+		{"end-left-behind", no_argument, NULL, OPT_END},
 		{"debug", no_argument, NULL, OPT_DEBUG},
 		{"check-state", no_argument, NULL, OPT_CHECK_STATE},
 		{"rotate-logs", no_argument, NULL, OPT_ROTATE}, /* for ourselves alone */
@@ -50,6 +53,9 @@ int options_parse(int argc, char **argv, struct options *opts)
 			break;
 		case OPT_PRINT:
 			opts->mode = MODE_PRINT;
+			break;
+		case OPT_END:
+			opts->mode = MODE_END;
 			break;
 		case OPT_DEBUG:
 			opts->debug = true;

@@ -81,8 +81,12 @@ static void tell(struct daemon *d, int r, const struct reload_report *report)
 
 int daemon_reload(struct daemon *d, const struct reload_options *opts, struct reload_report *out)
 {
-	int r = reload(d, opts, out);
+	bool told = !opts->dry_run && !d->ending;
+	int r;
 
+	if (told)
+		status_reloading(d);
+	r = reload(d, opts, out);
 	for (size_t i = 0; i < out->errors.n; i++)
 		log_error("reload: %s", out->errors.v[i]);
 	if (r < 0)
@@ -90,7 +94,8 @@ int daemon_reload(struct daemon *d, const struct reload_options *opts, struct re
 	if (opts->dry_run)
 		return r;
 	tell(d, r, out);
-	status_publish(d);
+	if (told)
+		status_reloaded(d);
 	return r;
 }
 

@@ -1,5 +1,6 @@
 #include "config.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
@@ -7,29 +8,33 @@
 #include <sys/stat.h>
 
 #include <curl/curl.h>
-#include <systemd/sd-daemon.h>
 
 #include "base/handover.h"
 #include "base/log.h"
 #include "daemon/daemon.h"
+#include "drv/activation.h"
 #include "drv/reaper.h"
 #include "drv/spawn.h"
 
-/* Some text of ours on a failing start: also for systemctl status. */
+/* The sentence on a failing start: also for systemctl status. */
 static int fail(const struct err *e)
 {
+	int status = e->code == -EINVAL ? EXIT_CONFIG : EXIT_FAILURE;
+
 	log_error("%s", err_msg(e));
-	sd_notifyf(0, "STATUS=%s\nERRNO=%d", err_msg(e), -e->code);
-	return EXIT_FAILURE;
+	status_failed(e, status);
+	return status;
 }
 
-static int load_conf(const char *file, struct conf **conf)
+static int load_conf(const char *file, enum daemon_mode mode, struct conf **conf)
 {
 	struct conf_errors errors = {0};
 	int r = conf_load(file, conf, &errors);
 
 	for (size_t i = 0; i < errors.list.n; i++)
 		fprintf(stderr, "%s\n", errors.list.v[i]);
+	if (r < 0 && errors.list.n && mode == MODE_RUN)
+		status_failed(&(struct err){.code = r, .msg = errors.list.v[0]}, EXIT_CONFIG);
 	conf_errors_free(&errors);
 	return r;
 }
@@ -40,8 +45,7 @@ static void on_end(uv_timer_t *t)
 {
 	struct daemon *d = t->data;
 
-	api_free(d->api);
-	d->api = NULL;
+	api_free(TAKE_PTR(d->api));
 	signals_close(d);
 	status_close(d);
 	reexec_clear(d);
@@ -64,10 +68,13 @@ void daemon_end(struct daemon *d)
 	bool again = d->ending;
 
 	d->ending = true;
-	sd_notify(0, "STOPPING=1");
+	status_ending(d, false);
 	if (!again)
 		exit_limit_begin(d);
-	fleet_shutdown(d->fleet, again, on_fleet_down, d);
+	if (d->options->mode == MODE_END && !again)
+		fleet_end_left_behind(d->fleet, on_fleet_down, d);
+	else
+		fleet_shutdown(d->fleet, again, on_fleet_down, d);
 }
 
 void daemon_detach(struct daemon *d)
@@ -78,7 +85,7 @@ void daemon_detach(struct daemon *d)
 	}
 	log_notice("SIGUSR2: leaving the clouds running for the next daemon");
 	d->ending = true;
-	sd_notify(0, "STOPPING=1");
+	status_ending(d, true);
 	fleet_detach(d->fleet);
 	uv_timer_start(&d->end, on_end, 0, 0);
 }
@@ -92,24 +99,40 @@ static int on_reload(const struct reload_options *opts, struct reload_report *ou
 
 static int start(struct daemon *d, struct conf *conf, struct err *e)
 {
+	bool serve = d->options->mode == MODE_RUN;
 	int r;
 
 	r = fleet_new(&d->loop, conf, &d->fleet, e);
-	if (r < 0)
-		return r;
-	r = api_new(&d->loop, d->fleet, conf->fleet.socket, &d->api, e);
+	if (r == 0 && serve) {
+		r = api_new(&d->loop, d->fleet, conf->fleet.socket, &d->api, e);
+		activation_close_rest();
+	}
 	if (r < 0) {
 		fleet_free(TAKE_PTR(d->fleet));
 		return r;
 	}
-	api_set_reload(d->api, on_reload, d);
-	api_set_reexec(d->api, reexec_answer, d);
+	if (serve) {
+		api_set_reload(d->api, on_reload, d);
+		api_set_reexec(d->api, reexec_answer, d);
+	}
 	signals_watch(d);
 	status_start(d);
 	exit_watch(d);
 	uv_timer_init(&d->loop, &d->end);
 	d->end.data = d;
 	return 0;
+}
+
+/* Made by h2ofleetd-stop.service when we are to stop: should we die of that, h2ofleetd.service ends
+ * what is left (ExecStopPost=). One of an earlier stop must not turn a crash of this daemon into
+ * the end of its clouds. */
+static void forget_stop(void)
+{
+	const char *dir = getenv("RUNTIME_DIRECTORY");
+	_cleanup_free_ char *mark = dir ? xasprintf("%s/stopping", dir) : NULL;
+
+	if (mark && unlink(mark) < 0 && errno != ENOENT)
+		log_warning("cannot remove %s: %s", mark, strerror(errno));
 }
 
 /* A node takes several descriptors; its JVM gets the limit that we were given. */
@@ -124,6 +147,20 @@ static void raise_descriptor_limit(void)
 	}
 }
 
+static void begin(struct daemon *d)
+{
+	if (d->options->mode == MODE_END) {
+		daemon_end(d);
+		return;
+	}
+	forget_stop();
+	log_notice("h2ofleetd %s, pid %d, control socket %s", PACKAGE_VERSION, (int)getpid(),
+		fleet_conf(d->fleet)->fleet.socket);
+	fleet_start(d->fleet);
+	handover_drop();
+	d->reaper = reaper_start(&d->loop); /* what can be adopted is */
+}
+
 static int run(const struct options *o, struct conf *conf)
 {
 	struct daemon d = {.options = o, .from_terminal = isatty(STDIN_FILENO)};
@@ -134,25 +171,42 @@ static int run(const struct options *o, struct conf *conf)
 	reexec_init(&d);
 	signal(SIGPIPE, SIG_IGN);
 	signal(SIGXFSZ, SIG_IGN); /* a limit on file sizes is an error of write(), too */
+	activation_init();
 	raise_descriptor_limit();
 	umask(S_IWGRP | S_IRWXO);
 	curl_global_init(CURL_GLOBAL_NOTHING);
 	uv_loop_init(&d.loop);
 	r = start(&d, conf, &e);
-	if (r == 0) {
-		log_notice("h2ofleetd %s, pid %d, control socket %s", PACKAGE_VERSION,
-			(int)getpid(), conf->fleet.socket);
-		fleet_start(d.fleet);
-		handover_drop();
-		d.reaper = reaper_start(&d.loop); /* what can be adopted is */
-		sd_notify(0, "READY=1");
-		status_publish(&d);
-	}
+	if (r == 0)
+		begin(&d);
 	uv_run(&d.loop, UV_RUN_DEFAULT);
 	if (uv_loop_close(&d.loop) != 0)
 		log_warning("some handles were still open at the end");
 	curl_global_cleanup();
 	return r < 0 ? fail(&e) : d.exit.code;
+}
+
+/* For when the daemon died and none will follow (the units use it: HACKING.md). A configuration
+ * that cannot be read must not save what is left from its end. */
+static int end_left_behind(const struct options *o)
+{
+	struct conf *conf = NULL;
+	pid_t pid;
+	int r;
+
+	if (load_conf(o->file, o->mode, &conf) < 0) {
+		fprintf(stderr, "h2ofleetd: going on with the usual directories\n");
+		if (load_conf("/dev/null", o->mode, &conf) < 0)
+			return EXIT_CONFIG;
+	}
+	r = fleet_find_daemon(&conf->fleet, &pid);
+	if (r == -EBUSY)
+		fprintf(stderr, "h2ofleetd (pid %d) is running on %s and looks after its clouds\n",
+			(int)pid, conf->fleet.state_dir);
+	if (r == 0)
+		return run(o, conf); /* takes it over */
+	conf_free(conf);
+	return r == -EBUSY ? EXIT_IN_CHARGE : EXIT_SUCCESS;
 }
 
 /* Started without them, 0 to 2 would become sockets of ours, which the log then is written to. */
@@ -189,8 +243,10 @@ int daemon_main(int argc, char **argv)
 		return r;
 	if (o.mode == MODE_ROTATE)
 		return rotate_main(o.rotate);
-	if (load_conf(o.file, &conf) < 0)
-		return EXIT_FAILURE;
+	if (o.mode == MODE_END)
+		return end_left_behind(&o);
+	if (load_conf(o.file, o.mode, &conf) < 0)
+		return EXIT_CONFIG;
 	if (o.mode == MODE_RUN) {
 		log_set_level(o.debug ? LOG_LEVEL_DEBUG : (enum log_level)conf->fleet.log_level);
 		return run(&o, conf); /* takes it over */

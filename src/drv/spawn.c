@@ -41,12 +41,28 @@ struct proc {
 static struct proc *unreaped;
 static struct rlimit saved_nofile;
 static bool nofile_is_saved;
+static bool is_spared; /* the OOM killer is told to spare us (OOMScoreAdjust= of the unit) */
+
+#define OOM_FILE "/proc/self/oom_score_adj"
+
+static int oom_score_adj(void)
+{
+	FILE *f = fopen(OOM_FILE, "re");
+	int adj = 0;
+
+	if (f && fscanf(f, "%d", &adj) != 1)
+		adj = 0;
+	if (f)
+		fclose(f);
+	return adj;
+}
 
 void spawn_save_limits(void)
 {
 	const char *handed_over = handover_word("nofile");
 
 	nofile_is_saved = getrlimit(RLIMIT_NOFILE, &saved_nofile) == 0;
+	is_spared = oom_score_adj() < 0;
 	if (handed_over)
 		saved_nofile.rlim_cur = (rlim_t)strtoull(handed_over, NULL, 10);
 }
@@ -112,6 +128,18 @@ static void child_restore_limits(void)
 	setrlimit(RLIMIT_NOFILE, &rl);
 }
 
+/* A JVM is what the OOM killer shall take, rather than the daemon and then all of them. */
+static void child_be_killable(void)
+{
+	int fd = is_spared ? open(OOM_FILE, O_WRONLY | O_CLOEXEC) : -1;
+
+	if (fd < 0)
+		return;
+	if (write(fd, "0", 1) < 0)
+		errno = 0; /* nothing to be done: it is as the daemon is */
+	close(fd);
+}
+
 /* Returns when released; exits when nobody is left who could release us. */
 static void child_await_release(int fd)
 {
@@ -139,6 +167,7 @@ _noreturn_ static void child_main(const struct spawn_request *rq, const struct s
 	fd = 3;
 	child_close_from(4);
 	child_restore_limits();
+	child_be_killable();
 	child_await_release(fd);
 	execve(rq->argv[0], rq->argv, rq->env);
 	child_fail(fd, errno);
@@ -572,4 +601,18 @@ unsigned proc_kill_stragglers(const char *token)
 
 	process_each(kill_if_straggler, &s);
 	return s.n;
+}
+
+int proc_can_look(void)
+{
+	int fds[3], r = 0; /* of /proc, of a file in it, and a pidfd */
+
+	for (size_t i = 0; i < ARRAY_SIZE(fds); i++) {
+		fds[i] = open("/dev/null", O_RDONLY | O_CLOEXEC);
+		if (fds[i] < 0)
+			r = -errno;
+	}
+	for (size_t i = 0; i < ARRAY_SIZE(fds); i++)
+		closep(&fds[i]);
+	return r;
 }

@@ -34,8 +34,8 @@ struct proc_exit {
 
 struct proc;
 
-/* Remembers the limit on open descriptors as the one that children get: to be called before the
- * daemon raises its own. */
+/* Remembers the limit on open descriptors as the one that children get, to be called before the
+ * daemon raises its own; and whether the OOM killer is to spare us, which children do not get. */
 void spawn_save_limits(void);
 
 /* Puts it on the list of base/handover.h: the next image of this process saves it from there. */
@@ -78,6 +78,10 @@ int proc_kill_group(struct proc *p);
  * how many there were; they may take a moment to go, and may have forked, so ask again until it
  * says 0. */
 unsigned proc_kill_stragglers(const char *token);
+
+/* 0 when there are descriptors enough to look for stragglers (without them none is found); else a
+ * negative errno. */
+int proc_can_look(void);
 
 /* Stops watching; does not signal. A child that was not released yet exits by itself, and is still
  * reaped. One that runs is not reaped by us any more, so this is for leaving it to the next daemon.

@@ -166,11 +166,22 @@ int plan_argv(const struct cloud *c, unsigned node, const struct launch_place *p
 /* Ours or systemd's own business, or ways around what the configuration checks. */
 static const char *const dropped[] = {
 	"NOTIFY_SOCKET=",
+	"NOTIFY_ACCESS=",
 	"LISTEN_",
 	"WATCHDOG_",
 	"MAINPID=",
+	"MANAGERPID=",
+	"SYSTEMD_EXEC_PID=",
 	"INVOCATION_ID=",
 	"JOURNAL_STREAM=",
+	"CREDENTIALS_DIRECTORY=",
+	"RUNTIME_DIRECTORY=",
+	"STATE_DIRECTORY=",
+	"CACHE_DIRECTORY=",
+	"LOGS_DIRECTORY=",
+	"CONFIGURATION_DIRECTORY=",
+	"MEMORY_PRESSURE_",
+	"FDSTORE=",
 	"JAVA_TOOL_OPTIONS=",
 	"JDK_JAVA_OPTIONS=",
 	"_JAVA_OPTIONS=",
@@ -198,6 +209,13 @@ static bool is_overridden(const struct strv *env, const char *assignment)
 		if (strncmp(env->v[i], assignment, name) == 0)
 			return true;
 	return false;
+}
+
+void plan_clean_env(char *const *base, struct strv *env)
+{
+	for (; *base; base++)
+		if (!is_dropped(*base))
+			strv_add(env, *base);
 }
 
 void plan_env(const struct cloud *c, char *const *base, const struct launch_place *place,

@@ -48,9 +48,13 @@ char *plan_flatfile(const struct cloud *c);
 int plan_argv(const struct cloud *c, unsigned node, const struct launch_place *place,
 	const struct machine_facts *machine, struct strv *argv, struct err *e);
 
-/* The environment: `base` (our own, NAME=value) without what must not reach a JVM (NOTIFY_SOCKET,
- * LISTEN_*, WATCHDOG_*, JAVA_TOOL_OPTIONS, JDK_JAVA_OPTIONS, _JAVA_OPTIONS, H2O's kubernetes and
- * assisted-clustering variables, MAINPID, INVOCATION_ID kept), the cloud's `env` and the token. */
+/* `base` (our own environment, NAME=value) without what must not reach a JVM: systemd's word with
+ * us (NOTIFY_SOCKET, LISTEN_*, WATCHDOG_*, INVOCATION_ID, STATE_DIRECTORY, ...),
+ * JAVA_TOOL_OPTIONS, JDK_JAVA_OPTIONS, _JAVA_OPTIONS, H2O's kubernetes and assisted-clustering
+ * variables. */
+void plan_clean_env(char *const *base, struct strv *env);
+
+/* The environment of a member: that, with the cloud's `env` and the token. */
 void plan_env(const struct cloud *c, char *const *base, const struct launch_place *place,
 	struct strv *env);
 

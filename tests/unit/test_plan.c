@@ -183,7 +183,10 @@ static bool has(const struct strv *env, const char *assignment)
 static void test_env(void **state)
 {
 	static char *const base[] = {(char *)"PATH=/bin", (char *)"NOTIFY_SOCKET=/run/n",
-		(char *)"LISTEN_FDS=1", (char *)"LISTEN_PID=7", (char *)"WATCHDOG_USEC=1",
+		(char *)"LISTEN_FDS=1", (char *)"LISTEN_PID=7", (char *)"LISTEN_FDNAMES=control",
+		(char *)"WATCHDOG_USEC=1", (char *)"WATCHDOG_PID=7", (char *)"INVOCATION_ID=12ab",
+		(char *)"JOURNAL_STREAM=8:1", (char *)"SYSTEMD_EXEC_PID=7",
+		(char *)"MEMORY_PRESSURE_WATCH=/x", (char *)"STATE_DIRECTORY=/var/lib/h2ofleet",
 		(char *)"JAVA_TOOL_OPTIONS=-Xrs", (char *)"_JAVA_OPTIONS=-Xmx1m",
 		(char *)"H2O_KUBERNETES_SERVICE_DNS=x", (char *)"H2OFLEET_TOKEN=old",
 		(char *)"TZ=UTC", NULL};

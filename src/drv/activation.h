@@ -1,0 +1,16 @@
+/* Descriptors that we are started with: systemd's, of socket activation or of its store
+ * (sd_listen_fds(3)), and those that an image of ours keeps for the next one. */
+#pragma once
+
+#include "base/util.h"
+
+/* Notes them, makes them close-on-exec and takes $LISTEN_* out of the environment. Once, before
+ * anything is forked. Returns how many there are. */
+unsigned activation_init(void);
+
+/* Hands over the first one not yet taken that has this name (FileDescriptorName= of the socket
+ * unit); -1 when there is none. It is the caller's then. */
+int activation_take(const char *name);
+
+/* Closes those that nobody wanted, and says so. */
+void activation_close_rest(void);
