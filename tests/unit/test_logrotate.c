@@ -295,7 +295,7 @@ static bool run_on(
 	if (pid == 0) {
 		if (unshare(CLONE_NEWNS) < 0 && unshare(CLONE_NEWUSER | CLONE_NEWNS) < 0)
 			_exit(77);
-		if (mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0 ||
+		if (mount("none", "/", "none", MS_REC | MS_PRIVATE, NULL) < 0 ||
 			mount("none", p->dir, type, 0, options) < 0)
 			_exit(77);
 		test(p);
