@@ -43,7 +43,7 @@ typedef int api_reexec_fn(bool begin, struct reexec_status *out, void *arg);
 void api_set_reexec(struct api *a, api_reexec_fn *fn, void *arg);
 
 /* Puts the listening socket on the list of base/handover.h. */
-void api_hand_over(const struct api *a);
+void api_hand_over(struct api *a);
 
 /* Stops listening, ends streams in order, answers waiting requests with 503, removes the socket if
  * it is still ours. Before fleet_free(), in the same turn of the loop: the fleet knows its observer

@@ -73,6 +73,8 @@ void handle_clouds(struct request *rq)
 		json_array_append_new(
 			clouds, view_live_cloud(rq->api->fleet, fleet_cloud(rq->api->fleet, i)));
 	json_object_set_new(j, "clouds", clouds);
+	json_object_set_new(j, "troubles",
+		view_troubles(fleet_troubles(rq->api->fleet), fleet_now(rq->api->fleet)));
 	answer(rq, MHD_HTTP_OK, j);
 }
 

@@ -16,6 +16,7 @@
 
 #define IDLE_TIMEOUT_S 60
 #define HEARTBEAT_MS   15000
+#define TURN_NS        3000000u
 /* Rounds in which streams may end in order, when the daemon ends. */
 #define LAST_ROUNDS 16
 /* Bodies a little too large are read to their end, so that the client reads our answer instead of
@@ -187,8 +188,8 @@ static enum MHD_Result on_request(void *arg _unused_, struct MHD_Connection *con
 {
 	struct request *rq = *context;
 
-	if (rq->gone)
-		return MHD_NO;
+	if (rq->gone || (rq->api->ending && !rq->status))
+		return MHD_NO; /* too late: what it asks for could be done, and not be known of */
 	if (!rq->begun) {
 		rq->begun = true;
 		rq->head = streq(method, MHD_HTTP_METHOD_HEAD);
@@ -305,7 +306,7 @@ int api_new(uv_loop_t *loop, struct fleet *fleet, const char *path, struct api *
 	a->fleet = fleet;
 	a->journal = fleet_journal(fleet);
 	a->heartbeat_ms = HEARTBEAT_MS;
-	a->oldest_starved = UINT64_MAX;
+	a->turn_ns = TURN_NS;
 	a->started_ms = clock_monotonic_ms();
 	a->mhd = start_mhd(a);
 	r = a->mhd ? add_to_loop(a) : -EIO;
@@ -328,8 +329,18 @@ int api_new(uv_loop_t *loop, struct fleet *fleet, const char *path, struct api *
 	return 0;
 }
 
-void api_hand_over(const struct api *a)
+/* What waits for an answer is sent: MHD_run() takes resumed requests in, then sends. */
+static void run_last(struct api *a)
 {
+	streams_end(a);
+	for (int i = 0; i < 2 || (a->streams && i < LAST_ROUNDS); i++)
+		MHD_run(a->mhd);
+	a->ending = false; /* should the new image fail, all goes on */
+}
+
+void api_hand_over(struct api *a)
+{
+	run_last(a);
 	acceptor_hand_over(&a->acceptor);
 }
 
@@ -348,10 +359,7 @@ void api_free(struct api *a)
 	waiters_end(a);
 	a->fleet = NULL;
 	journal_observe(a->journal, NULL, NULL);
-	streams_end(a);
-	/* The first run hands the answers of resumed requests in, the second sends what is left. */
-	for (int i = 0; i < 2 || (a->streams && i < LAST_ROUNDS); i++)
-		MHD_run(a->mhd);
+	run_last(a);
 	MHD_stop_daemon(a->mhd);
 	uv_timer_stop(&a->mhd_timer);
 	uv_timer_stop(&a->wait_timer);

@@ -86,8 +86,8 @@ struct api {
 	unsigned n_streams;
 	uv_timer_t stream_timer;
 	uint64_t stream_look_ms; /* when the waiting ones are looked at; 0: there is none */
-	uint64_t turn, turn_end_ns;
-	uint64_t oldest_starved; /* the turn in which those that come first have read last */
+	uint64_t turn_end_ns;    /* of this turn of the loop; 0: nobody has read in it yet */
+	uint64_t turn_ns;        /* so long all streams may read in one turn of the loop */
 	uint64_t heartbeat_ms;
 	bool ending;
 

@@ -2,8 +2,6 @@
 
 #include "base/clock.h"
 
-/* So long all streams may read in one turn of the loop. */
-#define TURN_NS 3000000u
 /* A suspended connection is watched by nobody: how soon a vanished client is noticed. */
 #define GONE_MS 1000
 #define BLOCK   16384
@@ -76,16 +74,11 @@ void streams_wake(struct api *a, const struct stream_kind *kind)
 			resume(s);
 }
 
-/* One that is starved reads before all that have read since it did. */
 static void wake_starved(struct api *a)
 {
-	a->oldest_starved = UINT64_MAX;
-	for (struct stream *s = a->streams; s; s = s->next) {
-		if (!s->suspended || !s->starved)
-			continue;
-		a->oldest_starved = MIN(a->oldest_starved, s->turn);
-		resume(s);
-	}
+	for (struct stream *s = a->streams; s; s = s->next)
+		if (s->suspended && s->starved)
+			resume(s);
 }
 
 static void look(struct stream *s, uint64_t now)
@@ -128,15 +121,19 @@ void streams_on_timer(uv_timer_t *t)
 
 void streams_turn(struct api *a)
 {
-	a->turn++;
-	a->turn_end_ns = uv_hrtime() + TURN_NS;
+	a->turn_end_ns = 0;
 }
 
-static bool may_read(const struct stream *s)
+/* One may in any case, however slow the machine is. */
+static bool may_read(struct api *a)
 {
-	const struct api *a = s->api;
+	uint64_t now = uv_hrtime();
 
-	return s->turn <= a->oldest_starved && uv_hrtime() < a->turn_end_ns;
+	if (a->turn_end_ns && now >= a->turn_end_ns)
+		return false;
+	if (!a->turn_end_ns)
+		a->turn_end_ns = now + a->turn_ns;
+	return true;
 }
 
 /* The daemon ends: what there is, and then the end; without waiting for anything. */
@@ -160,9 +157,7 @@ static ssize_t on_read(void *arg, uint64_t pos _unused_, char *buf, size_t max)
 		return STREAM_BROKEN;
 	if (s->api->ending)
 		return read_last(s, buf, max);
-	n = may_read(s) ? s->kind->read(s, buf, max) : STREAM_AGAIN;
-	if (n > 0)
-		s->turn = s->api->turn;
+	n = may_read(s->api) ? s->kind->read(s, buf, max) : STREAM_AGAIN;
 	if (n != STREAM_NOTHING_YET && n != STREAM_AGAIN)
 		return n;
 	if (n == STREAM_NOTHING_YET && !s->follow)

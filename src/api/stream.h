@@ -4,7 +4,7 @@
  * client's socket takes it, so that a follower costs the same however slow it is, and one that is
  * stuck costs nobody anything (libmicrohttpd closes it after a minute; it goes on from its
  * position). One that has all there is is suspended until there is more. All streams together read
- * for a few milliseconds in a turn of the loop; who got nothing in it comes first in the next. */
+ * for a few milliseconds in a turn of the loop; the others go on in the next. */
 #pragma once
 
 #include "api/server.h"
@@ -36,9 +36,8 @@ struct stream {
 	struct MHD_Connection *conn;
 	bool follow; /* does not end by itself */
 	bool suspended;
-	bool starved;  /* was not let read in this turn */
-	bool gone;     /* the client hung up */
-	uint64_t turn; /* in which it read last */
+	bool starved; /* was not let read in this turn */
+	bool gone;    /* the client hung up */
 	struct stream *prev, *next;
 };
 

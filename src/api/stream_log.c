@@ -14,8 +14,7 @@
 /* So far back lines are counted; without following, the answer is in memory while it is read. */
 #define TAIL_BYTES_MAX (2u << 20)
 #define TAIL_BLOCK     16384
-/* Growth is looked for, not told: inotify would wake us at each write of each node, and an overlay
- * does not tell of writes below. */
+/* Growth is looked for, not told: inotify would wake us at each write of each node. */
 #define LOOK_MS 100
 
 #define POSITION_HEADER "h2ofleet-Log-Position"

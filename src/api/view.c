@@ -4,7 +4,6 @@
 #include <stdio.h>
 #include <time.h>
 
-#include "base/clock.h"
 #include "base/text.h"
 #include "model/plan.h"
 
@@ -183,6 +182,23 @@ json_t *view_cloud(const struct cloud *c, uint64_t now_ms)
 		json_array_append_new(nodes, view_node(n, now_ms));
 	json_object_set_new(j, "nodes", nodes);
 	return j;
+}
+
+json_t *view_troubles(const struct trouble *first, uint64_t now_ms)
+{
+	json_t *list = json_array();
+
+	for (const struct trouble *t = first; t; t = t->next) {
+		json_t *j = json_object();
+
+		json_object_set_new(j, "kind", json_string(trouble_kind_name(t->kind)));
+		json_object_set_new(j, "cloud", view_text(t->cloud));
+		json_object_set_new(j, "detail", view_text(t->sentence));
+		json_object_set_new(j, "since_ms",
+			json_integer((json_int_t)(now_ms - MIN(t->since_ms, now_ms))));
+		json_array_append_new(list, j);
+	}
+	return list;
 }
 
 json_t *view_live_cloud(struct fleet *f, const struct cloud *c)

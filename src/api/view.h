@@ -6,6 +6,7 @@
 #include <jansson.h>
 
 #include "core/fleet.h"
+#include "core/trouble.h"
 
 /* New references, owned by the caller. now_ms: monotonic. */
 json_t *view_cloud(const struct cloud *c, uint64_t now_ms);
@@ -15,3 +16,7 @@ json_t *view_live_cloud(struct fleet *f, const struct cloud *c);
 
 /* A JSON string, with U+FFFD for each byte that is no UTF-8; null for NULL. A new reference. */
 json_t *view_text(const char *s);
+
+/* What hinders the daemon itself, the oldest first: a list, empty when all is well. A new
+ * reference. */
+json_t *view_troubles(const struct trouble *first, uint64_t now_ms);

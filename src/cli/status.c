@@ -59,6 +59,23 @@ static void print(struct cli *cli, const json_t *clouds, bool nodes)
 	}
 }
 
+/* Of the daemon itself: a line each. */
+static void print_troubles(struct cli *cli, const json_t *troubles)
+{
+	const json_t *t;
+	size_t i;
+
+	json_array_foreach (troubles, i, t) {
+		_cleanup_free_ char *cloud = show_text(t, "cloud");
+		_cleanup_free_ char *detail = show_text(t, "detail");
+		_cleanup_free_ char *since = show_duration(t, "since_ms");
+		_cleanup_free_ char *line = xasprintf("trouble for %s: %s%s%s", since,
+			cloud ? cloud : "", cloud ? ": " : "", detail ? detail : "-");
+
+		show_wrapped(cli->out, cli->out_width, 0, line);
+	}
+}
+
 int cmd_status(struct cli *cli, int argc, char **argv)
 {
 	_cleanup_(client_freep) struct client *c = NULL;
@@ -80,6 +97,7 @@ int cmd_status(struct cli *cli, int argc, char **argv)
 		cli_json(cli, answer);
 	} else {
 		print(cli, json_object_get(answer, "clouds"), names.n > 0);
+		print_troubles(cli, json_object_get(answer, "troubles"));
 	}
 	json_decref(answer);
 	return code;

@@ -27,6 +27,19 @@ enum stop_method {
 	STOP_REST, /* POST /3/Shutdown to member 0 first */
 };
 
+/* What the kernel's OOM killer ends of a cloud that runs out of memory. */
+enum oom_policy {
+	OOM_CONTINUE, /* the one process that it chooses; the daemon ends the others */
+	OOM_KILL,     /* all members at once */
+};
+
+/* Clouds in control groups of their own. */
+enum scopes_mode {
+	SCOPES_NO,
+	SCOPES_AUTO, /* where it is plain how */
+	SCOPES_YES,  /* wherever it can be done */
+};
+
 /* When a start of the service counts as done. */
 enum ready_when {
 	READY_WHEN_LAUNCHED, /* the JVMs of all autostart clouds run, or could not be started */
@@ -41,19 +54,6 @@ enum exit_when {
 };
 
 #define SHUTDOWN_AUTO 0 /* SHUTDOWN_CONTAINER_MS in a container, else no limit */
-
-/* What the kernel's OOM killer ends of a cloud that runs out of memory. */
-enum oom_policy {
-	OOM_CONTINUE, /* the one process that it chooses; the daemon ends the others */
-	OOM_KILL,     /* all members at once */
-};
-
-/* Clouds in control groups of their own. */
-enum scopes_mode {
-	SCOPES_NO,
-	SCOPES_AUTO, /* where it is plain how */
-	SCOPES_YES,  /* wherever it can be done */
-};
 
 enum log_target {
 	LOG_TO_FILE,    /* log_dir/CLOUD/N.log */
@@ -151,12 +151,12 @@ struct fleet_conf {
 	char *log_dir;
 	uint64_t events_max_size; /* bytes, of all files of the journal */
 	int64_t baseport;
+	int scopes;                   /* enum scopes_mode */
 	int apply;                    /* enum apply_mode: of a reload */
 	int log_level;                /* enum log_level: of the daemon's own log */
 	int exit_when;                /* enum exit_when */
 	uint64_t shutdown_timeout_ms; /* of all clouds together when the daemon ends */
 	int ready_when;               /* enum ready_when */
-	int scopes;                   /* enum scopes_mode */
 };
 
 struct conf {

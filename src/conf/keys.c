@@ -55,6 +55,17 @@ static const struct key_word stop_methods[] = {
 	{"rest", STOP_REST},
 	{NULL},
 };
+static const struct key_word oom_policies[] = {
+	{"continue", OOM_CONTINUE},
+	{"kill", OOM_KILL},
+	{NULL},
+};
+static const struct key_word scopes_modes[] = {
+	{"no", SCOPES_NO},
+	{"auto", SCOPES_AUTO},
+	{"yes", SCOPES_YES},
+	{NULL},
+};
 static const struct key_word ready_whens[] = {
 	{"launched", READY_WHEN_LAUNCHED},
 	{"clouds", READY_WHEN_CLOUDS},
@@ -67,17 +78,6 @@ static const struct key_word exit_whens[] = {
 	{NULL},
 };
 static const struct key_word auto_shutdown[] = {{"auto", SHUTDOWN_AUTO}, {NULL}};
-static const struct key_word oom_policies[] = {
-	{"continue", OOM_CONTINUE},
-	{"kill", OOM_KILL},
-	{NULL},
-};
-static const struct key_word scopes_modes[] = {
-	{"no", SCOPES_NO},
-	{"auto", SCOPES_AUTO},
-	{"yes", SCOPES_YES},
-	{NULL},
-};
 static const struct key_word auto_memory[] = {{"auto", MEM_AUTO}, {NULL}};
 static const struct key_word auto_threads[] = {{"auto", NTHREADS_AUTO}, {NULL}};
 static const struct key_word off_or_auto[] = {{"off"}, {"auto"}, {NULL}};

@@ -182,7 +182,10 @@ static void forget_unconfigured(const struct fleet *f)
 
 	while (d && (de = readdir(d))) {
 		_cleanup_free_ char *path = xasprintf("%s/%s/state.json", dir, de->d_name);
+		_cleanup_free_ char *half = xasprintf("%s.new", path); /* it died writing it */
 
+		if (de->d_name[0] != '.' && !fleet_find(f, de->d_name))
+			unlink(half);
 		if (de->d_name[0] != '.' && !fleet_find(f, de->d_name) && unlink(path) == 0)
 			log_notice("cloud %s is not configured any more", de->d_name);
 	}

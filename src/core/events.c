@@ -19,6 +19,8 @@ static void on_timer(uv_timer_t *t)
 {
 	struct supervised *s = t->data;
 
+	if (s->clean_due && fleet_now(s->fleet) >= s->clean_due)
+		launch_clean(s);
 	supervised_feed(s, &(struct cloud_event){.type = EVENT_TICK});
 }
 
@@ -28,6 +30,8 @@ static void arm_timer(struct supervised *s)
 
 	if (s->save_delay_ms)
 		due = MIN(due, s->save_due);
+	if (s->clean_due)
+		due = MIN(due, s->clean_due);
 	if (due == UINT64_MAX) {
 		s->timer_due = 0;
 		uv_timer_stop(s->timer);

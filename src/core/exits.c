@@ -9,6 +9,7 @@
 #include "core/internal.h"
 #include "drv/logfile.h"
 #include "drv/machine.h"
+#include "drv/procinfo.h"
 
 /* So much of a dead node's output is searched for a cause. */
 #define LOG_TAIL_BYTES 65536
@@ -60,19 +61,22 @@ static char *crash_report_of(const struct member *m)
 	return NULL;
 }
 
-/* The JVM's performance file, which SIGKILL leaves behind; java.io.tmpdir does not move it. */
+/* The JVM's performance file, which SIGKILL leaves behind; java.io.tmpdir does not move it. By
+ * path, for that needs no descriptor: in /tmp nobody else can put another in our directory's place.
+ */
 void exits_remove_perf_file(const struct fleet *f, pid_t pid)
 {
-	_cleanup_free_ char *dir = NULL, *name = xasprintf("%d", (int)pid);
-	_cleanup_close_ int fd = -1;
+	_cleanup_free_ char *dir = NULL, *path = NULL;
+	struct process_stat ps;
 	struct stat st;
 
-	if (!f->user)
+	/* The number may be another JVM's by now: a daemon learns late of what died before it. */
+	if (!f->user || (process_stat_read(pid, &ps) == 0 && ps.state != 'Z' && ps.state != 'X'))
 		return;
 	dir = xasprintf("/tmp/hsperfdata_%s", f->user);
-	fd = open(dir, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-	if (fd >= 0 && fstat(fd, &st) == 0 && st.st_uid == geteuid())
-		unlinkat(fd, name, 0);
+	path = xasprintf("%s/%d", dir, (int)pid);
+	if (lstat(dir, &st) == 0 && S_ISDIR(st.st_mode) && st.st_uid == geteuid())
+		unlink(path);
 }
 
 static char *holder_of(const struct member *m, const struct proc_exit *exit, const char *output)

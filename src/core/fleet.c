@@ -72,6 +72,10 @@ static int load_id(struct fleet *f, struct err *e)
 		memcpy(f->id, text, 16);
 		return 0;
 	}
+	if (state_fleet_id(f->conf->fleet.state_dir, f->id)) {
+		log_warning("%s is damaged; the fleet's id is taken from a state file", path);
+		return file_write_atomic(path, f->id, 16, 0640, true, e);
+	}
 	if (getrandom(&id, sizeof(id), 0) != sizeof(id))
 		id = clock_wall_ms() ^ (uint64_t)getpid() << 48;
 	snprintf(f->id, sizeof(f->id), "%016" PRIx64, id);

@@ -89,6 +89,8 @@ struct supervised {
 	bool handling;
 	uint64_t save_due;      /* the state file could not be written: when it is tried again */
 	uint64_t save_delay_ms; /* 0: it could */
+	uint64_t clean_due; /* nothing could be looked for and removed: when it is tried again */
+	unsigned clean_tries;
 	struct cloud_conf *pending; /* owned: waits until no member is alive; NULL: none */
 	bool prepare_waits;         /* ACTION_PREPARE waits for it */
 	struct queued_event *queue, **queue_end;
@@ -239,6 +241,8 @@ void incident_record(struct supervised *s, unsigned node);
 /* state.c: the state file of each cloud. */
 int state_save(struct supervised *s, bool durable, struct err *e);
 void state_load(struct supervised *s);
+/* The id of the fleet that the state files below are of; false when there are none. */
+bool state_fleet_id(const char *state_dir, char id[17]);
 void state_remove(struct supervised *s);
 
 /* strays.c: processes of an earlier daemon on the same state directory. */

@@ -10,7 +10,10 @@
 #include "drv/machine.h"
 #include "drv/runtime.h"
 
-#define JAVA_PROBE_MS 20000
+#define JAVA_PROBE_MS  20000
+#define CLEAN_RETRY_MS 1000
+/* When the daemon ends it must not wait for ever. */
+#define CLEAN_LAST_TRIES 5
 
 extern char **environ;
 
@@ -473,8 +476,27 @@ static void clean_member(struct supervised *s, struct member *m)
 		log_warning("cloud %s: node %u: %s", s->cloud->conf->name, m->index, err_msg(&e));
 }
 
+/* Without descriptors no straggler would be found and no file removed. */
+static bool must_wait_to_clean(struct supervised *s)
+{
+	_cleanup_(err_clear) struct err e = ERR_NULL;
+	int r = proc_can_look();
+
+	s->clean_due = 0;
+	if (r == 0 || (s->cloud->shutting_down && s->clean_tries++ >= CLEAN_LAST_TRIES)) {
+		s->clean_tries = 0;
+		return false;
+	}
+	err_set_errno(&e, r, "cannot clean up after its nodes");
+	say_shortage(s, r, err_msg(&e));
+	s->clean_due = fleet_now(s->fleet) + CLEAN_RETRY_MS;
+	return true;
+}
+
 void launch_clean(struct supervised *s)
 {
+	if (must_wait_to_clean(s))
+		return;
 	for (unsigned i = 0; i < s->cloud->n_nodes; i++)
 		clean_member(s, &s->members[i]);
 	cgroups_clean(s);

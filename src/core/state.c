@@ -7,6 +7,7 @@
  * The checksum is of `state` as compact JSON with sorted keys. A file that is torn, of another
  *boot, of another fleet or version is set aside, never obeyed. */
 #include <errno.h>
+#include <glob.h>
 #include <inttypes.h>
 #include <stdio.h>
 
@@ -154,6 +155,31 @@ static json_t *read_state(const struct supervised *s, const char *path)
 	return NULL;
 }
 
+bool state_fleet_id(const char *state_dir, char id[17])
+{
+	_cleanup_free_ char *pattern = xasprintf("%s/clouds/*/state.json", state_dir);
+	glob_t found = {0};
+	bool got = false;
+
+	if (glob(pattern, 0, NULL, &found) != 0)
+		found.gl_pathc = 0;
+	for (size_t i = 0; i < found.gl_pathc && !got; i++) {
+		_cleanup_(err_clear) struct err e = ERR_NULL;
+		_cleanup_free_ char *text = NULL;
+		json_auto_t *state = NULL;
+		const char *fleet = NULL;
+
+		if (file_read(found.gl_pathv[i], MAX_STATE, &text, NULL) == 0)
+			state = parse_state(text, &e);
+		fleet = state ? json_string_value(json_object_get(state, "fleet")) : NULL;
+		got = fleet && strlen(fleet) == 16 && strspn(fleet, "0123456789abcdef") == 16;
+		if (got)
+			memcpy(id, fleet, 17);
+	}
+	globfree(&found);
+	return got;
+}
+
 static int check_cloud(const struct fleet_conf *fleet, const struct cloud_conf *conf, struct err *e)
 {
 	_cleanup_free_ char *path =
@@ -285,6 +311,10 @@ void state_load(struct supervised *s)
 		return;
 	}
 	cloud = json_object_get(state, "cloud");
+	if (!json_is_array(json_object_get(cloud, "nodes"))) {
+		set_aside(path, "it has no nodes");
+		return;
+	}
 	if (was_alive(cloud))
 		reload_recall(s, json_object_get(state, "launched_with"));
 	if (json_array_size(json_object_get(cloud, "nodes")) != s->cloud->n_nodes) {

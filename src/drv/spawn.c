@@ -602,3 +602,17 @@ unsigned proc_kill_stragglers(const char *token)
 	process_each(kill_if_straggler, &s);
 	return s.n;
 }
+
+int proc_can_look(void)
+{
+	int fds[3], r = 0; /* of /proc, of a file in it, and a pidfd */
+
+	for (size_t i = 0; i < ARRAY_SIZE(fds); i++) {
+		fds[i] = open("/dev/null", O_RDONLY | O_CLOEXEC);
+		if (fds[i] < 0)
+			r = -errno;
+	}
+	for (size_t i = 0; i < ARRAY_SIZE(fds); i++)
+		closep(&fds[i]);
+	return r;
+}

@@ -79,6 +79,10 @@ int proc_kill_group(struct proc *p);
  * says 0. */
 unsigned proc_kill_stragglers(const char *token);
 
+/* 0 when there are descriptors enough to look for stragglers (without them none is found); else a
+ * negative errno. */
+int proc_can_look(void);
+
 /* Stops watching; does not signal. A child that was not released yet exits by itself, and is still
  * reaped. One that runs is not reaped by us any more, so this is for leaving it to the next daemon.
  * NULL is fine. Memory is released once libuv has closed the handles. */

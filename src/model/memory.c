@@ -184,6 +184,9 @@ static int nodes_remember(
 			json_array_size(list), c->n_nodes);
 	for (size_t i = 0; i < c->n_nodes && r == 0; i++)
 		r = node_remember(&c->nodes[i], json_array_get(list, i), now_ms, gap_ms, e);
+	cloud_for_each_node (n, c)
+		if (r == 0 && c->ports_planned && (n->api_port == 0 || n->api_port == UINT16_MAX))
+			r = bad(e, "a node's port");
 	return r;
 }
 

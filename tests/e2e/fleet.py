@@ -102,14 +102,15 @@ class PortBlock:
             self.lock = open(locks / str(base), "w")
             with contextlib.suppress(OSError):
                 fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if self._all_free(base):
+                if self.all_free(base, self.SIZE):
                     self.base = base
                     return
             self.lock.close()
         raise RuntimeError("no free block of ports")
 
-    def _all_free(self, base):
-        for port in range(base, base + self.SIZE):
+    @staticmethod
+    def all_free(base, size):
+        for port in range(base, base + size):
             with socket.socket() as s:
                 try:
                     s.bind(("127.0.0.1", port))
@@ -145,9 +146,9 @@ class UnixHTTP(http.client.HTTPConnection):
 class Fleet:
     """clouds: {name: {key: value}}; a value of None leaves a key out."""
 
-    def __init__(self, clouds, fleet=None, config=None, env=None):
+    def __init__(self, clouds, fleet=None, config=None, env=None, ports=None):
         self.dir = pathlib.Path(tempfile.mkdtemp(prefix="h2ofleet-e2e."))
-        self.ports = PortBlock()
+        self.ports = ports or PortBlock()
         self.socket = self.dir / "s"
         self.state_dir = self.dir / "state"
         self.log_dir = self.dir / "log"
@@ -362,7 +363,7 @@ class Fleet:
                 left.append(f"process {pid} names our state directory: {cmd[:200]}")
         left += [
             f"port {p} is listened on"
-            for p in sorted(listeners(self.ports.base, self.ports.base + PortBlock.SIZE - 1))
+            for p in sorted(listeners(self.ports.base, self.ports.base + self.ports.SIZE - 1))
         ]
         left += [f"control group {name}" for name in self.cgroups()]
         left += [f"file {p}" for p in self.dir.rglob("libxgboost*")

@@ -170,12 +170,34 @@ def test_events_over_kill_9(fake):
     seen = follower.records()
     assert [e["seq"] for e in seen] == list(range(1, len(written) + 1))
     assert seen == written and len({e["epoch"] for e in seen}) == 1
+    assert not {"lost", "epoch"} & {e["type"] for e in seen}, "no gap"
     assert [e["type"] for e in seen].count("daemon-started") == 5
     until("the other one has all, too", 5, lambda: len(person.lines()) == len(written))
     for f in (follower, person):
         f.end()
         said = read(f.err)
         assert said.count("waiting for it") == said.count("there again") <= 4, said
+
+
+def test_events_over_reexec(fake):
+    """A new image in the same process: the same again, and streams end in order before it."""
+    fleet = fake(nodes=2)
+    fleet.ready()
+    follower = Follower(fleet, "events", "-f", "--json", "--since", "0")
+    plain = raw(fleet, "/v1/events?follow=yes&since=0")
+    for _ in range(4):
+        fleet.cli("reexec")
+        fleet.cli("restart", "c", "--wait")
+    written = events(fleet)
+    follower.until_has(f'"seq":{written[-1]["seq"]},')
+    assert follower.records() == written
+    assert [e["seq"] for e in written] == list(range(1, len(written) + 1))
+    assert not {"lost", "epoch"} & {e["type"] for e in written}
+    body = b"".join(iter(lambda: plain.recv(1 << 20), b"")).split(b"\r\n\r\n", 1)[1]
+    first = [json.loads(line) for line in body.splitlines()]
+    assert first == written[:len(first)] and first[-1]["type"] == "daemon-reexec"
+    plain.close()
+    follower.end()
 
 
 def test_a_lost_journal(fake):
@@ -280,8 +302,11 @@ def test_log_over_restarts(fake):
         until("it follows", 10, lambda: "SEQ -1" in f.text() or probe(fleet))
     writers = [Writer(fleet, node) for node in range(2)]
     for life in range(3):
-        fleet.kill_daemon()
-        fleet.start()
+        if life == 1:
+            fleet.cli("reexec")
+        else:
+            fleet.kill_daemon()
+            fleet.start()
         fleet.ready(timeout=60)
         fleet.kill_member(0)
         fleet.ready(timeout=60, generation=2 + 2 * life)
@@ -289,6 +314,8 @@ def test_log_over_restarts(fake):
     count = [w.end() for w in writers]
     one.until_has(f"SEQ {count[0] - 1} ")
     assert numbers(one.lines()) == list(range(count[0]))
+    file = read(fleet.log_dir / "c" / "0.log").split("\n")[:-1]
+    until("the very lines of the file", 10, lambda: one.lines() == file[-len(one.lines()):])
     for node in range(2):
         def mine():
             return [r["line"] for r in both.records() if r["index"] == node]
@@ -323,6 +350,72 @@ def test_log_over_rotation(fake):
     assert seen == sorted(set(seen)), "none twice, and in order"
     if "were dropped" not in read(follower.err):
         assert seen == list(range(count))
+    follower.end()
+
+
+class Cutting:
+    """In the daemon's place: answers requests with what is given, and closes."""
+
+    def __init__(self, fleet, *answers):
+        self.requests = []
+        self.listener = socket.socket(socket.AF_UNIX)
+        self.listener.bind(str(fleet.socket))
+        self.listener.listen()
+        self.thread = threading.Thread(target=self._serve, args=(answers,))
+        self.thread.start()
+
+    def _serve(self, answers):
+        for answer in answers:
+            s = self.listener.accept()[0]
+            self.requests.append(s.makefile().readline().split()[1])
+            head = "HTTP/1.1 200 OK\r\n"
+            if isinstance(answer, tuple):
+                head += f"h2ofleet-Log-Position: {answer[0]}\r\n"
+                answer = answer[1]
+            # Announced is more: so it is cut off.
+            more = 0 if answer.startswith("{") or answer == "all" else 1000
+            s.sendall(f"{head}Content-Length: {len(answer) + more}\r\n\r\n{answer}".encode())
+            s.close()
+        self.listener.close()
+
+
+def test_events_cut_in_the_middle(fleets):
+    """A connection that ends within a line: the line comes again, as a whole and once."""
+    fleet = fleets({})
+
+    def line(seq):
+        return json.dumps({"epoch": "0123456789abcdef", "seq": seq, "type": "x", "message": "m"}) + "\n"
+
+    # (A space in front: cut off.)
+    there = Cutting(fleet, line(1) + line(2), " " + line(3) + line(4)[:40], " " + line(4) + line(5)[:-1],
+                    " " + line(5) + line(6))
+    follower = Follower(fleet, "events", "-f", "--json")
+    follower.until_has('"seq": 6')
+    there.thread.join()
+    assert [r["seq"] for r in follower.records()] == [1, 2, 3, 4, 5, 6]
+    since = "since=0123456789abcdef%3A"
+    assert [r.partition("follow=")[2] for r in there.requests] == [
+        "no", f"yes&{since}2", f"yes&{since}3", f"yes&{since}4"]
+    fleet.socket.unlink()
+    follower.end()
+
+
+def test_log_cut_in_the_middle(fleets):
+    """Bytes are counted, so a line that was cut is put together; what the bound has dropped is
+    told, and what was begun before it is shown."""
+    fleet = fleets({})
+    there = Cutting(fleet, '{"name": "c", "size": 1}', (100, "one\ntw"), (106, "o\nth"), (110, "ree\nfo"),
+                    (1000, "ten\n"), (500, "five\n"))
+    follower = Follower(fleet, "logs", "c", "-f", "-n", "7")
+    follower.until_has("five\n")
+    there.thread.join()
+    assert follower.lines() == ["one", "two", "three", "fo", "ten", "five"]
+    assert [r.rpartition("&")[2] for r in there.requests[1:]] == [
+        "tail=7", "from=106", "from=110", "from=116", "from=1004"]
+    said = read(follower.err)
+    assert "c/0: 884 bytes were dropped before they could be read" in said
+    assert "c/0: the log was cut" in said
+    fleet.socket.unlink()
     follower.end()
 
 

@@ -218,7 +218,7 @@ def test_added_and_order(fleets, fake_keys):
 def test_removed_while_running(fleets, fake_keys):
     """A removed cloud is stopped in order; no process, port, state or temporary file stays, its
     logs do. Who waits for it gets an answer."""
-    fleet = fleets({"a": fake_keys(1), "c": fake_keys(3, knobs="-Dfake.term_ms=1000")}).start()
+    fleet = fleets({"a": fake_keys(1), "c": fake_keys(3, knobs="-Dfake.term_ms=3000", stop_timeout="10s")}).start()
     fleet.ready("a"), fleet.ready("c")
     pids, port = fleet.pids("c"), fleet.cloud("c")["endpoint_port"]
     answers = {}
@@ -364,7 +364,7 @@ def test_sighup(fake):
 
 def test_while_ending(fake):
     """A reload while the daemon stops its clouds is refused with a sentence."""
-    fleet = fake(nodes=1, knobs="-Dfake.term_ms=1500")
+    fleet = fake(nodes=1, knobs="-Dfake.term_ms=2500")
     fleet.ready()
     configure(fleet, nodes=2)
     fleet.send(signal.SIGTERM)
@@ -392,7 +392,7 @@ def test_not_for_the_group(fake):
 def test_removed_and_taken_back(fleets, fake_keys):
     """Removed and configured again while it still stops: stopped to the end, then started with the
     newest configuration, as the same cloud."""
-    fleet = fleets({"a": fake_keys(1), "c": fake_keys(2, knobs="-Dfake.term_ms=1000")}).start()
+    fleet = fleets({"a": fake_keys(1), "c": fake_keys(2, knobs="-Dfake.term_ms=2500", stop_timeout="10s")}).start()
     fleet.ready("c")
     old = fleet.pids("c")
     fleet.clouds.pop("c")

@@ -16,6 +16,7 @@
  *	views.c    its JSON answers
  *	jobs.c     jobs and recovery
  *	faults.c   the knobs
+ *	journal.c  fake.journal: starts, ends and signals, for checks after the fact
  */
 #pragma once
 
@@ -64,6 +65,7 @@
 	X(lie_pid, 0, "own pid in /3/Cloud")                                                       \
 	X(lie_size, 0, "cloud_size in /3/Cloud")                                                   \
 	X(lie_name, 0, "cloud_name in /3/Cloud (a text)")                                          \
+	X(journal, 0, "append starts, overlaps, signals and ends to this file (a text)")           \
 	X(lie_members, 0, "leave the last member out of nodes[]")                                  \
 	X(unhealthy, 0, "cloud_healthy=false, bad_nodes=1, X-h2o-cluster-good: false")             \
 	X(no_consensus, 0, "consensus=false; locks wait")                                          \
@@ -190,7 +192,7 @@ struct node {
 	bool bound, ready;
 	struct in_addr ip, web_ip;
 	uint16_t port, internal_port;
-	int api_fd, internal_fd, signal_fd, stolen_fd, log_fd;
+	int api_fd, internal_fd, signal_fd, stolen_fd, log_fd, journal_fd;
 	struct gossip g;
 	struct conn conns[MAX_CONNS];
 	struct job jobs[MAX_JOBS];
@@ -327,6 +329,11 @@ void faults_poll_ctl(struct node *n, int64_t arg);
 bool faults_set(struct node *n, const char *key, const char *value);
 void faults_list(FILE *f);
 void faults_boot(struct node *n); /* those that wait for the running node */
+
+/* journal.c */
+void journal_open(struct node *n, const char *path);
+void journal_signal(const struct node *n, int sig);
+void journal_end(const struct node *n, int code);
 
 static inline int64_t knob(const struct node *n, enum knob k)
 {

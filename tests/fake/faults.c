@@ -215,6 +215,8 @@ static bool apply(struct node *n, const char *key, const char *value)
 		v = i == KNOB_crash || i == KNOB_resume_crash ? signal_number(value) : atoll(value);
 		if (i == KNOB_lie_name)
 			replace_str(&n->lie_name, *value ? value : NULL);
+		if (i == KNOB_journal)
+			journal_open(n, value);
 		n->knob[i] = v;
 		if (!needs_node((enum knob)i) || n->ready)
 			act(n, (enum knob)i, v);

@@ -16,6 +16,7 @@
 
 void node_exit(struct node *n, int code)
 {
+	journal_end(n, code);
 	files_exit(n, code == 0 || n->g.shutting_down);
 	_exit(code);
 }
@@ -177,6 +178,7 @@ static void exit_at_boot(struct node *n, int64_t arg)
 
 void on_signal(struct node *n, int sig)
 {
+	journal_signal(n, sig);
 	if (sig == SIGQUIT) {
 		console_thread_dump(n);
 		return;
@@ -237,7 +239,8 @@ int main(int argc, char **argv)
 
 	n.start = clock_monotonic_ms();
 	n.start_wall = clock_wall_ms();
-	n.api_fd = n.internal_fd = n.signal_fd = n.stolen_fd = n.g.fd = n.log_fd = -1;
+	n.api_fd = n.internal_fd = n.signal_fd = n.stolen_fd = n.g.fd = n.log_fd = n.journal_fd =
+		-1;
 	http_init(&n);
 	jvm_parse(&n, argc, argv, &main_args);
 	faults_init(&n);

@@ -77,7 +77,8 @@ static void until_has(struct fixture *f, struct reader *r, const char *text)
 {
 	uint64_t end = clock_monotonic_ms() + PATIENCE_MS;
 
-	for (take(r); !memmem(body_of(r), body_len(r), text, strlen(text)); take(r)) {
+	for (take(r); !body_len(r) || !memmem(body_of(r), body_len(r), text, strlen(text));
+		take(r)) {
 		turn(f, r->fd, POLLIN);
 		if (r->ended || clock_monotonic_ms() > end)
 			fail_msg("no '%s' in: %s", text, strbuf_str(&r->all));
@@ -516,7 +517,8 @@ static void test_log_of_a_removed_cloud(void **state)
 	reader_close(&r);
 }
 
-/* Many that read a long log at once, and one request in between: it is not behind them all. */
+/* Many that read a long log at once, with time for one of them in each turn: they take turns. And a
+ * request in between is not behind them all. */
 static void test_readers_share(void **state)
 {
 	struct fixture *f = *state;
@@ -526,6 +528,7 @@ static void test_readers_share(void **state)
 	size_t least, most;
 	struct reply v;
 
+	f->api->turn_ns = 0;
 	memset(block, 'x', 1 << 20);
 	for (int i = 0; i < 16; i++)
 		write_log(f, block, 1 << 20);
@@ -546,7 +549,8 @@ static void test_readers_share(void **state)
 		}
 		assert_true(clock_monotonic_ms() < end);
 	} while (least < 500000);
-	assert_true(most < 16u << 20);
+	if (most > least + 200000)
+		fail_msg("one has %zu bytes, another %zu", least, most);
 	for (size_t i = 0; i < ARRAY_SIZE(r); i++)
 		reader_close(&r[i]);
 }
