@@ -371,3 +371,37 @@ def test_early_client(real, nodes):
         f"{max(seconds):.1f} s at most; abandoned after {max(late, default=0):.2f} s at most"
     )
     assert max(late, default=0) <= 1
+
+
+# --- the daemon goes, the cloud stays -------------------------------------------------------------
+
+
+def test_training_over_daemons(real):
+    """kill -9 of the daemon, and a reexec of the next, while a client trains: the training ends as if
+    nothing had been; the same generation and pids; and a member that is killed after that brings the
+    next generation."""
+    fleet = real(nodes=2)
+    before = fleet.ready(timeout=120)
+    trainer = client(FRAME + """
+from h2o.estimators import H2OGradientBoostingEstimator
+model = H2OGradientBoostingEstimator(ntrees=300, max_depth=8, seed=1, score_each_iteration=True)
+print("BEGUN", flush=True)
+model.train(y="y", training_frame=frame)
+print("AUC", model.auc())
+""", before["endpoint"])
+    assert "BEGUN" in trainer.stdout.readline()
+    fleet.kill_daemon()
+    assert trainer.poll() is None
+    fleet.start()
+    assert fleet.cloud()["state"] == "ready"
+    fleet.cli("reexec")
+    assert trainer.poll() is None, "it was to outlast both"
+    said = finish(trainer)
+    assert float(re.search(r"AUC ([\d.]+)", said).group(1)) > 0.9
+    after = fleet.cloud()
+    assert after["state"] == "ready" and after["generation"] == before["generation"]
+    assert [n["pid"] for n in after["nodes"]] == [n["pid"] for n in before["nodes"]]
+    fleet.kill_member(1)
+    again = fleet.ready(timeout=120, generation=before["generation"] + 1)
+    assert again["nodes"][1]["last_exit"]["signal"] == "SIGKILL"
+    assert again["endpoint"] == before["endpoint"]
