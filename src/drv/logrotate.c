@@ -14,6 +14,9 @@
 
 #define STEP LOGROTATE_STEP
 
+/* Then the file is cut off and the bound on all logs seen to, however fast the JVM writes. */
+#define PARTS_AT_ONCE 8
+
 /* One log while it is worked on. */
 struct rotation {
 	const struct logrotate *rq;
@@ -190,16 +193,19 @@ static int cut_off(struct rotation *t, struct err *e)
 	return r < 0 ? r : collapse(t, e);
 }
 
+/* 1: there is more to be done. */
 static int rotate_log(struct rotation *t, struct err *e)
 {
 	int r = recover(t, e);
 
-	if (r == 0 && is_due(&t->live, t->fd, t->rq->max_size, t->rq->max_age_ms)) {
-		do
+	if (r == 0 && is_due(&t->live, t->fd, t->rq->max_size, t->rq->max_age_ms))
+		r = rotate_once(t, e);
+	for (unsigned i = 1; r == 0 && i < PARTS_AT_ONCE; i++)
+		if (is_due(&t->live, t->fd, t->rq->max_size, 0))
 			r = rotate_once(t, e);
-		while (r == 0 && is_due(&t->live, t->fd, t->rq->max_size, 0));
-	}
-	return r < 0 ? r : cut_off(t, e);
+	if (r == 0)
+		r = cut_off(t, e);
+	return r < 0 ? r : is_due(&t->live, t->fd, t->rq->max_size, 0);
 }
 
 bool logrotate_due(const char *log, uint64_t max_size, uint64_t max_age_ms)
@@ -251,24 +257,25 @@ static int rotate_named(
 	return rotate_log(&t, e);
 }
 
+/* 1: there is more to be done. */
 static int rotate_all(const struct logrotate *rq, bool may_collapse, struct err *e)
 {
 	_cleanup_(strv_free) struct strv logs = STRV_NULL;
-	int first = logprune_find(rq->dir, &logs, e);
+	int result = logprune_find(rq->dir, &logs, e);
 
 	for (size_t i = 0; i < logs.n; i++) {
-		int r = rotate_named(rq, logs.v[i], may_collapse, first == 0 ? e : NULL);
+		int r = rotate_named(rq, logs.v[i], may_collapse, result < 0 ? NULL : e);
 
-		if (first == 0)
-			first = r;
+		if (result >= 0 && r != 0) /* the first failure */
+			result = r;
 	}
-	return first;
+	return result;
 }
 
 int logrotate_run(const struct logrotate *rq, struct err *e)
 {
 	_cleanup_close_ int lock = take_lock(rq->dir, e);
-	int r, pruned;
+	int r, pruned = 0;
 
 	if (lock < 0)
 		return lock;
@@ -278,9 +285,10 @@ int logrotate_run(const struct logrotate *rq, struct err *e)
 			"there are not rotated; set log_dir to another one",
 			rq->dir);
 	/* Before too: it may make the room that the parts need. */
-	pruned = logprune(rq->dir, rq->max_size, rq->max_total, e);
-	r = rotate_all(rq, can(lock, FALLOC_FL_COLLAPSE_RANGE), e);
-	if (pruned == 0)
+	r = logprune(rq->dir, rq->max_size, rq->max_total, e);
+	for (bool more = r == 0; more; more = r > 0 && pruned == 0) {
+		r = rotate_all(rq, can(lock, FALLOC_FL_COLLAPSE_RANGE), e);
 		pruned = logprune(rq->dir, rq->max_size, rq->max_total, r < 0 ? NULL : e);
+	}
 	return r < 0 ? r : pruned;
 }

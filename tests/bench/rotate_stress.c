@@ -156,7 +156,7 @@ static void run_rotations(const struct stress *s)
 			poll(NULL, 0, 5);
 			continue;
 		}
-		status = end_rotation(s, start_rotation(s), rng_next(&seed) % 1500);
+		status = end_rotation(s, start_rotation(s), rng_next(&seed) % 4000);
 		s->sh->rotations++;
 		s->sh->kills += WIFSIGNALED(status);
 		s->sh->failures += WIFEXITED(status) && WEXITSTATUS(status) != 0;

@@ -158,7 +158,7 @@ static void damaged_parts(void **state)
 	for (enum logcodec codec = LOGCODEC_ZSTD; codec <= LOGCODEC_GZIP; codec++) {
 		struct logrotate rq = ROTATE(p, .codec = codec);
 		_cleanup_free_ struct logpart *parts = NULL;
-		_cleanup_free_ char *path = NULL, *data = NULL;
+		_cleanup_free_ char *path = NULL, *data = NULL, *tail = NULL;
 		size_t size;
 
 		file_empty_dir(p->dir, NULL);
@@ -185,7 +185,7 @@ static void damaged_parts(void **state)
 			logreader_close(r);
 		}
 		assert_int_equal(file_write_atomic(path, data, size / 2, 0640, false, NULL), 0);
-		assert_int_equal(logfile_tail(p->log, 0, 99999, 300 * K, &data), -EBADMSG);
+		assert_int_equal(logfile_tail(p->log, 0, 99999, 300 * K, &tail), -EBADMSG);
 	}
 }
 
