@@ -1,0 +1,205 @@
+/* What a cloud remembers over daemons (model/memory), and how it goes on from it. The simulation
+ * crosses every state with every crash; here is that nothing is forgotten on the way. */
+#include "cloud_scene.h"
+
+#include <errno.h>
+
+#include "model/memory.h"
+
+/* The other cloud has the same memory, but for what time does to it. */
+static struct cloud *reborn(struct scene *s, uint64_t gap_ms, enum cloud_state *was)
+{
+	struct cloud *c = cloud_new(&s->conf, 2);
+	json_auto_t *j = cloud_memory(s->c, s->now);
+	_cleanup_free_ char *text = json_dumps(j, 0);
+	json_auto_t *read = json_loads(text, 0, NULL);
+	struct err e = ERR_NULL;
+
+	assert_non_null(j);
+	assert_int_equal(cloud_remember(c, read, s->now + gap_ms, gap_ms, was, &e), 0);
+	return c;
+}
+
+static void become_ready(struct scene *s)
+{
+	feed(s, (struct cloud_event){.type = EVENT_START});
+	prepared(s);
+	for (unsigned i = 0; i < N; i++)
+		launched(s, i);
+	s->now += 5000;
+	for (unsigned i = 0; i < N; i++)
+		answers(s, i, N, true, false);
+	assert_int_equal(s->c->state, CLOUD_READY);
+}
+
+/* Proves: every field that is written comes back. */
+static void test_round_trip(void **state)
+{
+	struct scene *s = *state;
+	enum cloud_state was;
+	struct cloud *c;
+
+	become_ready(s);
+	s->now += 1000;
+	ended(s, 1, 0, SIGKILL);
+	s->c->prepare_failures = 3;
+	s->c->bad_resumes = 1;
+	s->c->short_locks = 7;
+	s->c->restart_asked = s->c->resume_asked = s->c->resume_sent = s->c->resuming = true;
+	c = reborn(s, 0, &was);
+	assert_int_equal(was, CLOUD_RECOVERING);
+	assert_int_equal(c->state, CLOUD_STOPPED); /* until EVENT_RESUME */
+	assert_int_equal(c->wanted, WANTED_RUNNING);
+	assert_string_equal(c->reason, s->c->reason);
+	assert_string_equal(c->h2o_name, s->c->h2o_name);
+	assert_int_equal(c->generation, s->c->generation);
+	assert_int_equal(c->endpoint.port, s->c->endpoint.port);
+	assert_string_equal(c->endpoint.addr, s->c->endpoint.addr);
+	assert_true(c->ports_planned && c->ever_ready && c->fresh && c->restart_asked &&
+		    c->resume_asked && c->resume_sent && c->resuming);
+	assert_int_equal(c->prepare_failures, 3);
+	assert_int_equal(c->bad_resumes, 1);
+	assert_int_equal(c->short_locks, 7);
+	assert_int_equal(c->history.n, 1);
+	assert_int_equal(c->history.at_ms[0], s->c->history.at_ms[0]);
+	assert_int_equal(c->since_ms, s->c->since_ms);
+	assert_int_equal(c->ready_ms, s->c->ready_ms);
+	assert_int_equal(c->nodes[0].pid, 100);
+	assert_int_equal(c->nodes[0].sent_signal, SIGTERM);
+	assert_int_equal(c->nodes[1].last_exit.signal, SIGKILL);
+	assert_string_equal(c->nodes[1].last_exit.why, s->c->nodes[1].last_exit.why);
+	assert_int_equal(c->nodes[1].last_exit.cause, CAUSE_SIGNAL);
+	cloud_free(c);
+}
+
+/* Proves: times go on over the gap between two daemons, and none is in the future or before the
+ * clock began. */
+static void test_times(void **state)
+{
+	struct scene *s = *state;
+	enum cloud_state was;
+	struct cloud *c;
+
+	become_ready(s);
+	s->now += 100;
+	c = reborn(s, 4000, &was);
+	assert_int_equal(c->ready_ms, s->c->ready_ms); /* both clocks are the same here */
+	cloud_free(c);
+	s->c->ready_ms = 1;
+	c = reborn(s, 10000000, &was);
+	assert_in_range(c->ready_ms, 1, s->now);
+	cloud_free(c);
+}
+
+/* Proves: what is not a memory, or one of a cloud of another size, is refused with a sentence,
+ * whatever of it is missing. */
+static void test_refused(void **state)
+{
+	struct scene *s = *state;
+	json_auto_t *j = NULL;
+	const char *key;
+	json_t *value;
+
+	become_ready(s);
+	j = cloud_memory(s->c, s->now);
+	json_object_foreach (j, key, value) {
+		json_auto_t *less = json_copy(j);
+		struct cloud *c = cloud_new(&s->conf, 2);
+		_cleanup_(err_clear) struct err e = ERR_NULL;
+		enum cloud_state was;
+
+		if (streq(key, "reason") || streq(key, "h2o_name")) { /* may be unset */
+			cloud_free(c);
+			continue;
+		}
+		json_object_del(less, key);
+		assert_int_equal(cloud_remember(c, less, s->now, 0, &was, &e), -EINVAL);
+		assert_non_null(err_msg(&e));
+		cloud_free(c);
+	}
+}
+
+/* Proves: a cloud that served is ready at once, and each member is asked in full whether it still
+ * is; a member that lies brings it down. */
+static void test_serves_on(void **state)
+{
+	struct scene *s = *state;
+	enum cloud_state was;
+	struct cloud *c;
+
+	become_ready(s);
+	c = reborn(s, 100, &was);
+	cloud_free(s->c);
+	s->c = c;
+	s->now += 100;
+	feed(s, (struct cloud_event){.type = EVENT_RESUME, .was = was});
+	assert_int_equal(c->state, CLOUD_READY);
+	assert_null(c->reason);
+	tick(s);
+	assert_int_equal(count(s, ACTION_POLL, 0), N);
+	for (size_t i = 0; i < c->n_actions; i++)
+		assert_true(c->actions[i].full);
+	assert_int_equal(count(s, ACTION_SIGNAL, 0), 0);
+	answers(s, 0, 1, true, true);
+	s->now += 100;
+	answers(s, 0, 1, true, true);
+	assert_int_equal(c->state, CLOUD_RECOVERING);
+}
+
+/* Proves: a generation whose launch was cut short is ended, and the next is no failure. */
+static void test_half_launched(void **state)
+{
+	struct scene *s = *state;
+	enum cloud_state was;
+	struct cloud *c;
+
+	feed(s, (struct cloud_event){.type = EVENT_START});
+	prepared(s);
+	launched(s, 2);
+	c = reborn(s, 0, &was);
+	cloud_free(s->c);
+	s->c = c;
+	assert_int_equal(was, CLOUD_STARTING);
+	feed(s, (struct cloud_event){.type = EVENT_RESUME, .was = was, .flag = true});
+	assert_int_equal(count(s, ACTION_SIGNAL, SIGTERM), 1);
+	assert_int_equal(count(s, ACTION_PREPARE, 0), 0);
+	ended(s, 2, 143, 0);
+	feed(s, (struct cloud_event){.type = EVENT_CLEANED});
+	assert_int_equal(count(s, ACTION_PREPARE, 0), 1);
+	assert_int_equal(c->history.n, 0);
+}
+
+/* Proves: the rest of a wait is waited, not all of it again. */
+static void test_back_off_goes_on(void **state)
+{
+	struct scene *s = *state;
+	enum cloud_state was;
+	struct cloud *c;
+
+	feed(s, (struct cloud_event){.type = EVENT_START});
+	feed(s, (struct cloud_event){.type = EVENT_PREPARE_FAILED, .text = "full"});
+	assert_int_equal(s->c->state, CLOUD_BACKOFF);
+	c = reborn(s, 400, &was);
+	s->now += 400;
+	cloud_free(s->c);
+	s->c = c;
+	feed(s, (struct cloud_event){.type = EVENT_RESUME, .was = was});
+	assert_int_equal(c->state, CLOUD_BACKOFF);
+	assert_int_equal(cloud_next_deadline(c) - s->now, 600);
+	tick(s);
+	assert_int_equal(count(s, ACTION_PREPARE, 0), 1);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(test_round_trip, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_times, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_refused, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_serves_on, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_half_launched, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_back_off_goes_on, set_up, tear_down),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
