@@ -8,11 +8,16 @@
 #include <sys/stat.h>
 #include <sys/un.h>
 
+#include "base/clock.h"
 #include "base/strbuf.h"
 
 #define SYSTEM_SOCKET "/run/h2ofleet/control.sock"
 /* A log of the largest size that the daemon sends, and then some. */
 #define MAX_ANSWER (64u << 20)
+
+/* How long the next daemon may be in coming, and how often we look for it. */
+#define NEXT_DAEMON_MS 5000
+#define AGAIN_MS       20
 
 struct client {
 	char *socket;
@@ -157,10 +162,10 @@ static struct transfer *transfer_of(CURL *easy)
 	return (struct transfer *)(void *)t;
 }
 
-static struct call *begin(struct client *c, const char *method, const char *target)
+static void send_call(struct call *call, const char *method, const char *target)
 {
+	struct client *c = call->client;
 	_cleanup_free_ char *url = NULL;
-	struct call *call = xcalloc(1, sizeof(*call));
 	struct transfer *t = xcalloc(1, sizeof(*t));
 	CURL *easy = curl_easy_init();
 
@@ -180,8 +185,15 @@ static struct call *begin(struct client *c, const char *method, const char *targ
 	curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, t->error);
 	curl_easy_setopt(easy, CURLOPT_PRIVATE, t);
 	curl_multi_add_handle(c->multi, easy);
-	call->client = c;
 	call->easy = easy;
+}
+
+static struct call *begin(struct client *c, const char *method, const char *target)
+{
+	struct call *call = xcalloc(1, sizeof(*call));
+
+	call->client = c;
+	send_call(call, method, target);
 	call->log_position = -1;
 	call->next = c->calls;
 	c->calls = call;
@@ -207,6 +219,16 @@ struct call *client_stream(struct client *c, const char *target,
 	call->sink = sink;
 	call->sink_arg = arg;
 	return call;
+}
+
+void call_ask_again(struct call *call, const char *fmt, ...)
+{
+	va_list ap;
+
+	va_start(ap, fmt);
+	free(call->again);
+	call->again = xvasprintf(fmt, ap);
+	va_end(ap);
 }
 
 /* What who may not use the socket can do. `path`: the socket, or its directory. Owned by the
@@ -273,10 +295,45 @@ static void detach(struct call *call)
 	free(t);
 }
 
+/* The daemon went away, and the next may not be there yet. */
+static bool ask_again(struct call *call, CURLcode result)
+{
+	bool cut = result != CURLE_OK && result != CURLE_COULDNT_CONNECT;
+
+	if (!call->again || result == CURLE_OK)
+		return false;
+	if (cut && !call->cut_ms)
+		call->cut_ms = clock_monotonic_ms();
+	if (!call->cut_ms || clock_monotonic_ms() > call->cut_ms + NEXT_DAEMON_MS)
+		return false;
+	call->to_begin = true;
+	return true;
+}
+
+/* False when there is none. */
+static bool begin_again(struct client *c)
+{
+	bool some = false;
+
+	for (struct call *call = c->calls; call; call = call->next) {
+		if (!call->to_begin)
+			continue;
+		call->to_begin = false;
+		send_call(call, "GET", call->again);
+		some = true;
+	}
+	return some;
+}
+
 static void call_done(struct call *call, CURLcode result)
 {
 	struct transfer *t = transfer_of(call->easy);
 	long status = 0;
+
+	if (ask_again(call, result)) {
+		detach(call);
+		return;
+	}
 
 	call->done = true;
 	curl_easy_getinfo(call->easy, CURLINFO_RESPONSE_CODE, &status);
@@ -300,6 +357,8 @@ void client_turn(struct client *c, int timeout_ms)
 	CURLMsg *msg;
 	int running, left;
 
+	if (begin_again(c))
+		usleep(AGAIN_MS * 1000);
 	curl_multi_perform(c->multi, &running);
 	if (running) {
 		curl_multi_poll(c->multi, NULL, 0, timeout_ms, NULL);
@@ -329,6 +388,7 @@ void call_free(struct call *call)
 	detach(call);
 	json_decref(call->json);
 	free(call->text);
+	free(call->again);
 	err_clear(&call->err);
 	free(call);
 }

@@ -9,10 +9,13 @@ struct client;
 
 struct call {
 	bool done;
-	int status;     /* HTTP status; 0: no answer */
-	json_t *json;   /* owned; NULL when the answer is no JSON */
-	char *text;     /* owned: the body */
-	struct err err; /* -ENOTCONN: no daemon; -EPROTO: the daemon's problem; else libcurl's */
+	int status;      /* HTTP status; 0: no answer */
+	json_t *json;    /* owned; NULL when the answer is no JSON */
+	char *text;      /* owned: the body */
+	struct err err;  /* -ENOTCONN: no daemon; -EPROTO: the daemon's problem; else libcurl's */
+	char *again;     /* owned: see call_ask_again() */
+	uint64_t cut_ms; /* when its daemon went away; 0: it did not */
+	bool to_begin;   /* again, in the next turn */
 	struct client *client;
 	/* Of a stream: where the bytes of a good answer go instead of `text`, and what its head
 	 * said. */
@@ -37,6 +40,10 @@ struct call *client_begin(struct client *c, const char *method, const char *fmt,
 /* A GET whose answer goes on: `sink` has it piece by piece, from within client_turn(). */
 struct call *client_stream(struct client *c, const char *target,
 	void (*sink)(const char *data, size_t n, void *arg), void *arg);
+/* Should the daemon go away before it has answered (killed, replaced), this is asked of the next
+ * one, by GET, if there is one soon. For what the daemon remembers: a command was given, this waits
+ * for it. */
+void call_ask_again(struct call *call, const char *fmt, ...) _printf_(2, 3);
 /* Lets all requests go on for at most `timeout_ms`, until one is done. */
 void client_turn(struct client *c, int timeout_ms);
 /* Until this one is done, or until Ctrl-C when that is caught (cli_catch_interrupt()). */

@@ -82,6 +82,12 @@ static void begin(struct operation *op)
 
 		op->calls[i] =
 			client_begin(op->client, "POST", "/v1/clouds/%s/%s%s", name, op->verb, q);
+		call_ask_again(op->calls[i], "/v1/clouds/%s%s%s%s%s", name,
+			op->wait ? "?wait=" : "",
+			!op->wait                 ? ""
+			: streq(op->verb, "stop") ? "stopped"
+						  : "ready",
+			op->timeout ? "&timeout=" : "", op->timeout ? op->timeout : "");
 	}
 }
 

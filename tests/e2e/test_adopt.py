@@ -310,3 +310,21 @@ def test_no_descriptor_leaks(upgradable):
     for _ in range(5):
         fleet.cli("reexec")
     until(f"at most {first} descriptors", 10, lambda: descriptors() <= first + 2)
+
+
+@pytest.mark.parametrize("how", ["reexec", "kill"])
+def test_waiting_client(fake, how):
+    """A client that waits for a cloud outlasts the daemon: it asks the next one."""
+    fleet = fake(nodes=2, start=False, autostart="no", knobs="-Dfake.ready_ms=3000")
+    fleet.start()
+    waiter = subprocess.Popen(
+        [os.environ["H2OFLEET"], "--socket", str(fleet.socket), "start", "c", "--wait", "--timeout", "60s"],
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=fleet.env())
+    fleet.wait("forming")
+    if how == "reexec":
+        fleet.cli("reexec")
+    else:
+        kill_and_follow(fleet)
+    said, _ = waiter.communicate(timeout=60)
+    assert waiter.returncode == 0 and "c is ready" in said, said
+    assert fleet.cloud()["generation"] == 1
