@@ -221,11 +221,12 @@ struct call *client_stream(struct client *c, const char *target,
 	return call;
 }
 
-void call_ask_again(struct call *call, const char *fmt, ...)
+void call_ask_again(struct call *call, bool was_there, const char *fmt, ...)
 {
 	va_list ap;
 
 	va_start(ap, fmt);
+	call->cut_ms = was_there ? clock_monotonic_ms() : 0;
 	free(call->again);
 	call->again = xvasprintf(fmt, ap);
 	va_end(ap);
@@ -302,7 +303,7 @@ static bool ask_again(struct call *call, CURLcode result)
 
 	if (!call->again || result == CURLE_OK)
 		return false;
-	if (cut && !call->cut_ms)
+	if (cut)
 		call->cut_ms = clock_monotonic_ms();
 	if (!call->cut_ms || clock_monotonic_ms() > call->cut_ms + NEXT_DAEMON_MS)
 		return false;

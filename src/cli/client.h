@@ -41,9 +41,9 @@ struct call *client_begin(struct client *c, const char *method, const char *fmt,
 struct call *client_stream(struct client *c, const char *target,
 	void (*sink)(const char *data, size_t n, void *arg), void *arg);
 /* Should the daemon go away before it has answered (killed, replaced), this is asked of the next
- * one, by GET, if there is one soon. For what the daemon remembers: a command was given, this waits
- * for it. */
-void call_ask_again(struct call *call, const char *fmt, ...) _printf_(2, 3);
+ * one, by GET, if there is one soon. `was_there`: a moment ago there was a daemon, so an absent one
+ * may be on its way. For what the daemon remembers: a command was taken, this waits for it. */
+void call_ask_again(struct call *call, bool was_there, const char *fmt, ...) _printf_(3, 4);
 /* Lets all requests go on for at most `timeout_ms`, until one is done. */
 void client_turn(struct client *c, int timeout_ms);
 /* Until this one is done, or until Ctrl-C when that is caught (cli_catch_interrupt()). */

@@ -1,5 +1,5 @@
-/* start, stop and restart. The daemon decides when they are done: with --wait each request is
- * answered only then, and what is shown meanwhile comes from requests beside it. */
+/* start, stop and restart. The daemon decides when they are done: with --wait a second request for
+ * each is answered only then, and what is shown meanwhile comes from requests beside it. */
 #include "cli/client.h"
 #include "cli/progress.h"
 #include "cli/show.h"
@@ -56,38 +56,32 @@ static int add_all_names(struct operation *op)
 	return code;
 }
 
-/* "?wait=ready&timeout=60s"; "" when nothing is to be said. Owned by the caller. */
-static char *query(const struct operation *op)
-{
-	struct strbuf b = STRBUF_NULL;
-
-	if (op->wait)
-		strbuf_printf(&b, "&wait=%s", streq(op->verb, "stop") ? "stopped" : "ready");
-	if (op->timeout)
-		strbuf_printf(&b, "&timeout=%s", op->timeout);
-	if (op->resume)
-		strbuf_puts(&b, "&resume=yes");
-	if (b.len)
-		b.s[0] = '?';
-	return strbuf_take(&b);
-}
-
 static void begin(struct operation *op)
 {
-	_cleanup_free_ char *q = query(op);
-
 	op->calls = xcalloc(op->names.n + 1, sizeof(struct call *));
 	for (size_t i = 0; i < op->names.n; i++) {
 		_cleanup_free_ char *name = client_escape(op->names.v[i]);
 
-		op->calls[i] =
-			client_begin(op->client, "POST", "/v1/clouds/%s/%s%s", name, op->verb, q);
-		call_ask_again(op->calls[i], "/v1/clouds/%s%s%s%s%s", name,
-			op->wait ? "?wait=" : "",
-			!op->wait                 ? ""
-			: streq(op->verb, "stop") ? "stopped"
-						  : "ready",
+		op->calls[i] = client_begin(op->client, "POST", "/v1/clouds/%s/%s%s", name,
+			op->verb, op->resume ? "?resume=yes" : "");
+	}
+}
+
+/* Waits only for what the daemon has taken: then the next daemon knows of it, too. */
+static void wait_for_taken(struct operation *op)
+{
+	for (size_t i = 0; i < op->names.n && !cli_interrupted(); i++) {
+		_cleanup_free_ char *name = client_escape(op->names.v[i]), *target = NULL;
+
+		client_finish(op->calls[i]);
+		if (!call_ok(op->calls[i]))
+			continue;
+		call_free(op->calls[i]);
+		target = xasprintf("/v1/clouds/%s?wait=%s%s%s", name,
+			streq(op->verb, "stop") ? "stopped" : "ready",
 			op->timeout ? "&timeout=" : "", op->timeout ? op->timeout : "");
+		op->calls[i] = client_begin(op->client, "GET", "%s", target);
+		call_ask_again(op->calls[i], true, "%s", target);
 	}
 }
 
@@ -146,6 +140,8 @@ static int run(struct operation *op)
 	if (op->wait)
 		cli_catch_interrupt();
 	begin(op);
+	if (op->wait)
+		wait_for_taken(op);
 	progress_while(op->cli, op->client, op->calls, &op->names, op->wait && !op->cli->json);
 	code = print_results(op);
 	if (cli_interrupted())

@@ -46,8 +46,8 @@ int cmd_wait(struct cli *cli, int argc, char **argv)
 	cli_catch_interrupt();
 	call = client_begin(c, "GET", "/v1/clouds/%s?wait=%s%s%s", name, what,
 		timeout ? "&timeout=" : "", timeout ? timeout : "");
-	call_ask_again(call, "/v1/clouds/%s?wait=%s%s%s", name, what, timeout ? "&timeout=" : "",
-		timeout ? timeout : "");
+	call_ask_again(call, false, "/v1/clouds/%s?wait=%s%s%s", name, what,
+		timeout ? "&timeout=" : "", timeout ? timeout : "");
 	progress_while(cli, c, &call, &words, cli->live && !cli->json);
 	return finish(cli, call);
 }

@@ -11,6 +11,7 @@
 #include "base/strbuf.h"
 #include "core/internal.h"
 #include "drv/machine.h"
+#include "drv/procinfo.h"
 
 /* ---- is it one sitting? ---- */
 
@@ -62,6 +63,13 @@ static bool is_not_executed(pid_t pid)
 	return streq(its, ours);
 }
 
+static bool is_zombie(pid_t pid, uint64_t start_ticks)
+{
+	struct process_stat st;
+
+	return process_stat_read(pid, &st) == 0 && st.state == 'Z' && st.start_ticks == start_ticks;
+}
+
 /* Whether the slot's process runs; *executed: it is the JVM. */
 static bool adopt_member(struct supervised *s, struct node *n, bool *executed)
 {
@@ -69,12 +77,16 @@ static bool adopt_member(struct supervised *s, struct node *n, bool *executed)
 	_cleanup_free_ char *token = launch_token(s, n->index);
 	int r = proc_adopt(s->fleet->loop, n->pid, n->start_ticks, exits_report, m, &m->proc);
 
-	if (r < 0 && r != -ESRCH)
-		log_warning("cloud %s: node %u: cannot watch pid %d: %s", s->cloud->conf->name,
+	if (r < 0 && r != -ESRCH) {
+		log_error("cloud %s: node %u: cannot watch pid %d: %s", s->cloud->conf->name,
 			n->index, (int)n->pid, strerror(-r));
+		s->fleet->cannot_adopt = r;
+	}
 	if (r < 0)
 		return false;
-	*executed = process_has_env(n->pid, token);
+	/* One that has just ended still shows its start time, and how it ended, but nothing else.
+	 */
+	*executed = process_has_env(n->pid, token) || is_zombie(n->pid, n->start_ticks);
 	if (!*executed && !is_not_executed(n->pid) && !process_has_env(n->pid, token)) {
 		proc_free(TAKE_PTR(m->proc)); /* the same number, yet not ours */
 		return false;
@@ -157,9 +169,12 @@ void adopt_members(struct supervised *s)
 void adopt_cloud(struct supervised *s)
 {
 	bool launching = s->was == CLOUD_STARTING || s->was == CLOUD_FORMING;
+	_cleanup_free_ int *sent = xcalloc(s->cloud->n_nodes, sizeof(*sent));
 
 	if (s->memory != MEMORY_WHOLE)
 		return;
+	cloud_for_each_node (n, s->cloud)
+		sent[n->index] = n->sent_signal;
 	if (s->adopted)
 		fleet_event(s->fleet, "cloud-adopted", s->cloud, -1, NULL,
 			"cloud %s: taken over as it runs, %s until now", s->cloud->conf->name,
@@ -167,9 +182,12 @@ void adopt_cloud(struct supervised *s)
 	supervised_feed(s, &(struct cloud_event){.type = EVENT_RESUME,
 				   .was = s->was,
 				   .flag = launching && s->half_launched});
-	cloud_for_each_node (n, s->cloud)
-		if (n->pid && !s->members[n->index].proc)
-			exits_report_gone(&s->members[n->index]);
+	for (unsigned i = 0; i < s->cloud->n_nodes; i++) {
+		if (!s->cloud->nodes[i].pid || s->members[i].proc)
+			continue;
+		s->cloud->nodes[i].sent_signal = sent[i]; /* what was sent now reached nobody */
+		exits_report_gone(&s->members[i]);
+	}
 }
 
 /* Clouds that the configuration does not name any more: their processes are strays, and nobody must
@@ -199,12 +217,18 @@ void adopt_resume(struct fleet *f)
 		adopt_cloud(f->clouds[i]);
 }
 
+/* The end of the last daemon has stopped it; nobody wants it to run now. */
+static bool comes_to_rest(const struct cloud *c)
+{
+	return c->wanted == WANTED_RUNNING && !c->restart_asked &&
+	       (c->state == CLOUD_STOPPED || c->state == CLOUD_STOPPING);
+}
+
 void adopt_clouds(struct fleet *f)
 {
 	bool goes_on = session_goes_on(f);
 
 	forget_unconfigured(f);
-	session_begin(f);
 	adopt_resume(f);
 	for (size_t i = 0; i < f->n; i++) {
 		struct supervised *s = f->clouds[i];
@@ -214,5 +238,8 @@ void adopt_clouds(struct fleet *f)
 			starts = s->memory == MEMORY_BEGIN_ANEW;
 		if (starts)
 			supervised_feed(s, &(struct cloud_event){.type = EVENT_START});
+		else if (!goes_on && comes_to_rest(s->cloud))
+			supervised_feed(s, &(struct cloud_event){.type = EVENT_STOP});
 	}
+	session_begin(f); /* only now: what was begun goes on after a crash */
 }

@@ -256,6 +256,12 @@ int fleet_new(uv_loop_t *loop, struct conf *conf, struct fleet **out, struct err
 	f->clouds = xcalloc(f->n, sizeof(*f->clouds));
 	for (size_t i = 0; i < f->n; i++)
 		f->clouds[i] = supervised_new(f, conf->clouds[i]);
+	if (f->cannot_adopt) { /* not now; whoever starts us tries again */
+		r = err_set_errno(e, f->cannot_adopt,
+			"cannot take over what an earlier daemon has left (see above)");
+		fleet_free(f);
+		return r;
+	}
 	*out = f;
 	return 0;
 }
@@ -293,6 +299,8 @@ void fleet_start(struct fleet *f)
 
 void fleet_end_left_behind(struct fleet *f, void (*done)(void *arg), void *arg)
 {
+	for (size_t i = 0; i < f->n; i++) /* nothing is begun any more */
+		f->clouds[i]->cloud->shutting_down = true;
 	strays_find(f);
 	adopt_resume(f);
 	fleet_shutdown(f, false, done, arg);
@@ -325,19 +333,21 @@ void fleet_shutdown(struct fleet *f, bool at_once, void (*done)(void *arg), void
 	fleet_check_done(f);
 }
 
-static void save_all(struct fleet *f)
+static int save_all(struct fleet *f, struct err *e)
 {
-	for (size_t i = 0; i < f->n; i++) {
-		_cleanup_(err_clear) struct err e = ERR_NULL;
+	int r = 0;
 
-		if (state_save(f->clouds[i], true, &e) < 0)
-			log_error("cloud %s: %s", f->clouds[i]->cloud->conf->name, err_msg(&e));
-	}
+	for (size_t i = 0; i < f->n && r == 0; i++)
+		r = state_save(f->clouds[i], false, e);
+	return r;
 }
 
 void fleet_detach(struct fleet *f)
 {
-	save_all(f);
+	_cleanup_(err_clear) struct err e = ERR_NULL;
+
+	if (save_all(f, &e) < 0)
+		log_error("the next daemon may not know all: %s", err_msg(&e));
 	fleet_event(f, "daemon-detached", NULL, -1, NULL,
 		"h2ofleetd leaves its clouds running for the next one");
 }
@@ -359,12 +369,20 @@ static void hand_over_ports(const struct supervised *s)
 	}
 }
 
-void fleet_hand_over(struct fleet *f)
+int fleet_hand_over(struct fleet *f, struct err *e)
 {
-	save_all(f);
+	int r = save_all(f, e);
+
+	if (r < 0)
+		return r;
+	for (size_t i = 0; i < f->n; i++) {
+		logs_free(f->clouds[i]); /* the next image rotates from where this one was */
+		f->clouds[i]->logs.pending = true;
+	}
 	handover_add_fd(f->lock_fd, "lock %s", f->conf->fleet.state_dir);
 	for (size_t i = 0; i < f->n; i++)
 		hand_over_ports(f->clouds[i]);
+	return 0;
 }
 
 size_t fleet_n_clouds(const struct fleet *f)

@@ -40,8 +40,9 @@ void fleet_shutdown(struct fleet *f, bool at_once, void (*done)(void *arg), void
 int fleet_check_state(const struct conf *conf, struct err *e);
 
 /* Saves all states and puts what the next image of this process needs on the list of
- * base/handover.h. */
-void fleet_hand_over(struct fleet *f);
+ * base/handover.h. A negative errno, with a sentence, when a state cannot be saved: then it must
+ * not be done. */
+int fleet_hand_over(struct fleet *f, struct err *e);
 
 /* Saves all states: the clouds are left running for the next daemon. fleet_free() must follow. */
 void fleet_detach(struct fleet *f);

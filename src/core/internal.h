@@ -122,6 +122,7 @@ struct fleet {
 	char *trouble_line;
 	struct journal *journal;
 	struct cgroups *cgroups;
+	int cannot_adopt;  /* what an earlier daemon has left: -errno; 0: it can be had */
 	bool ending;       /* fleet_shutdown() was called */
 	uv_timer_t *sweep; /* reload.c: runs once, soon; freed in its close callback; or NULL */
 	fleet_observer observer;

@@ -18,6 +18,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "core/internal.h"
+#include "core/trouble.h"
 #include "drv/machine.h"
 #include "model/memory.h"
 
@@ -143,6 +144,11 @@ static json_t *read_state(const struct supervised *s, const char *path)
 
 	if (r == -ENOENT)
 		return NULL;
+	if (r < 0 && (trouble_is_shortage(r) || r == -EIO)) { /* it may be good */
+		log_error("cannot read %s: %s", path, strerror(-r));
+		s->fleet->cannot_adopt = r;
+		return NULL;
+	}
 	if (r < 0)
 		err_set_errno(&e, r, "it cannot be read");
 	else
@@ -280,11 +286,14 @@ static void forget(struct supervised *s)
 		s->members[i].last_pid = 0;
 }
 
-/* Whether members of it may still run. */
+/* Whether members of it may still run, or it goes on with the ports that they had. */
 static bool was_alive(const json_t *cloud)
 {
 	const json_t *node;
 	size_t i;
+
+	if (json_is_true(json_object_get(cloud, "ports_planned")))
+		return true;
 
 	json_array_foreach (json_object_get(cloud, "nodes"), i, node)
 		if (json_integer_value(json_object_get(node, "pid")))

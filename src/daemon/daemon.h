@@ -27,7 +27,8 @@ enum daemon_mode {
 struct options {
 	enum daemon_mode mode;
 	char **argv;
-	const char *file; /* --config; NULL: the usual places */
+	const char *file;      /* --config; NULL: the usual places */
+	const char *state_dir; /* --check-state=DIR: the one in use; NULL: any */
 	bool debug;
 	char **rotate; /* MODE_ROTATE: its arguments */
 };
@@ -65,6 +66,7 @@ struct daemon {
 	struct reaper *reaper;
 	bool from_terminal;
 	bool ending;
+	bool detached; /* ends, and leaves the clouds alone */
 	struct {
 		char *path; /* owned: of our image, as it was when we began */
 		struct command *check;

@@ -35,7 +35,7 @@ int options_parse(int argc, char **argv, struct options *opts)
 		{"print-config", no_argument, NULL, OPT_PRINT},
 		{"end-left-behind", no_argument, NULL, OPT_END},
 		{"debug", no_argument, NULL, OPT_DEBUG},
-		{"check-state", no_argument, NULL, OPT_CHECK_STATE},
+		{"check-state", optional_argument, NULL, OPT_CHECK_STATE},
 		{"rotate-logs", no_argument, NULL, OPT_ROTATE}, /* for ourselves alone */
 		{"help", no_argument, NULL, 'h'},
 		{"version", no_argument, NULL, 'V'},
@@ -62,6 +62,7 @@ int options_parse(int argc, char **argv, struct options *opts)
 			break;
 		case OPT_CHECK_STATE:
 			opts->mode = MODE_CHECK_STATE;
+			opts->state_dir = optarg;
 			break;
 		case OPT_ROTATE:
 			opts->mode = MODE_ROTATE;

@@ -53,11 +53,16 @@ static void failed(struct daemon *d, const char *fmt, ...)
 static void become(struct daemon *d)
 {
 	_cleanup_free_ char *count = xasprintf("%u", d->reexec.count);
+	_cleanup_(err_clear) struct err e = ERR_NULL;
 	int r;
 
+	r = fleet_hand_over(d->fleet, &e);
+	if (r < 0) {
+		failed(d, "%s", err_msg(&e));
+		return;
+	}
 	fleet_event(d->fleet, "daemon-reexec", NULL, -1, NULL, "h2ofleetd replaces itself by %s",
 		d->reexec.path);
-	fleet_hand_over(d->fleet);
 	api_hand_over(d->api);
 	spawn_hand_over_limits();
 	handover_add_word("reexecs", count);
@@ -87,8 +92,9 @@ static void on_checked(int exit_code, int exec_errno, const char *output, void *
 int reexec_begin(struct daemon *d)
 {
 	_cleanup_free_ char *file = d->options->file ? realpath(d->options->file, NULL) : NULL;
-	char *argv[] = {d->reexec.path, (char *)"--check-state", file ? (char *)"--config" : NULL,
-		file, NULL};
+	_cleanup_free_ char *check =
+		xasprintf("--check-state=%s", fleet_conf(d->fleet)->fleet.state_dir);
+	char *argv[] = {d->reexec.path, check, file ? (char *)"--config" : NULL, file, NULL};
 	int r;
 
 	if (d->ending)

@@ -67,6 +67,8 @@ void daemon_end(struct daemon *d)
 {
 	bool again = d->ending;
 
+	if (d->detached)
+		return;
 	d->ending = true;
 	status_ending(d, false);
 	if (!again)
@@ -84,7 +86,7 @@ void daemon_detach(struct daemon *d)
 		return;
 	}
 	log_notice("SIGUSR2: leaving the clouds running for the next daemon");
-	d->ending = true;
+	d->ending = d->detached = true;
 	status_ending(d, true);
 	fleet_detach(d->fleet);
 	uv_timer_start(&d->end, on_end, 0, 0);
@@ -220,11 +222,19 @@ static void open_stdio(void)
 		close(fd);
 }
 
-static int check_state(struct conf *conf)
+static int check_state(const struct options *o, struct conf *conf)
 {
 	_cleanup_(err_clear) struct err e = ERR_NULL;
-	int r = fleet_check_state(conf, &e);
+	int r;
 
+	if (o->state_dir && !streq(o->state_dir, conf->fleet.state_dir))
+		r = err_set(&e, -EINVAL,
+			"state_dir is %s now, and the running daemon's is %s: that needs an end "
+			"and a "
+			"new start of the daemon",
+			conf->fleet.state_dir, o->state_dir);
+	else
+		r = fleet_check_state(conf, &e);
 	if (r < 0)
 		fprintf(stderr, "%s\n", err_msg(&e));
 	conf_free(conf);
@@ -252,7 +262,7 @@ int daemon_main(int argc, char **argv)
 		return run(&o, conf); /* takes it over */
 	}
 	if (o.mode == MODE_CHECK_STATE)
-		return check_state(conf);
+		return check_state(&o, conf);
 	if (o.mode == MODE_PRINT)
 		conf_print(conf, stdout, true);
 	else

@@ -72,8 +72,9 @@ static int bind_port(const union address *a, socklen_t len, bool reuse)
 	return TAKE_FD(fd);
 }
 
-/* Binds a hold that is only claimed. 0, or a negative errno. */
-static int complete(const char *address, uint16_t port, struct port_hold *h)
+/* Binds a hold that is only claimed; over remains of connections, too, which takes some ms to find
+ * out. 0, or a negative errno. */
+static int complete(const char *address, uint16_t port, bool over_remains, struct port_hold *h)
 {
 	union address a;
 	int fd, len = parse_address(address, port, &a);
@@ -83,7 +84,7 @@ static int complete(const char *address, uint16_t port, struct port_hold *h)
 	if (h->fd >= 0)
 		return 0;
 	fd = bind_port(&a, (socklen_t)len, false);
-	if (fd == -EADDRINUSE && port_has_only_remains(port))
+	if (fd == -EADDRINUSE && over_remains && port_has_only_remains(port))
 		fd = bind_port(&a, (socklen_t)len, true);
 	if (fd < 0)
 		return fd;
@@ -100,7 +101,7 @@ static int hold(const char *address, uint16_t port, struct port_hold *out)
 	out->claim = claim(port);
 	if (out->claim < 0)
 		return TAKE_FD(out->claim);
-	r = complete(address, port, out);
+	r = complete(address, port, true, out);
 	if (r < 0) {
 		closep(&out->claim);
 		*out = PORT_HOLD_NULL;
@@ -155,11 +156,11 @@ int port_pair_complete(
 	const char *api_addr, const char *internal_addr, struct port_pair *p, uint16_t *taken)
 {
 	uint16_t failed = p->api;
-	int r = complete(api_addr, p->api, &p->api_hold);
+	int r = complete(api_addr, p->api, true, &p->api_hold);
 
 	if (r == 0) {
 		failed = (uint16_t)(p->api + 1);
-		r = complete(internal_addr, failed, &p->internal_hold);
+		r = complete(internal_addr, failed, true, &p->internal_hold);
 	}
 	if (r < 0 && taken)
 		*taken = failed;
@@ -181,8 +182,8 @@ int port_pair_claim(
 		port_pair_release(out);
 		return r;
 	}
-	complete(api_addr, api, &out->api_hold); /* a JVM that is gone leaves it free */
-	complete(internal_addr, (uint16_t)(api + 1), &out->internal_hold);
+	complete(api_addr, api, false, &out->api_hold); /* a JVM that is gone leaves it free */
+	complete(internal_addr, (uint16_t)(api + 1), false, &out->internal_hold);
 	return 0;
 }
 

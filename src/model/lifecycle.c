@@ -290,7 +290,7 @@ static void give_up(struct cloud *c, uint64_t now_ms)
 	cloud_act(c, (struct action){.type = ACTION_RELEASE_PORTS});
 }
 
-static void come_to_rest(struct cloud *c, uint64_t now_ms)
+void cloud_rest(struct cloud *c, uint64_t now_ms)
 {
 	cloud_set_state(c, CLOUD_STOPPED, now_ms);
 	c->ports_planned = false;
@@ -321,7 +321,7 @@ static void recover(struct cloud *c, uint64_t now_ms)
 	uint64_t delay;
 
 	if (c->wanted == WANTED_STOPPED || c->shutting_down) {
-		come_to_rest(c, now_ms);
+		cloud_rest(c, now_ms);
 	} else if (c->uncounted && c->prepare_failures) {
 		back_off(c, retry_delay(c), now_ms);
 	} else if (c->uncounted) {
@@ -365,7 +365,7 @@ static void on_cleaned(struct cloud *c, uint64_t now_ms)
 				c->wanted = WANTED_STOPPED;
 			else
 				set_reason(c, NULL);
-			come_to_rest(c, now_ms);
+			cloud_rest(c, now_ms);
 		}
 		c->leaving = false;
 	}
@@ -556,7 +556,7 @@ static void on_stop(struct cloud *c, bool at_once, uint64_t now_ms)
 	case CLOUD_BACKOFF:
 		set_reason(c, NULL);
 		stop_timers(c);
-		come_to_rest(c, now_ms);
+		cloud_rest(c, now_ms);
 		break;
 	case CLOUD_RECOVERING: /* its teardown goes on under another name */
 		cloud_set_state(c, CLOUD_STOPPING, now_ms);

@@ -361,6 +361,10 @@ void cloud_resume(struct cloud *c, enum cloud_state was, bool half_launched, uin
 		break;
 	case CLOUD_BACKOFF:
 		c->state = CLOUD_BACKOFF;
+		if (c->shutting_down) {
+			cloud_rest(c, now_ms);
+			break;
+		}
 		c->timers[TIMER_BACKOFF] = c->next_start_ms = backoff_due ? backoff_due : now_ms;
 		break;
 	}

@@ -15,6 +15,9 @@ void cloud_prepare(struct cloud *c, uint64_t now_ms);
 /* Ends what runs, by the ladder from that rung on (0 REST, 1 SIGTERM, 2 SIGKILL), then cleans. */
 void cloud_tear_down(struct cloud *c, unsigned first_rung, uint64_t now_ms);
 
+/* Stopped: nothing of it runs, its ports are given back. */
+void cloud_rest(struct cloud *c, uint64_t now_ms);
+
 /* A client's /3/Shutdown: waits, for a while, until all are out. */
 void cloud_leave(struct cloud *c, uint64_t now_ms);
 

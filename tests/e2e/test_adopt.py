@@ -204,7 +204,12 @@ def test_reexec_by_signal(upgradable):
     fleet = upgradable
     before = fleet.ready()
     fleet.send(signal.SIGUSR1)
-    until("the new image", 10, lambda: fleet.api("GET", "/v1/version")[1]["reexecs"] == 1)
+
+    def replaced():
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            return fleet.api("GET", "/v1/version")[1]["reexecs"] == 1
+
+    until("the new image", 10, replaced)
     same(before, fleet.cloud())
 
 
@@ -328,3 +333,109 @@ def test_waiting_client(fake, how):
     said, _ = waiter.communicate(timeout=60)
     assert waiter.returncode == 0 and "c is ready" in said, said
     assert fleet.cloud()["generation"] == 1
+
+
+# --- at the worst moment --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("verb", ["stop", "restart", "start"])
+def test_command_that_nobody_took(fake, verb):
+    """A command that waits in the socket of a daemon that hangs, and is killed: the client does not
+    say that it was done."""
+    fleet = fake(nodes=1)
+    before = fleet.ready()
+    fleet.send(signal.SIGSTOP)
+    client = subprocess.Popen(
+        [os.environ["H2OFLEET"], "--socket", str(fleet.socket), verb, "c", "--wait"],
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=fleet.env())
+    until("it is in the backlog", 10, lambda: "poll" in read(f"/proc/{client.pid}/wchan"))
+    fleet.killed = True
+    fleet.daemon.kill()
+    fleet.daemon.wait()
+    fleet.start()
+    said, _ = client.communicate(timeout=30)
+    assert client.returncode == 1 and "did not answer" in said, said
+    same(before, fleet.cloud())
+
+
+def test_started_by_hand_before(fake):
+    """A cloud without autostart that was started by hand: after an orderly end and a new start nobody
+    wants it, so nobody waits for it."""
+    fleet = fake(nodes=1, autostart="no")
+    fleet.cli("start", "c", "--wait")
+    assert fleet.stop() == 0
+    fleet.start()
+    cloud = fleet.cloud()
+    assert (cloud["state"], cloud["wanted"]) == ("stopped", "stopped")
+    fleet.cli("wait", "c", code=3)
+
+
+def test_reexec_with_another_state_dir(upgradable):
+    """The state directory cannot change under what runs: refused, and nothing is lost."""
+    fleet = upgradable
+    before = fleet.ready()
+    good = fleet.config.read_text()
+    fleet.config.write_text(good.replace(f"state_dir = {fleet.state_dir}", f"state_dir = {fleet.dir}/other"))
+    assert "state_dir is" in fleet.cli("reexec", code=1).stderr
+    same(before, fleet.cloud())
+    fleet.config.write_text(good)
+
+
+def test_end_left_behind_begins_nothing(fake):
+    """`--end-left-behind` after everything has died launches no JVM before it ends."""
+    fleet = fake(nodes=2)
+    before = fleet.ready()
+    fleet.kill_daemon()
+    for node in before["nodes"]:
+        os.kill(node["pid"], signal.SIGKILL)
+    status, said = fleet.run_daemon("--end-left-behind")
+    assert status == 0 and "starting" not in said, said
+    assert fleet.members() == {}
+
+
+def test_detach_then_term(fake):
+    """Both signals before the daemon gets to run: it leaves, and what it has left stays."""
+    fleet = fake(nodes=2)
+    before = fleet.ready()
+    fleet.send(signal.SIGSTOP)
+    fleet.send(signal.SIGUSR2)
+    fleet.send(signal.SIGTERM)
+    fleet.send(signal.SIGCONT)
+    assert fleet.wait_exit() == 0
+    fleet.start()
+    if fleet.cloud()["state"] == "ready" and "leaving the clouds" in read(fleet.daemon_log):
+        same(before, fleet.cloud())
+
+
+def test_other_port_between_lives(fake):
+    """The configured port changes while a cloud waits for its next start, and the daemon is another:
+    the next life has the new port."""
+    fleet = fake(nodes=1, restart_delay="4s", restart_delay_max="5s")
+    fleet.ready()
+    fleet.kill_member(0)
+    fleet.wait("backoff")
+    fleet.kill_daemon()
+    fleet.clouds["c"]["port"] = f"{fleet.ports.base + 8}"
+    fleet.write_config()
+    fleet.start()
+    assert fleet.ready(generation=2)["nodes"][0]["api_port"] == fleet.ports.base + 8
+
+
+def test_died_while_the_image_changed(upgradable):
+    """A member that was killed just before the image changes: how it ended is still known."""
+    fleet = upgradable
+    fleet.ready()
+    fleet.cli("reexec")  # the file is in memory
+    fleet.send(signal.SIGSTOP)
+    os.kill(sorted(fleet.members())[0], signal.SIGKILL)
+    fleet.send(signal.SIGUSR1)
+    fleet.send(signal.SIGCONT)
+
+    def replaced():
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            return fleet.api("GET", "/v1/version")[1]["reexecs"] == 2
+
+    until("the new image", 10, replaced)
+    after = fleet.ready(generation=2)
+    exits = [n["last_exit"] for n in after["nodes"] if n["last_exit"]]
+    assert any(x["signal"] == "SIGKILL" and "not by us" in x["why"] for x in exits), exits
