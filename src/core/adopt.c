@@ -63,11 +63,18 @@ static bool is_not_executed(pid_t pid)
 	return streq(its, ours);
 }
 
-static bool is_zombie(pid_t pid, uint64_t start_ticks)
+static bool is_zombie(const struct node *n)
 {
 	struct process_stat st;
 
-	return process_stat_read(pid, &st) == 0 && st.state == 'Z' && st.start_ticks == start_ticks;
+	return process_stat_read(n->pid, &st) == 0 && st.state == 'Z' &&
+	       st.start_ticks == n->start_ticks;
+}
+
+/* One that has just ended shows its start time, its name and how it ended, but no environment. */
+static bool is_executed(const struct node *n, const char *token)
+{
+	return process_has_env(n->pid, token) || (is_zombie(n) && !is_not_executed(n->pid));
 }
 
 /* Whether the slot's process runs; *executed: it is the JVM. */
@@ -84,11 +91,9 @@ static bool adopt_member(struct supervised *s, struct node *n, bool *executed)
 	}
 	if (r < 0)
 		return false;
-	/* One that has just ended still shows its start time, and how it ended, but nothing else.
-	 */
-	*executed = process_has_env(n->pid, token) || is_zombie(n->pid, n->start_ticks);
-	if (!*executed && !is_not_executed(n->pid) && !process_has_env(n->pid, token)) {
-		proc_free(TAKE_PTR(m->proc)); /* the same number, yet not ours */
+	*executed = is_executed(n, token);
+	if (!*executed && (!is_not_executed(n->pid) || is_zombie(n)) && !is_executed(n, token)) {
+		proc_free(TAKE_PTR(m->proc)); /* the same number, yet not ours; or it never ran */
 		return false;
 	}
 	m->last_pid = n->pid;
