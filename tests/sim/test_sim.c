@@ -43,7 +43,8 @@ struct sim_proc {
 
 struct sim {
 	struct cloud *c;
-	char *saved;       /* owned: the state file */
+	char *saved; /* owned: the state file */
+	uint64_t saved_at;
 	unsigned depth;    /* of feed() */
 	unsigned crash_in; /* the daemon dies so many steps from now, wherever that is; 0: not */
 	jmp_buf crash;
@@ -122,14 +123,16 @@ static void check(struct sim *s)
 
 static void do_action(struct sim *s, const struct action *a);
 
-/* As core/state.c does it: before a fork, and at the end of each step. */
+/* As core/state.c does it: before a fork, and at the end of each step that has marked something. */
 static void save(struct sim *s)
 {
 	json_t *j = cloud_memory(s->c, s->now);
 
+	s->c->dirty = false;
 	assert_non_null(j);
 	free(s->saved);
 	s->saved = json_dumps(j, JSON_COMPACT);
+	s->saved_at = s->now;
 	json_decref(j);
 }
 
@@ -179,7 +182,8 @@ static void feed(struct sim *s, struct cloud_event ev)
 	if (--s->depth)
 		return;
 	crash_point(s);
-	save(s);
+	if (s->c->dirty)
+		save(s);
 	for (unsigned i = 0; i < MAX_NODES; i++) {
 		crash_point(s);
 		s->procs[i].unreleased = false;
@@ -435,7 +439,7 @@ static void take_over(struct sim *s)
 	cloud_free(s->c);
 	s->c = cloud_new(conf, s->seed + s->now);
 	j = json_loads(s->saved, 0, NULL);
-	assert_int_equal(cloud_remember(s->c, j, s->now, 0, &was, &e), 0);
+	assert_int_equal(cloud_remember(s->c, j, s->now, s->now - s->saved_at, &was, &e), 0);
 	json_decref(j);
 	generation = s->c->generation;
 	for (unsigned i = 0; i < s->c->n_nodes; i++) {
