@@ -5,7 +5,7 @@
  *	{"version": 2, "checksum": "crc32:1c291ca3", "state": {...}}
  *
  * The checksum is of `state` as compact JSON with sorted keys. A file that is torn, of another
- *boot, of another fleet or version is set aside, never obeyed. */
+ *fleet or version is set aside; of one of another boot only the count of generations is used. */
 #include <errno.h>
 #include <glob.h>
 #include <inttypes.h>

@@ -9,7 +9,7 @@
  *	            failed          any --operator--> stopping -> stopped
  *
  * cloud_step() takes one event and the time, changes the state and appends actions to c->actions,
- * which core/supervisor.c carries out; what comes of them returns as events. No clock, no I/O, no
+ * which core/events.c carries out; what comes of them returns as events. No clock, no I/O, no
  * randomness of its own (rng is part of the state): a run can be replayed.
  *
  * What the operator wants (`wanted`) and what is seen (`state`) are separate. Only set_state() in
