@@ -52,18 +52,32 @@ static void check_order(
 	report(u, low, high, sentence);
 }
 
+int64_t cloud_conf_n_ports(const struct cloud_conf *c)
+{
+	return (c->gate_mode != GATE_OFF) + 2 * c->nodes;
+}
+
 static void check_ports(
 	const struct cloud_conf *c, int64_t baseport, check_report_fn *report, void *u)
 {
 	int64_t first = c->port.port ? c->port.port : baseport;
 	_cleanup_free_ char *sentence = NULL;
 
-	if (first + 2 * c->nodes <= UINT16_MAX)
+	if (first + cloud_conf_n_ports(c) <= UINT16_MAX)
 		return;
 	sentence = xasprintf("%" PRId64 " nodes need %" PRId64
 			     " ports, which there are not from %" PRId64 " up",
-		c->nodes, 2 * c->nodes, first);
+		c->nodes, cloud_conf_n_ports(c), first);
 	report(u, keys_find(SECTION_CLOUD, "port"), keys_find(SECTION_CLOUD, "nodes"), sentence);
+}
+
+/* Only who accepts connections hears of them. */
+static void check_start_on(const struct cloud_conf *c, check_report_fn *report, void *u)
+{
+	if (c->start_on == START_ON_CONNECT && c->gate_mode != GATE_HOLD)
+		report(u, keys_find(SECTION_CLOUD, "start_on"),
+			keys_find(SECTION_CLOUD, "gate_mode"),
+			"start_on = connect needs gate_mode = hold");
 }
 
 /* What the bound is divided into (core/logs.c) must be worth a rotation each. */
@@ -89,11 +103,12 @@ void check_cloud(const struct cloud_conf *c, int64_t baseport, check_report_fn *
 		check_order(&orders[i], c, report, u);
 	check_ports(c, baseport, report, u);
 	check_log_total(c, report, u);
+	check_start_on(c, report, u);
 }
 
 static int64_t last_port(const struct cloud_conf *c)
 {
-	return c->port.port + 2 * c->nodes - 1;
+	return c->port.port + cloud_conf_n_ports(c) - 1;
 }
 
 bool cloud_conf_ports_overlap(const struct cloud_conf *a, const struct cloud_conf *b)

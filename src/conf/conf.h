@@ -22,6 +22,18 @@ enum apply_mode {
 	APPLY_RESTART, /* it restarts those whose changes need it */
 };
 
+/* What stands before a cloud (src/gate/) while it is not whole. */
+enum gate_mode {
+	GATE_OFF,    /* no gate: clients go to member 0 itself */
+	GATE_HOLD,   /* connections are accepted, and wait */
+	GATE_REFUSE, /* nobody listens */
+};
+
+enum start_on {
+	START_ON_COMMAND,
+	START_ON_CONNECT, /* also when a connection arrives at the gate */
+};
+
 enum stop_method {
 	STOP_TERM, /* SIGTERM to every member, then SIGKILL */
 	STOP_REST, /* POST /3/Shutdown to member 0 first */
@@ -110,7 +122,12 @@ struct cloud_conf {
 	int oom_policy;             /* enum oom_policy */
 	char *auto_recovery_dir;    /* "off", "auto" or an absolute path */
 	bool autostart;
-	int restart; /* enum restart_policy */
+	int start_on;                  /* enum start_on */
+	int restart;                   /* enum restart_policy */
+	uint64_t max_idle_duration_ms; /* 0: off */
+	int gate_mode;                 /* enum gate_mode */
+	uint64_t gate_hold_ms;
+	struct strv gate_allow; /* empty: "user", or "anyone" for what the network can reach */
 
 	char *jar_path;
 	char *java;
@@ -215,6 +232,8 @@ bool cloud_conf_is_privileged(const char *key, const char *value);
 /* What keys must be to each other: 0, or -EINVAL with all that is wrong. `baseport`: the fleet's.
  */
 int cloud_conf_check(const struct cloud_conf *c, int64_t baseport, struct err *e) _must_check_;
+/* How many ports it takes, from its first one up: the gate's, and two of each node. */
+int64_t cloud_conf_n_ports(const struct cloud_conf *c);
 /* Whether both insist on ports of which some are the same. */
 bool cloud_conf_ports_overlap(const struct cloud_conf *a, const struct cloud_conf *b);
 

@@ -50,6 +50,17 @@ static const struct key_word apply_modes[] = {
 	{"restart", APPLY_RESTART},
 	{NULL},
 };
+static const struct key_word gate_modes[] = {
+	{"hold", GATE_HOLD},
+	{"refuse", GATE_REFUSE},
+	{"off", GATE_OFF},
+	{NULL},
+};
+static const struct key_word start_ons[] = {
+	{"command", START_ON_COMMAND},
+	{"connect", START_ON_CONNECT},
+	{NULL},
+};
 static const struct key_word stop_methods[] = {
 	{"term", STOP_TERM},
 	{"rest", STOP_REST},
@@ -202,6 +213,28 @@ static int check_context_path(void *field, struct err *e)
 	return 0;
 }
 
+static int check_gate_allow(void *field, struct err *e)
+{
+	const struct strv *words = field;
+
+	for (size_t i = 0; i < words->n; i++) {
+		const char *w = words->v[i];
+		_cleanup_free_ char *shown = types_quote(w);
+
+		if (streq(w, "anyone") || streq(w, "user"))
+			continue;
+		if ((has_prefix(w, "group:") && w[6]) || (has_prefix(w, "user:") && w[5]))
+			continue;
+		if (*w && strlen(w) < 11 && strspn(w, "0123456789") == strlen(w) &&
+			strtoull(w, NULL, 10) < UINT32_MAX)
+			continue;
+		return err_set(e, -EINVAL,
+			"%s: anyone, user, user:NAME, group:NAME or the number of a user is wanted",
+			shown);
+	}
+	return 0;
+}
+
 static int check_h2o_args(void *field, struct err *e)
 {
 	return reserved_check_h2o_args(field, e);
@@ -318,6 +351,31 @@ static const struct key table[] = {
 			"system has room for the cloud's whole memory."},
 	{CLOUD(autostart), .name = "autostart", .type = &type_bool, .dflt = "yes",
 		.reload = RELOAD_LIVE, .help = "Whether the cloud is started with the daemon."},
+	{CLOUD(start_on), .name = "start_on", .type = &type_word, .dflt = "command",
+		.words = start_ons, .reload = RELOAD_LIVE,
+		.help = "What starts the cloud while it is stopped: command, only 'h2ofleet "
+			"start'; or connect, also the first connection to its endpoint, which "
+			"waits meanwhile."},
+	{CLOUD(max_idle_duration_ms), .name = "max_idle_duration", .type = &type_time,
+		.dflt = "off", .words = off_time, .min = SECOND, .max = 365 * DAY,
+		.reload = RELOAD_LIVE,
+		.help = "Time without any use (no byte through the gate, no job) after which the "
+			"cloud is stopped; or off."},
+	{CLOUD(gate_mode), .name = "gate_mode", .type = &type_word, .dflt = "hold",
+		.words = gate_modes, .reload = RELOAD_CLOUD,
+		.help = "What becomes of connections to the endpoint while the cloud is not whole: "
+			"hold lets them wait, refuse does not listen; off is no gate at all: "
+			"clients connect to the first node itself, and may come too early."},
+	{CLOUD(gate_hold_ms), .name = "gate_hold", .type = &type_time, .dflt = "15s", .min = 100,
+		.max = HOUR, .reload = RELOAD_LIVE,
+		.help = "Time that a connection may wait at the gate for the cloud to become "
+			"ready; then it is closed."},
+	{CLOUD(gate_allow), .name = "gate_allow", .type = &type_list, .check = check_gate_allow,
+		.reload = RELOAD_LIVE, .privilege = PRIVILEGE_ALL,
+		.help = "Whose connections the gate lets through: anyone; user, the daemon's own "
+			"and, for a daemon of the system, the control socket's group; user:NAME; "
+			"group:NAME; numbers of users; several with blanks between them. root may "
+			"always. Without it: user, or anyone with bind_to_localhost = no."},
 	{CLOUD(restart), .name = "restart", .type = &type_word, .dflt = "on-failure",
 		.words = restart_policies, .reload = RELOAD_LIVE,
 		.help = "When a cloud that ended is started again: always, never, or on-failure, "

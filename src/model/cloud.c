@@ -90,6 +90,36 @@ bool cloud_usable(const struct cloud *c)
 	return c->state == CLOUD_READY || c->state == CLOUD_DEGRADED;
 }
 
+bool cloud_armed(const struct cloud *c)
+{
+	return c->conf->start_on == START_ON_CONNECT && c->conf->gate_mode == GATE_HOLD &&
+	       !c->disarmed && !c->removed && !c->shutting_down &&
+	       (c->state == CLOUD_STOPPED || c->state == CLOUD_STOPPING);
+}
+
+enum cloud_door cloud_door(const struct cloud *c)
+{
+	if (c->conf->gate_mode == GATE_OFF)
+		return DOOR_SHUT;
+	switch (c->state) {
+	case CLOUD_READY:
+	case CLOUD_DEGRADED:
+		return DOOR_OPEN;
+	case CLOUD_STARTING:
+	case CLOUD_FORMING:
+	case CLOUD_RECOVERING:
+	case CLOUD_BACKOFF:
+		return c->shutting_down ? DOOR_SHUT : DOOR_HOLD;
+	case CLOUD_STOPPED:
+	case CLOUD_STOPPING:
+		return (c->restart_asked && !c->shutting_down) || cloud_armed(c) ? DOOR_HOLD
+										 : DOOR_SHUT;
+	case CLOUD_FAILED:
+		break;
+	}
+	return DOOR_SHUT;
+}
+
 bool node_alive(const struct node *n)
 {
 	return n->state != NODE_DOWN && n->state != NODE_EXITED;

@@ -38,6 +38,13 @@ enum cloud_wanted {
 	WANTED_RUNNING,
 };
 
+/* What the gate does with those who come to the endpoint. */
+enum cloud_door {
+	DOOR_SHUT, /* it does not listen */
+	DOOR_HOLD, /* they wait (gate_mode = hold), or are refused */
+	DOOR_OPEN,
+};
+
 enum node_state {
 	NODE_DOWN,    /* no process */
 	NODE_BOOTING, /* process runs, no answer yet */
@@ -172,6 +179,7 @@ struct cloud {
 	bool preparing;       /* ACTION_PREPARE is on its way */
 	bool cleaning;        /* ACTION_CLEAN is on its way */
 	bool shutting_down;   /* the daemon ends: nothing is started any more */
+	bool disarmed;        /* stopped for good: a connection does not start it */
 	bool fresh;           /* this start is the operator's, not a recovery */
 	bool restart_asked;   /* operator's restart: start again once stopped */
 	bool resume_asked;    /* start --resume */
@@ -202,13 +210,14 @@ struct cloud {
 
 enum event_type {
 	EVENT_START,    /* operator: start, flag = resume */
-	EVENT_STOP,     /* operator */
+	EVENT_STOP,     /* operator, flag = disarm: no connection is to start it again */
+	EVENT_KNOCK,    /* a connection waits at the gate of a cloud that is armed */
 	EVENT_RESTART,  /* operator, flag = resume */
 	EVENT_SHUTDOWN, /* the daemon ends; flag = at once (SIGKILL) */
 	EVENT_TICK,     /* a deadline has passed (cloud_next_deadline()) */
 	EVENT_RESUME,   /* first of all, in a cloud from cloud_remember(): was; flag = its launch
 			   was cut short */
-	EVENT_PREPARED, /* ports: API port of each node */
+	EVENT_PREPARED, /* ports: API port of each node; endpoint_port: the gate's, 0: none */
 	EVENT_PREPARE_FAILED, /* text = sentence; flag = permanent */
 	EVENT_LAUNCHED,       /* node, pid, start_ticks */
 	EVENT_LAUNCH_FAILED,  /* node, text, flag = permanent */
@@ -246,6 +255,7 @@ struct cloud_event {
 	bool progress;
 	const char *text;
 	const uint16_t *ports;
+	uint16_t endpoint_port;
 	const struct exit_evidence *exit;
 	const struct answer *answer;
 	enum cloud_state was;
@@ -265,6 +275,10 @@ void cloud_step(struct cloud *c, const struct cloud_event *ev, uint64_t now_ms);
 
 /* When the next EVENT_TICK is due; UINT64_MAX: never. */
 uint64_t cloud_next_deadline(const struct cloud *c);
+
+enum cloud_door cloud_door(const struct cloud *c);
+/* At rest, and the first connection starts it. */
+bool cloud_armed(const struct cloud *c);
 
 /* The endpoint is published: clients may come. */
 bool cloud_usable(const struct cloud *c);

@@ -134,7 +134,7 @@ static void on_prepared(struct cloud *c, const struct cloud_event *ev, uint64_t 
 	cloud_for_each_node (n, c)
 		n->api_port = ev->ports[n->index];
 	snprintf(c->endpoint.addr, sizeof(c->endpoint.addr), "%s", MEMBER_ADDR);
-	c->endpoint.port = c->nodes[0].api_port;
+	c->endpoint.port = ev->endpoint_port ? ev->endpoint_port : c->nodes[0].api_port;
 	c->usage.known = false;
 	c->timers[TIMER_READY] = now_ms + c->conf->ready_timeout_ms;
 	c->dirty = true;
@@ -526,6 +526,7 @@ static void on_start(struct cloud *c, bool resume, uint64_t now_ms)
 	if (c->shutting_down)
 		return;
 	c->wanted = WANTED_RUNNING;
+	c->disarmed = false;
 	c->dirty = true;
 	switch (c->state) {
 	case CLOUD_STOPPED:
@@ -584,6 +585,7 @@ static void on_restart(struct cloud *c, bool resume, uint64_t now_ms)
 	}
 	on_stop(c, false, now_ms);
 	c->wanted = WANTED_RUNNING;
+	c->disarmed = false;
 	c->restart_asked = true;
 	c->resume_asked = resume;
 }
@@ -677,7 +679,12 @@ void cloud_step(struct cloud *c, const struct cloud_event *ev, uint64_t now_ms)
 		break;
 	case EVENT_STOP:
 		c->wanted = WANTED_STOPPED;
+		c->disarmed |= ev->flag;
 		on_stop(c, false, now_ms);
+		break;
+	case EVENT_KNOCK:
+		if (cloud_armed(c))
+			on_start(c, false, now_ms);
 		break;
 	case EVENT_RESTART:
 		on_restart(c, ev->flag, now_ms);

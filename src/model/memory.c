@@ -72,17 +72,18 @@ json_t *cloud_memory(const struct cloud *c, uint64_t now_ms)
 
 	cloud_for_each_node (n, c)
 		json_array_append_new(nodes, node_json(n, now_ms));
-	return json_pack("{s:s, s:s, s:s*, s:I, s:I, s:s*, s:s, s:i, s:b, s:b, s:b, s:b, s:b, s:b, "
-			 "s:b, s:b, s:b, s:b, s:i, s:i, s:I, s:I, s:I, s:I, s:I, s:I, s:o, s:o}",
+	return json_pack(
+		"{s:s, s:s, s:s*, s:I, s:I, s:s*, s:s, s:i, s:b, s:b, s:b, s:b, s:b, s:b, "
+		"s:b, s:b, s:b, s:b, s:b, s:i, s:i, s:I, s:I, s:I, s:I, s:I, s:I, s:o, s:o}",
 		"state", cloud_state_name(c->state), "wanted", cloud_wanted_name(c->wanted),
 		"reason", c->reason, "generation", (json_int_t)c->generation, "restarts",
 		(json_int_t)c->restarts, "h2o_name", c->h2o_name, "endpoint_address",
 		c->endpoint.addr, "endpoint_port", (int)c->endpoint.port, "ports_planned",
-		c->ports_planned, "ever_ready", c->ever_ready, "fresh", c->fresh, "restart_asked",
-		c->restart_asked, "resume_asked", c->resume_asked, "leaving", c->leaving,
-		"uncounted", c->uncounted, "permanent", c->permanent, "resuming", c->resuming,
-		"resume_sent", c->resume_sent, "bad_resumes", (int)c->bad_resumes,
-		"prepare_failures", (int)c->prepare_failures, "short_locks",
+		c->ports_planned, "disarmed", c->disarmed, "ever_ready", c->ever_ready, "fresh",
+		c->fresh, "restart_asked", c->restart_asked, "resume_asked", c->resume_asked,
+		"leaving", c->leaving, "uncounted", c->uncounted, "permanent", c->permanent,
+		"resuming", c->resuming, "resume_sent", c->resume_sent, "bad_resumes",
+		(int)c->bad_resumes, "prepare_failures", (int)c->prepare_failures, "short_locks",
 		(json_int_t)c->short_locks, "since_age_ms", age_of(c->since_ms, now_ms),
 		"since_wall_ms", (json_int_t)c->since_wall_ms, "ready_age_ms",
 		age_of(c->ready_ms, now_ms), "ready_left_ms",
@@ -199,13 +200,14 @@ static void failures_remember(
 }
 
 struct flags {
-	int ports_planned, ever_ready, fresh, restart_asked, resume_asked, leaving, uncounted,
-		permanent, resuming, resume_sent;
+	int ports_planned, disarmed, ever_ready, fresh, restart_asked, resume_asked, leaving,
+		uncounted, permanent, resuming, resume_sent;
 };
 
 static void flags_remember(struct cloud *c, const struct flags *f)
 {
 	c->ports_planned = f->ports_planned;
+	c->disarmed = f->disarmed;
 	c->ever_ready = f->ever_ready;
 	c->fresh = f->fresh;
 	c->restart_asked = f->restart_asked;
@@ -229,18 +231,18 @@ int cloud_remember(struct cloud *c, const json_t *memory, uint64_t now_ms, uint6
 
 	if (json_unpack_ex((json_t *)memory, &je, 0,
 		    "{s:s, s:s, s?s, s:I, s:I, s?s, s:s, s:i, s:b, s:b, s:b, s:b, s:b, s:b, s:b, "
-		    "s:b, s:b, s:b, s:i, s:i, s:I, s:I, s:I, s:I, s:I, s:I, s:o, s:o}",
+		    "s:b, s:b, s:b, s?b, s:i, s:i, s:I, s:I, s:I, s:I, s:I, s:I, s:o, s:o}",
 		    "state", &word, "wanted", &wanted, "reason", &reason, "generation", &generation,
 		    "restarts", &restarts, "h2o_name", &name, "endpoint_address", &addr,
 		    "endpoint_port", &port, "ports_planned", &f.ports_planned, "ever_ready",
 		    &f.ever_ready, "fresh", &f.fresh, "restart_asked", &f.restart_asked,
 		    "resume_asked", &f.resume_asked, "leaving", &f.leaving, "uncounted",
 		    &f.uncounted, "permanent", &f.permanent, "resuming", &f.resuming, "resume_sent",
-		    &f.resume_sent, "bad_resumes", &bad_resumes, "prepare_failures",
-		    &prepare_failures, "short_locks", &short_locks, "since_age_ms", &since,
-		    "since_wall_ms", &since_wall, "ready_age_ms", &ready, "ready_left_ms",
-		    &ready_left, "backoff_left_ms", &backoff, "failures", &failures, "nodes",
-		    &nodes) < 0)
+		    &f.resume_sent, "disarmed", &f.disarmed, "bad_resumes", &bad_resumes,
+		    "prepare_failures", &prepare_failures, "short_locks", &short_locks,
+		    "since_age_ms", &since, "since_wall_ms", &since_wall, "ready_age_ms", &ready,
+		    "ready_left_ms", &ready_left, "backoff_left_ms", &backoff, "failures",
+		    &failures, "nodes", &nodes) < 0)
 		return err_set(e, -EINVAL, "%s", je.text);
 	state = word_index(word, state_word, CLOUD_FAILED + 1);
 	if (state < 0 || generation < 0 || restarts < 0 || port < 0 || port > UINT16_MAX)
