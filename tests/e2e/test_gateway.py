@@ -338,6 +338,7 @@ def test_hold_then_open(gate):
     assert got == {b"request 0", b"request 1", b"request 2"}
     for client in clients:
         assert received(client) == b"answer"
+        client.close()
     until(lambda: door.connections == 0, "they have ended")
     assert (door.held, door.held_total, door.passed_total, door.expired_total) == (0, 3, 3, 0)
 
