@@ -57,10 +57,27 @@ const struct cloud *fleet_find(const struct fleet *f, const char *name);
 /* The nearest name for "did you mean", or NULL. */
 const char *fleet_nearest(const struct fleet *f, const char *name);
 
-enum fleet_command { FLEET_START, FLEET_STOP, FLEET_RESTART };
+enum fleet_command { FLEET_START, FLEET_STOP, FLEET_RESTART, FLEET_TOUCH };
 
-/* The operator's word; idempotent. `resume`: also resume an interrupted grid search. */
-void fleet_command(struct fleet *f, const char *cloud, enum fleet_command cmd, bool resume);
+/* The operator's word; idempotent. `flag`, of start and restart: also resume an interrupted grid
+ * search; of stop: no connection is to start it again (start_on = connect). */
+void fleet_command(struct fleet *f, const char *cloud, enum fleet_command cmd, bool flag);
+
+/* What passes the gate of a cloud: see struct gate_counters (drv/gate_wire.h). */
+struct fleet_gate {
+	int mode; /* enum gate_mode: what a door that is DOOR_HOLD does */
+	enum cloud_door door;
+	char address[ADDR_LEN]; /* where clients go, whether it listens now or not */
+	uint16_t port;
+	uint64_t connections, held; /* now */
+	uint64_t accepted_total, passed_total, held_total, expired_total, refused_total,
+		failed_total, closed_total;
+	uint64_t bytes_in, bytes_out;
+	uint64_t traffic_ms; /* fleet_now() time of the last byte; 0: never */
+};
+
+/* False when it has none (gate_mode = off, or not yet). */
+bool fleet_gate(struct fleet *f, const char *cloud, struct fleet_gate *out);
 
 /* What is in force. */
 const struct conf *fleet_conf(const struct fleet *f);
