@@ -221,7 +221,8 @@ void fleet_check_done(struct fleet *f)
 			(f->clouds[i]->cloud->state != CLOUD_STOPPED &&
 				f->clouds[i]->cloud->state != CLOUD_FAILED))
 			return;
-	TAKE_PTR(f->done)(f->done_arg);
+	if (gate_end(f, false))
+		TAKE_PTR(f->done)(f->done_arg);
 }
 
 /* Children that wait until their identity is on disk. */
@@ -272,6 +273,7 @@ void supervised_feed(struct supervised *s, const struct cloud_event *ev)
 		;
 	save(s);
 	s->handling = false;
+	door_look(s);
 	arm_timer(s);
 	reload_look(s);
 	if (s->fleet->observer)

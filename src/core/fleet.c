@@ -151,6 +151,7 @@ struct supervised *supervised_new(struct fleet *f, const struct cloud_conf *conf
 	s->dir = xasprintf("%s/clouds/%s", f->conf->fleet.state_dir, conf->name);
 	s->log_dir = xasprintf("%s/%s", f->conf->fleet.log_dir, conf->name);
 	s->queue_end = &s->queue;
+	s->door = DOOR_NULL;
 	members_make(s);
 	s->timer = xcalloc(1, sizeof(*s->timer));
 	uv_timer_init(f->loop, s->timer);
@@ -171,6 +172,7 @@ static void on_timer_closed(uv_handle_t *h)
 void supervised_free(struct supervised *s)
 {
 	members_free(s);
+	door_free(s);
 	cgroups_forget(s);
 	if (s->java_probe)
 		command_cancel(s->java_probe);
@@ -213,6 +215,7 @@ static void on_beat(uv_timer_t *t)
 	struct fleet *f = t->data;
 
 	logs_check(f);
+	gate_beat(f);
 	if (f->beats++ % DISK_BEATS == 0)
 		disk_check(f);
 }
@@ -263,6 +266,7 @@ int fleet_new(uv_loop_t *loop, struct conf *conf, struct fleet **out, struct err
 		fleet_free(f);
 		return r;
 	}
+	gate_new(f);
 	*out = f;
 	return 0;
 }
@@ -275,6 +279,7 @@ void fleet_free(struct fleet *f)
 		supervised_free(f->clouds[i]);
 	strays_free(f);
 	cgroups_free(f);
+	gate_free(f);
 	troubles_free(f);
 	reload_free(f);
 	free(f->clouds);
@@ -321,8 +326,10 @@ void fleet_shutdown(struct fleet *f, bool at_once, void (*done)(void *arg), void
 	f->done = NULL; /* not before all have been told */
 	adopt_end_session(f);
 	emit_stopping(f, at_once);
-	if (at_once)
+	if (at_once) {
 		strays_kill(f);
+		gate_end(f, true);
+	}
 	for (size_t i = 0; i < f->n; i++) {
 		struct supervised *s = f->clouds[i];
 

@@ -39,7 +39,7 @@
  * open: connections pass. When a door is no longer open those that pass are closed at once. hold:
  *new ones are accepted and wait, at most hold_ms each; those that wait pass when it opens. refuse:
  *the listeners do not listen (shutdown(2): they stay bound), or, foreign ones, close each at once.
-*/
+ */
 #pragma once
 
 #include <jansson.h>
