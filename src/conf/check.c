@@ -65,9 +65,10 @@ static void check_ports(
 
 	if (first + cloud_conf_n_ports(c) <= UINT16_MAX)
 		return;
-	sentence = xasprintf("%" PRId64 " nodes need %" PRId64
+	sentence = xasprintf("%" PRId64 " nodes%s need %" PRId64
 			     " ports, which there are not from %" PRId64 " up",
-		c->nodes, cloud_conf_n_ports(c), first);
+		c->nodes, c->gate_mode == GATE_OFF ? "" : " and their gate", cloud_conf_n_ports(c),
+		first);
 	report(u, keys_find(SECTION_CLOUD, "port"), keys_find(SECTION_CLOUD, "nodes"), sentence);
 }
 

@@ -109,6 +109,15 @@ static void run_action(struct supervised *s, const struct action *a)
 	case ACTION_SET_ASIDE_RECOVERY:
 		recovery_set_aside(s);
 		break;
+	case ACTION_ASK_IDLE:
+		idle_ask(s, a->idle_ms);
+		break;
+	case ACTION_ANNOUNCE_IDLE:
+		emit_idle(s, a->idle_ms);
+		break;
+	case ACTION_ANNOUNCE_ACTIVE:
+		emit_active(s);
+		break;
 	}
 }
 
@@ -153,6 +162,7 @@ static void announce(struct supervised *s)
 		if (t->to == CLOUD_READY && t->from != CLOUD_DEGRADED) {
 			_cleanup_free_ char *url = supervised_url(s, 0, "");
 
+			idle_watch(s);
 			log_notice("cloud %s: connect to %s", c->conf->name, url);
 		}
 	}

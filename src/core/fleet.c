@@ -178,6 +178,7 @@ void supervised_free(struct supervised *s)
 		command_cancel(s->java_probe);
 	if (s->request)
 		http_cancel(s->request);
+	idle_cancel(s);
 	logs_free(s);
 	while (s->queue) {
 		struct queued_event *q = s->queue;
@@ -426,18 +427,19 @@ const char *fleet_nearest(const struct fleet *f, const char *name)
 	return text_nearest(name, names, f->n);
 }
 
-void fleet_command(struct fleet *f, const char *cloud, enum fleet_command cmd, bool resume)
+void fleet_command(struct fleet *f, const char *cloud, enum fleet_command cmd, bool flag)
 {
 	static const enum event_type types[] = {
 		[FLEET_START] = EVENT_START,
 		[FLEET_STOP] = EVENT_STOP,
 		[FLEET_RESTART] = EVENT_RESTART,
+		[FLEET_TOUCH] = EVENT_TOUCH,
 	};
 	struct supervised *s = supervised_find(f, cloud);
 
 	if (!s || (s->cloud->removed && cmd != FLEET_STOP))
 		return;
-	supervised_feed(s, &(struct cloud_event){.type = types[cmd], .flag = resume});
+	supervised_feed(s, &(struct cloud_event){.type = types[cmd], .flag = flag});
 }
 
 const struct conf *fleet_conf(const struct fleet *f)

@@ -57,10 +57,11 @@ const struct cloud *fleet_find(const struct fleet *f, const char *name);
 /* The nearest name for "did you mean", or NULL. */
 const char *fleet_nearest(const struct fleet *f, const char *name);
 
-enum fleet_command { FLEET_START, FLEET_STOP, FLEET_RESTART };
+enum fleet_command { FLEET_START, FLEET_STOP, FLEET_RESTART, FLEET_TOUCH };
 
-/* The operator's word; idempotent. `resume`: also resume an interrupted grid search. */
-void fleet_command(struct fleet *f, const char *cloud, enum fleet_command cmd, bool resume);
+/* The operator's word; idempotent. `flag`, of start and restart: also resume an interrupted grid
+ * search; of stop: no connection is to start it again (start_on = connect). */
+void fleet_command(struct fleet *f, const char *cloud, enum fleet_command cmd, bool flag);
 
 /* What is in force. */
 const struct conf *fleet_conf(const struct fleet *f);

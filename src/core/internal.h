@@ -90,16 +90,23 @@ struct supervised {
 	struct runtime runtime;
 	struct command *java_probe;   /* `java -version` on its way */
 	struct http_request *request; /* shutdown or resume, on its way */
-	char *dir;                    /* state_dir/clouds/NAME */
-	char *log_dir;                /* log_dir/NAME */
-	char *recovery_dir;           /* NULL: off */
-	char *ignored_recovery;       /* identity of a recovery.json that is not to be resumed */
-	char *resumed_recovery;       /* state of the recovery directory when it was last resumed */
-	enum memory memory;           /* of an earlier daemon, when this one began */
-	enum cloud_state was;         /* with MEMORY_WHOLE */
-	bool adopted;                 /* then: members of it run */
-	bool half_launched;           /* then: a member never executed, or is gone */
-	bool awaits_strays;           /* ACTION_PREPARE waits for strays to be gone */
+	struct {
+		struct http_request *request; /* on its way, or NULL */
+		uint64_t generation;          /* whose it is */
+		uint64_t used_ms;             /* what else is known of its last use */
+		uint64_t asked_ms;
+		int64_t behind_ms; /* our clock, behind the wall clock, when last asked */
+	} idle;
+	char *dir;              /* state_dir/clouds/NAME */
+	char *log_dir;          /* log_dir/NAME */
+	char *recovery_dir;     /* NULL: off */
+	char *ignored_recovery; /* identity of a recovery.json that is not to be resumed */
+	char *resumed_recovery; /* state of the recovery directory when it was last resumed */
+	enum memory memory;     /* of an earlier daemon, when this one began */
+	enum cloud_state was;   /* with MEMORY_WHOLE */
+	bool adopted;           /* then: members of it run */
+	bool half_launched;     /* then: a member never executed, or is gone */
+	bool awaits_strays;     /* ACTION_PREPARE waits for strays to be gone */
 	struct {
 		struct command *rotation; /* on its way, or NULL */
 		bool pending;             /* another is to follow */
@@ -166,6 +173,9 @@ void fleet_check_done(struct fleet *f);
 void emit_transition(struct supervised *s, const struct transition *t);
 /* What the model was just told. */
 void emit_step(struct supervised *s, const struct cloud_event *ev);
+/* It will be stopped for want of use; it will not, after all. */
+void emit_idle(struct supervised *s, uint64_t stop_in_ms);
+void emit_active(struct supervised *s);
 void emit_started(struct fleet *f);
 void emit_stopping(struct fleet *f, bool at_once);
 
@@ -261,6 +271,12 @@ char *supervised_url(const struct supervised *s, unsigned node, const char *path
 void polls_start(struct supervised *s, unsigned node, bool full, uint64_t timeout_ms);
 void polls_cancel(struct member *m);
 void polls_rest_shutdown(struct supervised *s);
+
+/* idle.c: when it was last used -> EVENT_IDLE. Less than `enough_ms` ago is not looked into. */
+void idle_ask(struct supervised *s, uint64_t enough_ms);
+/* It has become ready. */
+void idle_watch(struct supervised *s);
+void idle_cancel(struct supervised *s);
 
 /* disk.c: notices full file systems. */
 void disk_check(struct fleet *f);
