@@ -91,7 +91,7 @@ def test_touch(fake):
     fleet.ready()
     stays(fleet, 6, "ready", touch=lambda: fleet.cli("touch", "c"))
     idle_stopped(fleet)
-    failed = fleet.cli("touch", "c", code=1)
+    failed = fleet.cli("touch", "c", code=3)
     assert REASON in failed.stderr
     status, problem = fleet.api("POST", "/v1/clouds/c/touch")
     assert status == 409 and problem["type"] == "urn:h2ofleet:problem:cloud-stopped"
