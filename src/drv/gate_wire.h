@@ -14,14 +14,15 @@
  *ready
  *	{"op":"door", "cloud":"dev",		how this cloud's door is from now on
  *	 "mode":"open"|"hold"|"refuse",
- *	 "address":"127.0.0.1", "port":54322,	member 0
+ *	 "address":"127.0.0.1", "port":54322,	member 0; 0 when not open
  *	 "hold_ms":15000, "max_held":1024,
  *	 "knock":true|false,			tell of connections that are held
  *	 "anyone":true|false,			who may come in; root may always
- *	 "uids":[0,1000], "names":["group:h2o","user:alice"],
+ *	 "uids":[0,1000], "names":["group:h2o","group:990","user:alice"],
  *	 "foreign":true|false}			its listeners are systemd's: they must go on
  *listening descriptors, for a door that the gate does not have: the counters (memfd), one listener
  *		or two. For one that it has: none.
+ *	{"op":"ping"}				answered by {"op":"pong"}: it is well
  *	{"op":"forget", "cloud":"dev"}		closes the door's listeners and connections
  *
  *	gate -> daemon
@@ -39,7 +40,7 @@
  * open: connections pass. When a door is no longer open those that pass are closed at once. hold:
  *new ones are accepted and wait, at most hold_ms each; those that wait pass when it opens. refuse:
  *the listeners do not listen (shutdown(2): they stay bound), or, foreign ones, close each at once.
-*/
+ */
 #pragma once
 
 #include <jansson.h>
