@@ -315,6 +315,19 @@ def test_ten_clouds(fleets, fake_keys):
         assert cloud["state"] == "stopped" and cloud["generation"] == 0
 
 
+def test_exit_when_stopped(fake):
+    """In a container (exit_when = stopped) the daemon stays for a cloud that starts on a connection; it
+    ends once that is stopped for good."""
+    fleet = fake(nodes=1, start_on="connect", max_idle_duration="1s", gate_hold="1m",
+                 fleet={"exit_when": "stopped"})
+    fleet.ready()
+    idle_stopped(fleet)
+    stays(fleet, 1.5, "stopped")
+    assert ask(armed(fleet))[0] == 200
+    fleet.cli("stop", "c", "--disarm")
+    assert fleet.wait_exit() == 0
+
+
 def test_disarmed_by_nobody(fake):
     """The daemon's end takes the door with it: no connection starts anything any more."""
     fleet = fake(nodes=1, start_on="connect", autostart="no")
