@@ -38,7 +38,8 @@ static void judge_ready(struct request *rq, const struct cloud *c)
 		problem_not_running(rq, c);
 	else if (c->state == CLOUD_STOPPED &&
 		 (rq->commanded ? rq->moved : c->wanted == WANTED_STOPPED))
-		problem_not_running(rq, c); /* somebody else's stop, a client's shutdown, no start */
+		problem_not_running(
+			rq, c); /* somebody else's stop, a client's shutdown, no start */
 }
 
 /* A failed cloud has nothing running either. */

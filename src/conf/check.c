@@ -107,6 +107,17 @@ void check_cloud(const struct cloud_conf *c, int64_t baseport, check_report_fn *
 	check_start_on(c, report, u);
 }
 
+char *cloud_conf_warning(const struct cloud_conf *c)
+{
+	if (c->bind_to_localhost || c->gate_allow.n)
+		return NULL;
+	return xasprintf("bind_to_localhost = no: anyone who can reach this machine may use the "
+			 "cloud, and so run code as the daemon's user; %s",
+		c->gate_mode == GATE_OFF
+			? "without a gate (gate_mode) nobody can be kept out"
+			: "set gate_allow to those who may, or to anyone if that is meant");
+}
+
 static int64_t last_port(const struct cloud_conf *c)
 {
 	return c->port.port + cloud_conf_n_ports(c) - 1;

@@ -33,7 +33,7 @@ static int make_counters(struct door *d, struct err *e)
 	return d->counters ? 0 : err_set_errno(e, -errno, "cannot make the gate's counters");
 }
 
-void door_free(struct supervised *s)
+void door_close(struct supervised *s)
 {
 	door_port_release(&s->door.port);
 	gate_counters_unmap(s->door.counters);
@@ -47,7 +47,7 @@ void door_release(struct supervised *s)
 
 	if (d->known)
 		gate_forget(s->fleet, s->cloud->conf->name);
-	door_free(s);
+	door_close(s);
 	trouble_clear(s->fleet, TROUBLE_GATE, s->cloud->conf->name);
 }
 
@@ -186,6 +186,15 @@ static json_t *door_message(const struct supervised *s, const struct door_told *
 	return j;
 }
 
+/* Here, since whoever hears of a ready cloud may connect before the gate has heard of it; he waits
+ * in the queue then. */
+static void listen_now(struct door *d)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(d->port.fds); i++)
+		if (d->port.fds[i] >= 0 && !d->foreign && listen(d->port.fds[i], SOMAXCONN) < 0)
+			log_warning("cannot listen on port %u: %s", d->port.port, strerror(errno));
+}
+
 static void tell(struct supervised *s)
 {
 	struct door *d = &s->door;
@@ -200,6 +209,8 @@ static void tell(struct supervised *s)
 	for (size_t i = 0; i < ARRAY_SIZE(d->port.fds); i++)
 		if (d->port.fds[i] >= 0)
 			fds[n++] = d->port.fds[i];
+	if (!streq(t.mode, "refuse"))
+		listen_now(d);
 	j = door_message(s, &t);
 	if (gate_tell(s->fleet, j, fds, d->known ? 0 : n) < 0)
 		return; /* it is told when it can be: gate.c calls door_look() */

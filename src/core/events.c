@@ -160,7 +160,7 @@ static void announce(struct supervised *s)
 		if (t->to == CLOUD_FORMING || t->to == CLOUD_STOPPED || t->to == CLOUD_FAILED)
 			trouble_clear(s->fleet, TROUBLE_LAUNCH, c->conf->name);
 		if (t->to == CLOUD_READY && t->from != CLOUD_DEGRADED) {
-			_cleanup_free_ char *url = supervised_url(s, 0, "");
+			_cleanup_free_ char *url = supervised_endpoint_url(s);
 
 			idle_watch(s);
 			log_notice("cloud %s: connect to %s", c->conf->name, url);

@@ -172,7 +172,7 @@ static void on_timer_closed(uv_handle_t *h)
 void supervised_free(struct supervised *s)
 {
 	members_free(s);
-	door_free(s);
+	door_close(s);
 	cgroups_forget(s);
 	if (s->java_probe)
 		command_cancel(s->java_probe);

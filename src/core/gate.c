@@ -183,9 +183,12 @@ static void on_unreachable(struct fleet *f, const struct cloud *c, const json_t 
 static void on_hello(struct gate *g, const json_t *body)
 {
 	const char *version = json_string_value(json_object_get(body, "version"));
+	int pid = (int)gate_pid(g->fleet);
 
-	log_debug("the gate is h2ofleet-gate %s", version ? version : "?");
 	trouble_clear(g->fleet, TROUBLE_GATE, NULL);
+	log_info("the gate is pid %d, h2ofleet-gate %s", pid, version ? version : "?");
+	fleet_event(g->fleet, "gate-started", NULL, -1, json_pack("{s:i}", "pid", pid),
+		"the gate runs as pid %d", pid);
 }
 
 static void on_message(const struct gate_message *m, void *arg)
@@ -269,10 +272,6 @@ static void start(struct gate *g)
 	}
 	gate_link_start(g->link, on_message, on_room, g);
 	proc_release(g->proc);
-	log_info("the gate is pid %d", (int)proc_pid(g->proc));
-	fleet_event(g->fleet, "gate-started", NULL, -1,
-		json_pack("{s:i}", "pid", (int)proc_pid(g->proc)), "the gate runs as pid %d",
-		(int)proc_pid(g->proc));
 	say_hello(g);
 	doors_look(g->fleet);
 }

@@ -239,7 +239,7 @@ int door_hold(struct supervised *s, uint16_t first, bool exact, struct err *e);
 int door_bind(struct supervised *s, uint16_t port, struct err *e);
 void door_release(struct supervised *s);
 /* Closes our descriptors; the gate keeps its own, for the next daemon. */
-void door_free(struct supervised *s);
+void door_close(struct supervised *s);
 /* From the gate that an earlier daemon has left: descriptors are taken. False: it is not to be. */
 bool door_adopt(struct fleet *f, struct gate_message *m);
 /* When the last byte passed, in fleet_now() time; 0: never. */
@@ -268,6 +268,8 @@ bool cgroups_oom(struct supervised *s, struct exit_evidence *ev);
 /* polls.c */
 /* URL of a member with the cloud's context path; owned by the caller. */
 char *supervised_url(const struct supervised *s, unsigned node, const char *path);
+/* Where clients go; likewise. */
+char *supervised_endpoint_url(const struct supervised *s);
 void polls_start(struct supervised *s, unsigned node, bool full, uint64_t timeout_ms);
 void polls_cancel(struct member *m);
 void polls_rest_shutdown(struct supervised *s);

@@ -14,14 +14,15 @@
  *ready
  *	{"op":"door", "cloud":"dev",		how this cloud's door is from now on
  *	 "mode":"open"|"hold"|"refuse",
- *	 "address":"127.0.0.1", "port":54322,	member 0
+ *	 "address":"127.0.0.1", "port":54322,	member 0; 0 when not open
  *	 "hold_ms":15000, "max_held":1024,
  *	 "knock":true|false,			tell of connections that are held
  *	 "anyone":true|false,			who may come in; root may always
- *	 "uids":[0,1000], "names":["group:h2o","user:alice"],
+ *	 "uids":[0,1000], "names":["group:h2o","group:990","user:alice"],
  *	 "foreign":true|false}			its listeners are systemd's: they must go on
  *listening descriptors, for a door that the gate does not have: the counters (memfd), one listener
  *		or two. For one that it has: none.
+ *	{"op":"ping"}				answered by {"op":"pong"}: it is well
  *	{"op":"forget", "cloud":"dev"}		closes the door's listeners and connections
  *
  *	gate -> daemon

@@ -605,7 +605,7 @@ def test_connect(fake):
     assert "h2o.connect(" in python and url in python
     r = fleet.cli("connect", "c", "--r").stdout
     assert "h2o.init(" in r or "h2o.connect(" in r
-    assert str(fleet.cloud()["nodes"][0]["api_port"]) in r
+    assert str(fleet.cloud()["endpoint_port"]) in r
     assert url in fleet.cli("connect", "c", "--env").stdout
     assert url in fleet.cli("connect", "c", "--h2oconfig").stdout
     fleet.cli("stop", "c")

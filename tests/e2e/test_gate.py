@@ -232,7 +232,7 @@ def test_gate_comes_and_goes_with_the_configuration(fake):
 def as_user(uid, port):
     """What a client of another user gets: "answered", or the name of the error."""
     code = f"""
-import http.client, os, sys
+import encodings.idna, http.client, os, sys
 os.setgroups([]); os.setgid({uid}); os.setuid({uid})
 c = http.client.HTTPConnection("127.0.0.1", {port}, timeout=20)
 try:
@@ -240,8 +240,10 @@ try:
 except (OSError, http.client.HTTPException) as e:
     print(type(e).__name__)
 """
-    return subprocess.run(["python3", "-c", code], capture_output=True, text=True, check=True,
-                          timeout=60 * SLOW).stdout.strip()
+    done = subprocess.run(["python3", "-c", code], capture_output=True, text=True, cwd="/",
+                          timeout=60 * SLOW)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="needs root to become another user")

@@ -180,10 +180,10 @@ bool fleet_pressure(struct fleet *f, _unused_ const char *cloud, struct fleet_pr
 	return f->pressure_known;
 }
 
-bool fleet_gate(struct fleet *f, const char *cloud _unused_, struct fleet_gate *out)
+bool fleet_gate(struct fleet *f, const char *cloud, struct fleet_gate *out)
 {
 	*out = f->gate;
-	return f->gated;
+	return f->gated && find(f, cloud)->conf->gate_mode != GATE_OFF;
 }
 
 void fleet_observe(struct fleet *f, fleet_observer cb, void *arg)

@@ -20,7 +20,7 @@ struct fleet {
 	size_t n_commands;
 	struct fleet_pressure pressure;
 	bool pressure_known;
-	struct fleet_gate gate; /* of all clouds */
+	struct fleet_gate gate; /* of all clouds that have one */
 	bool gated;
 	bool lazy; /* commands change nothing at once */
 	const char *log_dir;

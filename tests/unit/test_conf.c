@@ -736,6 +736,24 @@ static void cloud_is_checked_as_a_whole(void **state _unused_)
 	assert_false(cloud_conf_ports_overlap(c, other));
 }
 
+/* Proves: clouds that the network can reach are warned of, unless somebody has said who may. */
+static void open_clouds_are_warned_of(void **state _unused_)
+{
+	_cleanup_(cloud_conf_freep) struct cloud_conf *c = cloud_conf_new("dev");
+	_cleanup_free_ char *gated = NULL, *bare = NULL;
+
+	assert_null(cloud_conf_warning(c));
+	assert_int_equal(cloud_conf_set(c, "bind_to_localhost", "no", NULL), 0);
+	gated = cloud_conf_warning(c);
+	assert_non_null(strstr(gated, "set gate_allow"));
+	assert_int_equal(cloud_conf_set(c, "gate_allow", "anyone", NULL), 0);
+	assert_null(cloud_conf_warning(c));
+	assert_int_equal(cloud_conf_set(c, "gate_allow", "", NULL), 0);
+	assert_int_equal(cloud_conf_set(c, "gate_mode", "off", NULL), 0);
+	bare = cloud_conf_warning(c);
+	assert_non_null(strstr(bare, "nobody can be kept out"));
+}
+
 static void what_runs_code_is_privileged(void **state _unused_)
 {
 	static const char *const privileged[] = {"java", "jar_path", "jvm_custom_args",
@@ -871,6 +889,7 @@ int main(void)
 		cmocka_unit_test(unprintable_values_are_refused),
 		cmocka_unit_test(long_values_are_cut_in_messages),
 		cmocka_unit_test(cloud_is_checked_as_a_whole),
+		cmocka_unit_test(open_clouds_are_warned_of),
 		cmocka_unit_test(what_runs_code_is_privileged),
 		SCRATCH_TEST(any_words_round_trip),
 		cmocka_unit_test(cloud_names),

@@ -117,6 +117,7 @@ static void test_gate(void **state)
 	json_t *j;
 
 	f->gated = true;
+	conf->gate_mode = GATE_HOLD;
 	f->gate = (struct fleet_gate){.door = DOOR_SHUT, .mode = GATE_HOLD};
 	j = view_live_cloud(f, c);
 	assert_json(json_incref(json_object_get(j, "gate")),
@@ -141,7 +142,6 @@ static void test_gate(void **state)
 		.bytes_out = 5000000000};
 	conf->context_path = xstrdup("/h2o");
 	conf->start_on = START_ON_CONNECT;
-	conf->gate_mode = GATE_HOLD;
 	j = view_live_cloud(f, c);
 	assert_json(json_incref(json_object_get(j, "gate")),
 		"{\"door\":\"hold\",\"url\":\"http://127.0.0.1:54320/h2o\","
@@ -181,6 +181,7 @@ static void test_idle_times(void **state)
 	assert_true(json_is_null(json_object_get(j, "idle_stop_ms")));
 	json_decref(j);
 	((struct cloud_conf *)c->conf)->max_idle_duration_ms = 60000;
+	((struct cloud_conf *)c->conf)->gate_mode = GATE_HOLD;
 	j = view_cloud(c, 1100);
 	assert_int_equal(json_integer_value(json_object_get(j, "idle_ms")), 1000);
 	assert_int_equal(json_integer_value(json_object_get(j, "idle_stop_ms")), 59000);
