@@ -84,9 +84,11 @@ struct gate {
 /* The program; its exit status. */
 int gate_main(int argc, char **argv);
 
-/* Descriptors are limited; control must work when connections have taken all they may. `all`: may
- * this now take the last ones, too? */
-void gate_use_descriptors(bool all);
+/* Descriptors are limited. When connections have all that they may, pipes can still be had: without
+ * one the end of a connection cannot be read, so that nothing would come free again. And when those
+ * are gone the daemon gets through still. What the next calls may use: */
+enum descriptors { FOR_CONNECTIONS, FOR_PIPES, FOR_CONTROL };
+void gate_use_descriptors(enum descriptors what);
 
 /* --- door_conf.c ---------------------------------------------------------------------------- */
 
@@ -145,6 +147,8 @@ struct known {
 enum verdict groups_ask(struct door *d, uid_t uid);
 /* The door goes, or has other names. */
 void groups_forget(struct door *d);
+/* The gate ends. */
+void groups_free(struct gate *g);
 /* What the child does: asks the name service, however long that takes. */
 bool groups_match(uid_t uid, const struct strv *names);
 

@@ -68,6 +68,24 @@ static int flow_read(struct flow *f, struct side *from)
 	return 0;
 }
 
+/* No pipe is to be had: bytes wait, but the end is seen, or connections that are over would keep
+ * the descriptors that a pipe needs. As flow_read(). */
+static int flow_peek(struct flow *f, struct side *from)
+{
+	char byte;
+	ssize_t n = recv(from->w.fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT);
+
+	if (n > 0)
+		return 1;
+	if (n < 0 && errno != EAGAIN)
+		return -errno;
+	from->readable = false;
+	if (n == 0 && from->dead)
+		return -ECONNRESET;
+	f->eof = n == 0;
+	return 0;
+}
+
 static enum pumped pump(
 	struct pipes *pipes, struct flow *f, struct side *from, struct side *to, uint64_t *bytes)
 {
@@ -88,9 +106,11 @@ static enum pumped pump(
 			return PUMP_WAITS;
 		if (*bytes - begun >= BUDGET)
 			return PUMP_AGAIN;
-		if (f->pipe.r < 0 && pipe_take(pipes, &f->pipe) < 0)
+		if (f->pipe.r >= 0 || pipe_take(pipes, &f->pipe) == 0)
+			rc = flow_read(f, from);
+		else if ((rc = flow_peek(f, from)) > 0)
 			return PUMP_LACKS;
-		if (flow_read(f, from) < 0)
+		if (rc < 0)
 			return PUMP_BROKEN;
 	}
 }

@@ -974,3 +974,22 @@ def test_no_descriptors(gates):
         client.close()
     until(lambda: door.connections == 0, "all have ended")
     assert ask(door) == "ping"
+
+
+def test_not_even_a_pipe(gate):
+    """With no descriptor left at all bytes wait, and the end of a connection is still seen; all that
+    waited passes once there are some."""
+    door = gate.door("c", gate.member(echo))
+    clients = [door.connect() for _ in range(5)]
+    until(lambda: door.connections == 5, "all pass")
+    before = resource.prlimit(gate.pid, resource.RLIMIT_NOFILE, (8, 8))
+    clients[0].sendall(b"ping")
+    clients[1].close()
+    reset(clients[2])
+    until(lambda: door.connections == 3, "the ends are seen")
+    resource.prlimit(gate.pid, resource.RLIMIT_NOFILE, before)
+    for client in [clients[0]] + clients[3:]:
+        client.sendall(b"ping")
+        assert received(client, 4) == b"ping"
+        client.close()
+    until(lambda: door.connections == 0, "all have ended")
