@@ -424,10 +424,13 @@ static int command_serve(char **argv)
 		for (int i = 0; i < n; i++) {
 			int fd = events[i].data.fd;
 
-			if (fd == listener)
+			if (fd == listener) {
 				serve_accept(listener, epoll, begun);
-			else if (!serve_bytes(fd, begun))
+			} else if (!serve_bytes(fd, begun)) {
+				/* A child may have it still. */
+				epoll_ctl(epoll, EPOLL_CTL_DEL, fd, NULL);
 				close(fd);
+			}
 		}
 	}
 }
