@@ -1,0 +1,163 @@
+/* The bytes of a connection: spliced from one socket into a pipe and from there into the other, so
+ * they never come into our memory. What cannot be written is not read, but for one pipe of it.
+ *
+ * An end of file goes on by shutdown(2) when all before it has, and the other direction lives on.
+ * An error of one side is an RST to the other, after what had come before it. */
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/socket.h>
+
+#include "gate/gate.h"
+
+/* At once; a pipe takes what it can. */
+#define CHUNK (1024 * 1024)
+/* In one turn, so that a fast transfer does not hold up the rest. */
+#define BUDGET (1024 * 1024)
+
+enum pumped {
+	PUMP_WAITS, /* for an edge */
+	PUMP_AGAIN, /* its turn was over */
+	PUMP_LACKS, /* no pipe to be had */
+	PUMP_BROKEN,
+};
+
+/* Pipe to socket. 1: the pipe is empty; 0: not yet. */
+static int flow_write(struct flow *f, struct side *to, uint64_t *bytes)
+{
+	while (f->in_pipe) {
+		ssize_t n;
+
+		if (!to->writable)
+			return 0;
+		n = splice(f->pipe.r, NULL, to->w.fd, NULL, f->in_pipe,
+			SPLICE_F_NONBLOCK | SPLICE_F_MOVE);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0 && errno == EAGAIN) {
+			to->writable = false;
+			return 0;
+		}
+		if (n <= 0)
+			return n < 0 ? -errno : -EPIPE;
+		f->in_pipe -= (size_t)n;
+		*bytes += (uint64_t)n;
+	}
+	return 1;
+}
+
+/* Socket to (empty) pipe. 1: something is in it; 0: nothing is there, or the end. */
+static int flow_read(struct flow *f, struct side *from)
+{
+	ssize_t n;
+
+	do
+		n = splice(from->w.fd, NULL, f->pipe.w, NULL, CHUNK,
+			SPLICE_F_NONBLOCK | SPLICE_F_MOVE);
+	while (n < 0 && errno == EINTR);
+	if (n > 0) {
+		f->in_pipe = (size_t)n;
+		return 1;
+	}
+	if (n < 0 && errno != EAGAIN)
+		return -errno;
+	from->readable = false;
+	/* An error that a write has already been told of looks like an end. */
+	if (n == 0 && from->dead)
+		return -ECONNRESET;
+	f->eof = n == 0;
+	return 0;
+}
+
+static enum pumped pump(
+	struct pipes *pipes, struct flow *f, struct side *from, struct side *to, uint64_t *bytes)
+{
+	uint64_t begun = *bytes;
+	int rc;
+
+	for (;;) {
+		rc = flow_write(f, to, bytes);
+		if (rc < 0)
+			return PUMP_BROKEN;
+		if (rc == 0)
+			return PUMP_WAITS;
+		if (f->eof && !f->done) {
+			f->done = true;
+			shutdown(to->w.fd, SHUT_WR);
+		}
+		if (f->eof || !from->readable)
+			return PUMP_WAITS;
+		if (*bytes - begun >= BUDGET)
+			return PUMP_AGAIN;
+		if (f->pipe.r < 0 && pipe_take(pipes, &f->pipe) < 0)
+			return PUMP_LACKS;
+		if (flow_read(f, from) < 0)
+			return PUMP_BROKEN;
+	}
+}
+
+static enum pumped pump_flow(struct conn *c, bool in)
+{
+	struct pipes *pipes = &c->door->gate->pipes;
+	struct flow *f = in ? &c->in : &c->out;
+	uint64_t bytes = 0;
+	enum pumped rc;
+
+	if (in)
+		rc = pump(pipes, f, &c->client, &c->server, &bytes);
+	else
+		rc = pump(pipes, f, &c->server, &c->client, &bytes);
+	if (f->in_pipe == 0)
+		pipe_give(pipes, &f->pipe, true);
+	if (bytes == 0)
+		return rc;
+	if (in)
+		door_count(c->door, bytes_in, bytes);
+	else
+		door_count(c->door, bytes_out, bytes);
+	door_traffic(c->door);
+	return rc;
+}
+
+/* With nothing to read, or nowhere to put what is there. */
+static bool is_stuck(const struct conn *c, bool in)
+{
+	const struct flow *f = in ? &c->in : &c->out;
+	const struct side *from = in ? &c->client : &c->server;
+	const struct side *to = in ? &c->server : &c->client;
+
+	return f->in_pipe ? !to->writable : !from->readable;
+}
+
+void pass_events(struct conn *c, struct side *from, uint32_t events)
+{
+	struct loop *l = &c->door->gate->loop;
+	enum pumped in, out;
+
+	if (events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR))
+		from->readable = true;
+	if (events & (EPOLLOUT | EPOLLHUP | EPOLLERR))
+		from->writable = true;
+	if (events & EPOLLERR)
+		from->dead = true;
+	/* Nothing more can be given to a dead side, so only what comes from it is moved. */
+	in = c->server.dead ? PUMP_WAITS : pump_flow(c, true);
+	out = c->client.dead ? PUMP_WAITS : pump_flow(c, false);
+	if (in == PUMP_BROKEN || out == PUMP_BROKEN || (c->client.dead && is_stuck(c, true)) ||
+		(c->server.dead && is_stuck(c, false)))
+		conn_reset(c);
+	else if (c->in.done && c->out.done)
+		conn_close(c);
+	else if (in == PUMP_LACKS || out == PUMP_LACKS)
+		timer_set(l, &c->timer, l->now + GATE_RETRY_MS);
+	else if (in == PUMP_AGAIN || out == PUMP_AGAIN)
+		loop_again(l, &c->client.w);
+}
+
+void pass_clear(struct conn *c)
+{
+	struct pipes *pipes = &c->door->gate->pipes;
+
+	pipe_give(pipes, &c->in.pipe, c->in.in_pipe == 0);
+	pipe_give(pipes, &c->out.pipe, c->out.in_pipe == 0);
+	c->in.in_pipe = c->out.in_pipe = 0;
+}
