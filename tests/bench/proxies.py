@@ -134,7 +134,7 @@ class Gate(Candidate):
             with listener(port) as door:
                 self.say({"op": "door", "cloud": f"c{i}", "mode": "open", "address": "127.0.0.1",
                           "port": self.server, "hold_ms": 15000, "max_held": 1024, "knock": False,
-                          "anyone": self.anyone, "uids": [os.getuid()], "names": ["the bench"],
+                          "anyone": self.anyone, "uids": [os.getuid()], "names": [],
                           "foreign": False}, [counters, door.fileno()])
             os.close(counters)
 
