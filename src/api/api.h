@@ -4,8 +4,9 @@
  *	GET  /v1/clouds
  *	GET  /v1/clouds/NAME
  *	POST /v1/clouds/NAME/start?wait=ready&timeout=60s&resume=yes
- *	POST /v1/clouds/NAME/stop?wait=stopped
+ *	POST /v1/clouds/NAME/stop?wait=stopped&disarm=yes
  *	POST /v1/clouds/NAME/restart?wait=ready
+ *	POST /v1/clouds/NAME/touch
  *	GET  /v1/clouds/NAME/nodes/I/log?tail=100&follow=yes&from=POSITION
  *	GET  /v1/events?since=EPOCH:SEQ&cloud=NAME&follow=yes
  *	POST /v1/reload?dry_run=yes&restart=yes

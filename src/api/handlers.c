@@ -124,7 +124,7 @@ static void command(struct request *rq, enum fleet_command cmd)
 	const struct cloud *c = fleet_find(rq->api->fleet, rq->cloud_name);
 	uint64_t timeout_ms;
 	enum wait_for wait = parse_wait(rq, cmd != FLEET_STOP, cmd == FLEET_STOP, &timeout_ms);
-	bool resume = request_flag(rq, "resume");
+	bool flag = request_flag(rq, cmd == FLEET_STOP ? "disarm" : "resume");
 
 	if (rq->status)
 		return;
@@ -135,7 +135,7 @@ static void command(struct request *rq, enum fleet_command cmd)
 	/* A usable cloud that is to be restarted is ready for a moment still. */
 	rq->min_generation = c->generation + (cmd == FLEET_RESTART && cloud_usable(c));
 	rq->commanded = true;
-	fleet_command(rq->api->fleet, rq->cloud_name, cmd, resume);
+	fleet_command(rq->api->fleet, rq->cloud_name, cmd, flag);
 	if (wait != WAIT_NONE)
 		waiter_begin(rq, wait, timeout_ms);
 	else
@@ -155,4 +155,17 @@ void handle_stop(struct request *rq)
 void handle_restart(struct request *rq)
 {
 	command(rq, FLEET_RESTART);
+}
+
+/* Nothing is postponed where nothing runs; while it starts its time has not begun. */
+void handle_touch(struct request *rq)
+{
+	const struct cloud *c = fleet_find(rq->api->fleet, rq->cloud_name);
+
+	if (c->wanted == WANTED_STOPPED || c->state == CLOUD_FAILED) {
+		problem_not_running(rq, c);
+		return;
+	}
+	fleet_command(rq->api->fleet, rq->cloud_name, FLEET_TOUCH, false);
+	answer(rq, MHD_HTTP_ACCEPTED, view_live_cloud(rq->api->fleet, c));
 }

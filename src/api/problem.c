@@ -30,6 +30,21 @@ void problem_add_cloud(struct request *rq, const struct cloud *c)
 	json_object_set_new(rq->json, "cloud", view_live_cloud(rq->api->fleet, c));
 }
 
+void problem_not_running(struct request *rq, const struct cloud *c)
+{
+	bool failed = c->state == CLOUD_FAILED;
+	const char *what = failed                       ? "failed"
+			   : rq->commanded              ? "was stopped before it was ready"
+			   : c->state == CLOUD_STOPPING ? "is being stopped"
+			   : c->reason                  ? "is stopped"
+							: "is stopped, and nobody has started it";
+
+	problem(rq, MHD_HTTP_CONFLICT, failed ? "cloud-failed" : "cloud-stopped",
+		failed ? "The cloud failed" : "The cloud is stopped", "cloud '%s' %s%s%s",
+		rq->cloud_name, what, c->reason ? ": " : "", c->reason ? c->reason : "");
+	problem_add_cloud(rq, c);
+}
+
 void problem_cloud_removed(struct request *rq)
 {
 	problem(rq, MHD_HTTP_GONE, "no-such-cloud", "The cloud was removed",

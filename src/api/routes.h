@@ -18,6 +18,7 @@ void handle_cloud(struct request *rq);
 void handle_start(struct request *rq);
 void handle_stop(struct request *rq);
 void handle_restart(struct request *rq);
+void handle_touch(struct request *rq);
 
 /* stream_events.c, stream_log.c */
 void handle_events(struct request *rq);

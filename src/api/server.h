@@ -125,5 +125,7 @@ void problem(struct request *rq, unsigned status, const char *type, const char *
 /* Adds the cloud as it is now to the problem. */
 void problem_add_cloud(struct request *rq, const struct cloud *c);
 void problem_no_such_cloud(struct request *rq);
+/* It has failed, or is (being) stopped, and why. */
+void problem_not_running(struct request *rq, const struct cloud *c);
 /* It is there still, but only to be stopped. */
 void problem_cloud_removed(struct request *rq);

@@ -85,15 +85,15 @@ json_t *view_node(const struct node *n, uint64_t now_ms)
 }
 
 /* The URL that clients use: "http://127.0.0.1:54321", and the context path if there is one. */
-static json_t *view_url(const struct cloud *c)
+static json_t *view_url(const struct cloud *c, const char *addr, uint16_t port)
 {
 	const char *path = c->conf->context_path ? c->conf->context_path : "";
-	bool v6 = strchr(c->endpoint.addr, ':') != NULL;
+	bool v6 = strchr(addr, ':') != NULL;
 	_cleanup_free_ char *url = NULL;
 
 	path += strspn(path, "/");
-	url = xasprintf("http://%s%s%s:%u%s%s", v6 ? "[" : "", c->endpoint.addr, v6 ? "]" : "",
-		c->endpoint.port, *path ? "/" : "", path);
+	url = xasprintf("http://%s%s%s:%u%s%s", v6 ? "[" : "", addr, v6 ? "]" : "", port,
+		*path ? "/" : "", path);
 	return view_text(url);
 }
 
@@ -101,7 +101,8 @@ static void add_endpoint(json_t *j, const struct cloud *c)
 {
 	bool usable = cloud_usable(c);
 
-	json_object_set_new(j, "endpoint", usable ? view_url(c) : json_null());
+	json_object_set_new(j, "endpoint",
+		usable ? view_url(c, c->endpoint.addr, c->endpoint.port) : json_null());
 	json_object_set_new(
 		j, "endpoint_address", usable ? json_string(c->endpoint.addr) : json_null());
 	json_object_set_new(
@@ -144,6 +145,61 @@ static json_t *view_next_start(const struct cloud *c, uint64_t now_ms)
 	return view_ms(c->next_start_ms > now_ms ? c->next_start_ms - now_ms : 0);
 }
 
+/* `used_ms`: as for cloud_idle_stop(). */
+static void add_idle(json_t *j, const struct cloud *c, uint64_t used_ms, uint64_t now_ms)
+{
+	uint64_t stop = cloud_idle_stop(c, used_ms);
+
+	json_object_set_new(
+		j, "idle_ms", stop ? view_since(MAX(c->active_ms, used_ms), now_ms) : json_null());
+	json_object_set_new(
+		j, "idle_stop_ms", stop ? view_ms(stop > now_ms ? stop - now_ms : 0) : json_null());
+}
+
+static const char *door_word(const struct fleet_gate *g)
+{
+	switch (g->door) {
+	case DOOR_OPEN:
+		return "open";
+	case DOOR_HOLD:
+		return g->mode == GATE_HOLD ? "hold" : "refuse";
+	case DOOR_SHUT:
+		break;
+	}
+	return "shut";
+}
+
+static json_t *view_gate(const struct cloud *c, const struct fleet_gate *g, uint64_t now_ms)
+{
+	const struct {
+		const char *name;
+		uint64_t n;
+	} counts[] = {
+		{"connections", g->connections},
+		{"held", g->held},
+		{"accepted_total", g->accepted_total},
+		{"passed_total", g->passed_total},
+		{"held_total", g->held_total},
+		{"expired_total", g->expired_total},
+		{"refused_total", g->refused_total},
+		{"failed_total", g->failed_total},
+		{"closed_total", g->closed_total},
+		{"bytes_in", g->bytes_in},
+		{"bytes_out", g->bytes_out},
+	};
+	json_t *j = json_object();
+
+	json_object_set_new(j, "door", json_string(door_word(g)));
+	json_object_set_new(j, "url", g->port ? view_url(c, MEMBER_ADDR, g->port) : json_null());
+	json_object_set_new(j, "address", g->port ? json_string(MEMBER_ADDR) : json_null());
+	json_object_set_new(j, "port", g->port ? json_integer(g->port) : json_null());
+	for (size_t i = 0; i < ARRAY_SIZE(counts); i++)
+		json_object_set_new(j, counts[i].name, json_integer((json_int_t)counts[i].n));
+	json_object_set_new(
+		j, "traffic_ms", g->traffic_ms ? view_since(g->traffic_ms, now_ms) : json_null());
+	return j;
+}
+
 static json_t *view_list(const struct strv *l)
 {
 	json_t *list = json_array();
@@ -175,6 +231,11 @@ json_t *view_cloud(const struct cloud *c, uint64_t now_ms)
 	json_object_set_new(j, "memory", view_memory(&c->usage));
 	json_object_set_new(j, "next_start_ms", view_next_start(c, now_ms));
 	json_object_set_new(j, "pressure", json_null());
+	json_object_set_new(j, "start_on",
+		json_string(c->conf->start_on == START_ON_CONNECT ? "connect" : "command"));
+	json_object_set_new(j, "armed", json_boolean(cloud_armed(c)));
+	add_idle(j, c, 0, now_ms);
+	json_object_set_new(j, "gate", json_null());
 	json_object_set_new(j, "restart_needed", json_boolean(c->pending_keys.n));
 	json_object_set_new(j, "pending_keys", view_list(&c->pending_keys));
 	json_object_set_new(j, "removed", json_boolean(c->removed));
@@ -203,10 +264,16 @@ json_t *view_troubles(const struct trouble *first, uint64_t now_ms)
 
 json_t *view_live_cloud(struct fleet *f, const struct cloud *c)
 {
-	json_t *j = view_cloud(c, fleet_now(f));
+	uint64_t now = fleet_now(f);
+	json_t *j = view_cloud(c, now);
 	struct fleet_pressure p;
+	struct fleet_gate g;
 
 	if (fleet_pressure(f, c->conf->name, &p))
 		json_object_set_new(j, "pressure", view_pressure(&p));
+	if (fleet_gate(f, c->conf->name, &g)) {
+		json_object_set_new(j, "gate", view_gate(c, &g, now));
+		add_idle(j, c, g.traffic_ms, now);
+	}
 	return j;
 }

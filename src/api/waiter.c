@@ -14,20 +14,6 @@ static void answer_reached(struct request *rq, const struct cloud *c)
 	rq->json = view_live_cloud(rq->api->fleet, c);
 }
 
-static void answer_not_ready(struct request *rq, const struct cloud *c)
-{
-	bool failed = c->state == CLOUD_FAILED;
-	const char *what = failed          ? "failed"
-			   : rq->commanded ? "was stopped before it was ready"
-			   : c->reason     ? "is stopped"
-					   : "is stopped, and nobody has started it";
-
-	problem(rq, MHD_HTTP_CONFLICT, failed ? "cloud-failed" : "cloud-stopped",
-		failed ? "The cloud failed" : "The cloud is stopped", "cloud '%s' %s%s%s",
-		rq->cloud_name, what, c->reason ? ": " : "", c->reason ? c->reason : "");
-	problem_add_cloud(rq, c);
-}
-
 static void answer_timeout(struct request *rq, const struct cloud *c)
 {
 	const char *goal = rq->wait_for == WAIT_READY ? "ready" : "stopped";
@@ -49,10 +35,11 @@ static void judge_ready(struct request *rq, const struct cloud *c)
 	else if (cloud_usable(c) && c->generation >= rq->min_generation)
 		answer_reached(rq, c);
 	else if (c->state == CLOUD_FAILED)
-		answer_not_ready(rq, c);
+		problem_not_running(rq, c);
 	else if (c->state == CLOUD_STOPPED &&
 		 (rq->commanded ? rq->moved : c->wanted == WANTED_STOPPED))
-		answer_not_ready(rq, c); /* somebody else's stop, a client's shutdown, no start */
+		problem_not_running(
+			rq, c); /* somebody else's stop, a client's shutdown, no start */
 }
 
 /* A failed cloud has nothing running either. */

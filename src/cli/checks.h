@@ -67,6 +67,8 @@ void check_proxy(struct doctor *d);
 /* doctor_disk.c */
 void check_disk(struct doctor *d);
 void check_leaked(struct doctor *d);
+/* doctor_gate.c; needs d->conf */
+void check_gate(struct doctor *d);
 /* doctor_net.c */
 void check_daemon(struct doctor *d);
 void check_user(struct doctor *d);  /* after check_daemon() */

@@ -33,11 +33,22 @@ const struct cli_command cli_commands[] = {
 	{"start", "CLOUD...|--all [--wait] [--timeout T] [--resume]", "Starts clouds",
 		WAIT_OPTIONS RESUME_OPTION "\nexample: h2ofleet start dev --wait --timeout 2m\n",
 		cmd_start},
-	{"stop", "CLOUD...|--all [--wait] [--timeout T]", "Stops clouds",
-		WAIT_OPTIONS "\nexample: h2ofleet stop --all --wait\n", cmd_stop},
+	{"stop", "CLOUD...|--all [--wait] [--timeout T] [--disarm]", "Stops clouds",
+		WAIT_OPTIONS
+		"  --disarm     no connection is to start it again (start_on = connect), only\n"
+		"               `h2ofleet start`\n"
+		"\nexample: h2ofleet stop --all --wait\n",
+		cmd_stop},
 	{"restart", "CLOUD...|--all [--wait] [--timeout T] [--resume]",
 		"Stops clouds and starts them again",
 		WAIT_OPTIONS RESUME_OPTION "\nexample: h2ofleet restart dev --wait\n", cmd_restart},
+	{"touch", "CLOUD...|--all",
+		"Postpones the stop of clouds that nobody seems to use (max_idle_duration)",
+		"They count as used now; the whole time begins again.\n\n"
+		"options:\n"
+		"  --all        every cloud\n\n"
+		"example: h2ofleet touch dev\n",
+		cmd_touch},
 	{"wait", "CLOUD [--for ready|stopped] [--timeout T]",
 		"Waits until a cloud is ready, or stopped",
 		"With --for ready (the default) it ends at once, with exit code 6, when the\n"

@@ -106,14 +106,23 @@ static const struct {
 	{"h2oconfig", print_h2oconfig},
 };
 
+/* Its endpoint, or where a connection starts it. */
+static struct place place_of(const json_t *cloud)
+{
+	const json_t *gate = json_object_get(cloud, "gate");
+	bool usable = json_is_string(json_object_get(cloud, "endpoint"));
+
+	return (struct place){
+		.name = show_text(cloud, "name"),
+		.url = usable ? show_text(cloud, "endpoint") : show_text(gate, "url"),
+		.ip = usable ? show_text(cloud, "endpoint_address") : show_text(gate, "address"),
+		.port = usable ? show_int(cloud, "endpoint_port", 0) : show_int(gate, "port", 0),
+	};
+}
+
 static int print_place(struct cli *cli, const json_t *cloud, const bool *asked)
 {
-	_cleanup_(place_free) struct place p = {
-		.name = show_text(cloud, "name"),
-		.url = show_text(cloud, "endpoint"),
-		.ip = show_text(cloud, "endpoint_address"),
-		.port = show_int(cloud, "endpoint_port", 0),
-	};
+	_cleanup_(place_free) struct place p = place_of(cloud);
 	const char *host = p.url ? strstr(p.url, "://") : NULL, *path;
 
 	if (!p.name || !host || !p.ip)
@@ -143,7 +152,7 @@ static int not_usable(struct cli *cli, const json_t *cloud)
 
 static int print_cloud(struct cli *cli, const json_t *cloud, const bool *asked)
 {
-	if (!json_is_string(json_object_get(cloud, "endpoint")))
+	if (!json_is_string(json_object_get(cloud, "endpoint")) && !show_is_armed(cloud))
 		return not_usable(cli, cloud);
 	if (!cli->json)
 		return print_place(cli, cloud, asked);

@@ -57,7 +57,7 @@ static int get_clouds(const char *socket_path, json_t **clouds, struct err *e)
 	return *clouds ? 0 : err_set(e, -EPROTO, "it answers with something that is not JSON");
 }
 
-/* Every "api_port" and "endpoint_port", wherever it stands. */
+/* Every "api_port", "endpoint_port" and a gate's "port", wherever it stands. */
 static void take_ports(struct doctor *d, const json_t *j)
 {
 	const char *key;
@@ -71,8 +71,9 @@ static void take_ports(struct doctor *d, const json_t *j)
 		json_int_t port = json_integer_value(value);
 
 		take_ports(d, value);
-		if ((!streq(key, "api_port") && !streq(key, "endpoint_port")) || port <= 0 ||
-			port > UINT16_MAX)
+		if (!streq(key, "api_port") && !streq(key, "endpoint_port") && !streq(key, "port"))
+			continue;
+		if (port <= 0 || port > UINT16_MAX)
 			continue;
 		d->ports = xreallocarray(d->ports, d->n_ports + 1, sizeof(*d->ports));
 		d->ports[d->n_ports++] = (uint16_t)port;
@@ -218,17 +219,38 @@ static unsigned first_port(const struct conf *conf, size_t i, bool *exact)
 		if ((!o->port || !o->exact) &&
 			(o->port ? o->port : (unsigned)conf->fleet.baseport) ==
 				(c->port.port ? c->port.port : (unsigned)conf->fleet.baseport))
-			port += 2 * (unsigned)conf->clouds[k]->nodes;
+			port += (unsigned)cloud_conf_n_ports(conf->clouds[k]);
 	}
 	return port;
+}
+
+/* The gate's. */
+static void taken_by_others(
+	const struct doctor *d, const struct cloud_conf *c, unsigned port, struct strbuf *b)
+{
+	struct door_port door = DOOR_PORT_NULL;
+	int r = daemon_has_port(d, port)
+			? 0
+			: door_port_bind(!c->bind_to_localhost, (uint16_t)port, &door);
+
+	door_port_release(&door);
+	if (r == -EADDRINUSE) {
+		_cleanup_free_ char *s = port_holder_sentence((uint16_t)port);
+
+		doctor_list(b, "%s", s);
+	} else if (r < 0) {
+		doctor_list(b, "port %u cannot be used: %s", port, strerror(-r));
+	}
 }
 
 /* Sentences on those of the cloud's ports that are taken by others than the daemon. */
 static void taken_ports(
 	const struct doctor *d, const struct cloud_conf *c, unsigned first, struct strbuf *b)
 {
-	const char *api_addr = c->bind_to_localhost ? MEMBER_ADDR : "0.0.0.0";
+	const char *api_addr = plan_binds_to_localhost(c) ? MEMBER_ADDR : "0.0.0.0";
 
+	if (c->gate_mode != GATE_OFF)
+		taken_by_others(d, c, first++, b);
 	for (unsigned i = 0; i < (unsigned)c->nodes && first + 2 * i + 1 <= UINT16_MAX; i++) {
 		struct port_pair pair;
 		uint16_t taken = 0;
@@ -253,7 +275,7 @@ void check_ports(struct doctor *d)
 		_cleanup_(strbuf_free) struct strbuf taken = STRBUF_NULL;
 		bool exact;
 		unsigned first = first_port(d->conf, i, &exact);
-		unsigned last = first + 2 * (unsigned)c->nodes - 1;
+		unsigned last = first + (unsigned)cloud_conf_n_ports(c) - 1;
 
 		if (daemon_runs_cloud(d, c->name)) {
 			doctor_add(d, "ports", CHECK_OK, NULL,
@@ -296,7 +318,7 @@ void check_port_range(struct doctor *d)
 	for (size_t i = 0; i < d->conf->n_clouds; i++) {
 		bool exact;
 		unsigned first = first_port(d->conf, i, &exact);
-		unsigned last = first + 2 * (unsigned)d->conf->clouds[i]->nodes - 1;
+		unsigned last = first + (unsigned)cloud_conf_n_ports(d->conf->clouds[i]) - 1;
 		bool inside = false;
 
 		for (unsigned p = first; p <= last && p <= UINT16_MAX; p++)

@@ -1,5 +1,6 @@
-/* start, stop and restart. The daemon decides when they are done: with --wait a second request for
- * each is answered only then, and what is shown meanwhile comes from requests beside it. */
+/* start, stop, restart and touch. The daemon decides when they are done: with --wait a second
+ * request for each is answered only then, and what is shown meanwhile comes from requests beside
+ * it. */
 #include "cli/client.h"
 #include "cli/progress.h"
 #include "cli/show.h"
@@ -11,7 +12,7 @@ struct operation {
 	struct cli *cli;
 	const char *verb; /* "start" */
 	struct strv names;
-	bool all, wait, resume;
+	bool all, wait, resume, disarm;
 	const char *timeout;
 	struct client *client;
 	struct call **calls; /* one per name */
@@ -20,12 +21,15 @@ struct operation {
 static int parse(struct operation *op, int argc, char **argv)
 {
 	struct cli *cli = op->cli;
+	const struct cli_option resume = {"resume", 0, &op->resume, NULL};
+	const struct cli_option disarm = {"disarm", 0, &op->disarm, NULL};
 	const struct cli_option options[] = {
-		{"all", 0, &op->all, NULL}, {"wait", 0, &op->wait, NULL},
+		{"all", 0, &op->all, NULL}, /* touch knows no more */
+		{"wait", 0, &op->wait, NULL},
 		{"timeout", 0, NULL, &op->timeout},
-		{"resume", 0, &op->resume, NULL}, /* last: not of stop */
+		streq(op->verb, "stop") ? disarm : resume,
 	};
-	size_t n = ARRAY_SIZE(options) - streq(op->verb, "stop");
+	size_t n = streq(op->verb, "touch") ? 1 : ARRAY_SIZE(options);
 	uint64_t ms;
 
 	if (cli_parse(cli, argc, argv, options, n, &op->names) != CLI_OK)
@@ -62,8 +66,11 @@ static void begin(struct operation *op)
 	for (size_t i = 0; i < op->names.n; i++) {
 		_cleanup_free_ char *name = client_escape(op->names.v[i]);
 
-		op->calls[i] = client_begin(op->client, "POST", "/v1/clouds/%s/%s%s", name,
-			op->verb, op->resume ? "?resume=yes" : "");
+		op->calls[i] =
+			client_begin(op->client, "POST", "/v1/clouds/%s/%s%s", name, op->verb,
+				op->resume   ? "?resume=yes"
+				: op->disarm ? "?disarm=yes"
+					     : "");
 	}
 }
 
@@ -99,6 +106,24 @@ static json_t *cloud_of(const struct call *call)
 	return call_ok(call) ? call->json : json_object_get(call->json, "cloud");
 }
 
+/* What people should know besides the state. */
+static void print_more(const struct operation *op, const json_t *cloud)
+{
+	_cleanup_free_ char *name = show_text(cloud, "name");
+	_cleanup_free_ char *left = NULL, *line = NULL;
+
+	if (streq(op->verb, "stop") && json_is_true(json_object_get(cloud, "armed")))
+		line = xasprintf("%s starts again with the next connection to it (start_on = "
+				 "connect); `h2ofleet stop %s --disarm` prevents that",
+			name, name);
+	if (line)
+		show_wrapped(op->cli->out, op->cli->out_width, 2, line);
+	if (!streq(op->verb, "touch") || !json_is_integer(json_object_get(cloud, "idle_stop_ms")))
+		return;
+	left = show_duration(cloud, "idle_stop_ms");
+	fprintf(op->cli->out, "%s will be stopped when nobody uses it for %s\n", name, left);
+}
+
 static int print_results(struct operation *op)
 {
 	json_t *clouds = json_array();
@@ -118,6 +143,8 @@ static int print_results(struct operation *op)
 			code = cli_worse(code, cli_fail(op->cli, CLI_FAILED, "%s", sentence));
 		else if (!op->cli->json)
 			fprintf(op->cli->out, "%s\n", sentence);
+		if (call_ok(call) && !op->cli->json)
+			print_more(op, call->json);
 	}
 	if (op->cli->json && (json_array_size(clouds) || !op->cli->failure)) {
 		json_t *all = json_pack("{s:O}", "clouds", clouds);
@@ -179,4 +206,9 @@ int cmd_stop(struct cli *cli, int argc, char **argv)
 int cmd_restart(struct cli *cli, int argc, char **argv)
 {
 	return operate(cli, "restart", argc, argv);
+}
+
+int cmd_touch(struct cli *cli, int argc, char **argv)
+{
+	return operate(cli, "touch", argc, argv);
 }

@@ -78,7 +78,8 @@ const char *show_state_color(const char *state)
 	};
 
 	for (size_t i = 0; i < ARRAY_SIZE(colors); i++)
-		if (streq(state, colors[i].state))
+		if (strcspn(state, " ") == strlen(colors[i].state) && /* "stopped (starts ...)" */
+			has_prefix(state, colors[i].state))
 			return colors[i].color;
 	return "\033[33m";
 }
@@ -150,15 +151,36 @@ static void add_headings(struct show_table *t, const char *const *headings)
 		t->cells[c] = xstrdup(headings[c]);
 }
 
+bool show_is_armed(const json_t *cloud)
+{
+	return json_is_true(json_object_get(cloud, "armed")) &&
+	       json_is_string(json_object_get(json_object_get(cloud, "gate"), "url"));
+}
+
+static char *cell_of_state(const json_t *cloud)
+{
+	_cleanup_free_ char *state = show_or_dash(cloud, "state");
+
+	return json_is_true(json_object_get(cloud, "armed"))
+		       ? xasprintf("%s (starts on connect)", state)
+		       : TAKE_PTR(state);
+}
+
+static char *cell_of_endpoint(const json_t *cloud)
+{
+	return show_is_armed(cloud) ? show_or_dash(json_object_get(cloud, "gate"), "url")
+				    : show_or_dash(cloud, "endpoint");
+}
+
 static void fill_cloud_row(char **cells, const json_t *cloud)
 {
 	cells[0] = show_or_dash(cloud, "name");
-	cells[1] = show_or_dash(cloud, "state");
+	cells[1] = cell_of_state(cloud);
 	cells[2] = show_nodes_up(cloud);
 	cells[3] = show_duration(cloud, "uptime_ms");
 	cells[4] = show_number(cloud, "generation");
 	cells[5] = show_number(cloud, "restarts");
-	cells[6] = show_or_dash(cloud, "endpoint");
+	cells[6] = cell_of_endpoint(cloud);
 }
 
 static bool is_usable(const json_t *cloud)
@@ -197,6 +219,35 @@ static void show_why(FILE *f, size_t width, const json_t *cloud)
 		all = xasprintf("%s%s%s", since, reason ? ": " : "", reason ? reason : "");
 	}
 	show_wrapped(f, width, 4, all);
+}
+
+static void add_count(struct strbuf *b, const json_t *gate, const char *key, const char *what)
+{
+	int64_t n = show_int(gate, key, 0);
+
+	if (n > 0)
+		strbuf_printf(b, "%s%" PRId64 " %s", b->len ? ", " : "", n, what);
+}
+
+/* Who does not get in, and when the cloud will be stopped. */
+static void show_use(FILE *f, size_t width, const json_t *cloud)
+{
+	const json_t *gate = json_object_get(cloud, "gate");
+	struct strbuf b = STRBUF_NULL;
+
+	add_count(&b, gate, "held", "waiting for the cloud");
+	add_count(&b, gate, "refused_total", "turned away");
+	if (json_is_integer(json_object_get(cloud, "idle_stop_ms"))) {
+		_cleanup_free_ char *idle = show_duration(cloud, "idle_ms");
+		_cleanup_free_ char *left = show_duration(cloud, "idle_stop_ms");
+		bool over = show_int(cloud, "idle_stop_ms", 0) == 0;
+
+		strbuf_printf(&b, "%snot used for %s, %s%s", b.len ? "; " : "", idle,
+			over ? "is about to be stopped" : "stops in ", over ? "" : left);
+	}
+	if (b.len)
+		show_wrapped(f, width, 4, strbuf_str(&b));
+	strbuf_free(&b);
 }
 
 /* What has come of a reload so far. */
@@ -249,6 +300,8 @@ void show_clouds(FILE *f, const json_t *clouds, size_t width, bool color)
 			show_wrapped(f, width, 4, below);
 		if (r)
 			show_why(f, width, json_array_get(clouds, r - 1));
+		if (r)
+			show_use(f, width, json_array_get(clouds, r - 1));
 		if (r)
 			show_reload(f, width, json_array_get(clouds, r - 1));
 	}
@@ -361,6 +414,28 @@ static void show_pressure(FILE *f, size_t width, const json_t *cloud)
 	show_wrapped(f, width, 2, all);
 }
 
+static char *bytes(const json_t *gate, const char *key)
+{
+	return text_human_size((uint64_t)MAX(show_int(gate, key, 0), (int64_t)0));
+}
+
+/* One line: who is inside, and what has passed since the port was taken. */
+static void show_clients(FILE *f, size_t width, const json_t *cloud)
+{
+	const json_t *gate = json_object_get(cloud, "gate");
+	_cleanup_free_ char *in = bytes(gate, "bytes_in"), *out = bytes(gate, "bytes_out");
+	int64_t now = show_int(gate, "connections", 0), all = show_int(gate, "passed_total", 0);
+	_cleanup_free_ char *line = NULL;
+
+	if (!is_usable(cloud) || !json_is_object(gate))
+		return;
+	line = xasprintf("clients: %" PRId64 " connection%s, %" PRId64
+			 " so far; %s to the cloud, %s from it",
+		now, now == 1 ? "" : "s", all, in, out);
+	fputc('\n', f);
+	show_wrapped(f, width, 2, line);
+}
+
 void show_nodes(FILE *f, const json_t *cloud, size_t width, bool color)
 {
 	static const char *const headings[] = {"NODE", "STATE", "PID", "PORT", "UPTIME"};
@@ -381,6 +456,7 @@ void show_nodes(FILE *f, const json_t *cloud, size_t width, bool color)
 		show_row(f, &t, widths, r);
 	}
 	free_cells(&t);
+	show_clients(f, width, cloud);
 	show_pressure(f, width, cloud);
 	show_exits(f, width, cloud);
 }

@@ -16,6 +16,9 @@ char *show_duration(const json_t *obj, const char *key);
 /* "2/3": nodes up of all. Owned by the caller. */
 char *show_nodes_up(const json_t *cloud);
 
+/* At rest, and a connection to its gate's URL starts it. */
+bool show_is_armed(const json_t *cloud);
+
 /* Of the state of a cloud or a node: how its colour begins; "": none. */
 const char *show_state_color(const char *state);
 

@@ -65,9 +65,10 @@ static void check_ports(
 
 	if (first + cloud_conf_n_ports(c) <= UINT16_MAX)
 		return;
-	sentence = xasprintf("%" PRId64 " nodes need %" PRId64
+	sentence = xasprintf("%" PRId64 " nodes%s need %" PRId64
 			     " ports, which there are not from %" PRId64 " up",
-		c->nodes, cloud_conf_n_ports(c), first);
+		c->nodes, c->gate_mode == GATE_OFF ? "" : " and their gate", cloud_conf_n_ports(c),
+		first);
 	report(u, keys_find(SECTION_CLOUD, "port"), keys_find(SECTION_CLOUD, "nodes"), sentence);
 }
 
@@ -104,6 +105,17 @@ void check_cloud(const struct cloud_conf *c, int64_t baseport, check_report_fn *
 	check_ports(c, baseport, report, u);
 	check_log_total(c, report, u);
 	check_start_on(c, report, u);
+}
+
+char *cloud_conf_warning(const struct cloud_conf *c)
+{
+	if (c->bind_to_localhost || c->gate_allow.n)
+		return NULL;
+	return xasprintf("bind_to_localhost = no: anyone who can reach this machine may use the "
+			 "cloud, and so run code as the daemon's user; %s",
+		c->gate_mode == GATE_OFF
+			? "without a gate (gate_mode) nobody can be kept out"
+			: "set gate_allow to those who may, or to anyone if that is meant");
 }
 
 static int64_t last_port(const struct cloud_conf *c)

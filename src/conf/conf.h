@@ -232,6 +232,8 @@ bool cloud_conf_is_privileged(const char *key, const char *value);
 /* What keys must be to each other: 0, or -EINVAL with all that is wrong. `baseport`: the fleet's.
  */
 int cloud_conf_check(const struct cloud_conf *c, int64_t baseport, struct err *e) _must_check_;
+/* What is allowed but may be a mistake, as a sentence; NULL: nothing. Owned by the caller. */
+char *cloud_conf_warning(const struct cloud_conf *c);
 /* How many ports it takes, from its first one up: the gate's, and two of each node. */
 int64_t cloud_conf_n_ports(const struct cloud_conf *c);
 /* Whether both insist on ports of which some are the same. */

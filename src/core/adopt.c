@@ -220,6 +220,7 @@ void adopt_resume(struct fleet *f)
 {
 	for (size_t i = 0; i < f->n; i++)
 		adopt_cloud(f->clouds[i]);
+	doors_look(f);
 }
 
 /* The end of the last daemon has stopped it; nobody wants it to run now. */
@@ -235,7 +236,7 @@ void adopt_clouds(struct fleet *f)
 
 	forget_unconfigured(f);
 	adopt_resume(f);
-	for (size_t i = 0; i < f->n; i++) {
+	for (size_t i = 0; i < f->n; i++) { /* in this order they take their ports */
 		struct supervised *s = f->clouds[i];
 		bool starts = s->cloud->conf->autostart;
 

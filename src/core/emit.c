@@ -8,6 +8,7 @@
 #include <time.h>
 
 #include "base/clock.h"
+#include "base/log.h"
 #include "base/text.h"
 #include "core/internal.h"
 
@@ -106,6 +107,28 @@ void emit_step(struct supervised *s, const struct cloud_event *ev)
 		emit_launched(s, n);
 	else if (ev->type == EVENT_EXITED && n->last_exit.present)
 		emit_exited(s, n);
+}
+
+void emit_idle(struct supervised *s, uint64_t stop_in_ms)
+{
+	_cleanup_free_ char *left = text_human_duration(stop_in_ms);
+	const char *name = s->cloud->conf->name;
+
+	log_notice("cloud %s: nobody uses it: it will be stopped in %s (max_idle_duration; "
+		   "`h2ofleet touch %s` postpones that)",
+		name, left, name);
+	fleet_event(s->fleet, "cloud-idle", s->cloud, -1,
+		json_pack("{s:I}", "stop_in_ms", (json_int_t)stop_in_ms),
+		"cloud %s: nobody uses it: it will be stopped in %s", name, left);
+}
+
+void emit_active(struct supervised *s)
+{
+	const char *name = s->cloud->conf->name;
+
+	log_notice("cloud %s: it will not be stopped: it is in use again, or may stay idle", name);
+	fleet_event(s->fleet, "cloud-active", s->cloud, -1, NULL,
+		"cloud %s: it will not be stopped: it is in use again, or may stay idle", name);
 }
 
 void emit_started(struct fleet *f)

@@ -109,6 +109,15 @@ static void run_action(struct supervised *s, const struct action *a)
 	case ACTION_SET_ASIDE_RECOVERY:
 		recovery_set_aside(s);
 		break;
+	case ACTION_ASK_IDLE:
+		idle_ask(s, a->idle_ms);
+		break;
+	case ACTION_ANNOUNCE_IDLE:
+		emit_idle(s, a->idle_ms);
+		break;
+	case ACTION_ANNOUNCE_ACTIVE:
+		emit_active(s);
+		break;
 	}
 }
 
@@ -151,8 +160,9 @@ static void announce(struct supervised *s)
 		if (t->to == CLOUD_FORMING || t->to == CLOUD_STOPPED || t->to == CLOUD_FAILED)
 			trouble_clear(s->fleet, TROUBLE_LAUNCH, c->conf->name);
 		if (t->to == CLOUD_READY && t->from != CLOUD_DEGRADED) {
-			_cleanup_free_ char *url = supervised_url(s, 0, "");
+			_cleanup_free_ char *url = supervised_endpoint_url(s);
 
+			idle_watch(s);
 			log_notice("cloud %s: connect to %s", c->conf->name, url);
 		}
 	}
@@ -211,7 +221,8 @@ void fleet_check_done(struct fleet *f)
 			(f->clouds[i]->cloud->state != CLOUD_STOPPED &&
 				f->clouds[i]->cloud->state != CLOUD_FAILED))
 			return;
-	TAKE_PTR(f->done)(f->done_arg);
+	if (gate_end(f, false))
+		TAKE_PTR(f->done)(f->done_arg);
 }
 
 /* Children that wait until their identity is on disk. */
@@ -262,6 +273,7 @@ void supervised_feed(struct supervised *s, const struct cloud_event *ev)
 		;
 	save(s);
 	s->handling = false;
+	door_look(s);
 	arm_timer(s);
 	reload_look(s);
 	if (s->fleet->observer)

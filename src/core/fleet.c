@@ -151,6 +151,7 @@ struct supervised *supervised_new(struct fleet *f, const struct cloud_conf *conf
 	s->dir = xasprintf("%s/clouds/%s", f->conf->fleet.state_dir, conf->name);
 	s->log_dir = xasprintf("%s/%s", f->conf->fleet.log_dir, conf->name);
 	s->queue_end = &s->queue;
+	s->door = DOOR_NULL;
 	members_make(s);
 	s->timer = xcalloc(1, sizeof(*s->timer));
 	uv_timer_init(f->loop, s->timer);
@@ -171,11 +172,13 @@ static void on_timer_closed(uv_handle_t *h)
 void supervised_free(struct supervised *s)
 {
 	members_free(s);
+	door_close(s);
 	cgroups_forget(s);
 	if (s->java_probe)
 		command_cancel(s->java_probe);
 	if (s->request)
 		http_cancel(s->request);
+	idle_cancel(s);
 	logs_free(s);
 	while (s->queue) {
 		struct queued_event *q = s->queue;
@@ -212,6 +215,7 @@ static void on_beat(uv_timer_t *t)
 	struct fleet *f = t->data;
 
 	logs_check(f);
+	gate_beat(f);
 	if (f->beats++ % DISK_BEATS == 0)
 		disk_check(f);
 }
@@ -262,6 +266,7 @@ int fleet_new(uv_loop_t *loop, struct conf *conf, struct fleet **out, struct err
 		fleet_free(f);
 		return r;
 	}
+	gate_new(f);
 	*out = f;
 	return 0;
 }
@@ -274,6 +279,7 @@ void fleet_free(struct fleet *f)
 		supervised_free(f->clouds[i]);
 	strays_free(f);
 	cgroups_free(f);
+	gate_free(f);
 	troubles_free(f);
 	reload_free(f);
 	free(f->clouds);
@@ -320,8 +326,10 @@ void fleet_shutdown(struct fleet *f, bool at_once, void (*done)(void *arg), void
 	f->done = NULL; /* not before all have been told */
 	adopt_end_session(f);
 	emit_stopping(f, at_once);
-	if (at_once)
+	if (at_once) {
 		strays_kill(f);
+		gate_end(f, true);
+	}
 	for (size_t i = 0; i < f->n; i++) {
 		struct supervised *s = f->clouds[i];
 
@@ -419,18 +427,19 @@ const char *fleet_nearest(const struct fleet *f, const char *name)
 	return text_nearest(name, names, f->n);
 }
 
-void fleet_command(struct fleet *f, const char *cloud, enum fleet_command cmd, bool resume)
+void fleet_command(struct fleet *f, const char *cloud, enum fleet_command cmd, bool flag)
 {
 	static const enum event_type types[] = {
 		[FLEET_START] = EVENT_START,
 		[FLEET_STOP] = EVENT_STOP,
 		[FLEET_RESTART] = EVENT_RESTART,
+		[FLEET_TOUCH] = EVENT_TOUCH,
 	};
 	struct supervised *s = supervised_find(f, cloud);
 
 	if (!s || (s->cloud->removed && cmd != FLEET_STOP))
 		return;
-	supervised_feed(s, &(struct cloud_event){.type = types[cmd], .flag = resume});
+	supervised_feed(s, &(struct cloud_event){.type = types[cmd], .flag = flag});
 }
 
 const struct conf *fleet_conf(const struct fleet *f)

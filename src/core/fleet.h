@@ -57,10 +57,11 @@ const struct cloud *fleet_find(const struct fleet *f, const char *name);
 /* The nearest name for "did you mean", or NULL. */
 const char *fleet_nearest(const struct fleet *f, const char *name);
 
-enum fleet_command { FLEET_START, FLEET_STOP, FLEET_RESTART };
+enum fleet_command { FLEET_START, FLEET_STOP, FLEET_RESTART, FLEET_TOUCH };
 
-/* The operator's word; idempotent. `resume`: also resume an interrupted grid search. */
-void fleet_command(struct fleet *f, const char *cloud, enum fleet_command cmd, bool resume);
+/* The operator's word; idempotent. `flag`, of start and restart: also resume an interrupted grid
+ * search; of stop: no connection is to start it again (start_on = connect). */
+void fleet_command(struct fleet *f, const char *cloud, enum fleet_command cmd, bool flag);
 
 /* What is in force. */
 const struct conf *fleet_conf(const struct fleet *f);
@@ -117,6 +118,21 @@ struct fleet_pressure {
 
 /* Read now. False when nothing is known. */
 bool fleet_pressure(struct fleet *f, const char *cloud, struct fleet_pressure *out);
+
+/* A cloud's door, and what has come to it. Totals count from when the port was taken. */
+struct fleet_gate {
+	enum cloud_door door;
+	int mode;                   /* enum gate_mode */
+	uint16_t port;              /* of the endpoint; 0: none at present */
+	uint64_t connections, held; /* now */
+	uint64_t accepted_total, passed_total, held_total, expired_total, refused_total,
+		failed_total, closed_total; /* as in drv/gate_wire.h */
+	uint64_t bytes_in, bytes_out;
+	uint64_t traffic_ms; /* in fleet_now() time: the last byte; 0: never */
+};
+
+/* False: it has no gate. */
+bool fleet_gate(struct fleet *f, const char *cloud, struct fleet_gate *out);
 
 /* Called after each change of a cloud or of one of its nodes. */
 typedef void (*fleet_observer)(const struct cloud *c, void *arg);

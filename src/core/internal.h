@@ -7,6 +7,7 @@
 #include "core/trouble.h"
 #include "drv/awake.h"
 #include "drv/command.h"
+#include "drv/gate_wire.h"
 #include "drv/http.h"
 #include "drv/ports.h"
 #include "drv/spawn.h"
@@ -50,6 +51,27 @@ struct cloud_cgroup {
 	int64_t oom_before, oom_now; /* as in struct fleet */
 };
 
+/* What the gate was told last of a cloud's door. */
+struct door_told {
+	const char *mode;
+	uint16_t port;
+	bool knock;
+};
+
+/* The endpoint's sockets, which the gate has, too: door.c. */
+struct door {
+	struct door_port port; /* port.port 0: none */
+	bool foreign;          /* systemd listens on it, too */
+	int counters_fd;
+	struct gate_counters *counters; /* NULL: none */
+	bool known;                     /* the gate has the descriptors */
+	bool stale;                     /* the configuration has changed since it was told */
+	struct door_told told;
+	uint64_t retry_ms; /* not bound before, after a failure (CLOCK_MONOTONIC) */
+};
+
+#define DOOR_NULL ((struct door){.port = DOOR_PORT_NULL, .counters_fd = -1})
+
 /* What an earlier daemon has left about a cloud. */
 enum memory {
 	MEMORY_NONE,
@@ -64,19 +86,27 @@ struct supervised {
 	struct cloud *cloud;
 	struct member *members;
 	struct port_pair *holds; /* one per member */
+	struct door door;
 	struct runtime runtime;
 	struct command *java_probe;   /* `java -version` on its way */
 	struct http_request *request; /* shutdown or resume, on its way */
-	char *dir;                    /* state_dir/clouds/NAME */
-	char *log_dir;                /* log_dir/NAME */
-	char *recovery_dir;           /* NULL: off */
-	char *ignored_recovery;       /* identity of a recovery.json that is not to be resumed */
-	char *resumed_recovery;       /* state of the recovery directory when it was last resumed */
-	enum memory memory;           /* of an earlier daemon, when this one began */
-	enum cloud_state was;         /* with MEMORY_WHOLE */
-	bool adopted;                 /* then: members of it run */
-	bool half_launched;           /* then: a member never executed, or is gone */
-	bool awaits_strays;           /* ACTION_PREPARE waits for strays to be gone */
+	struct {
+		struct http_request *request; /* on its way, or NULL */
+		uint64_t generation;          /* whose it is */
+		uint64_t used_ms;             /* what else is known of its last use */
+		uint64_t asked_ms;
+		int64_t behind_ms; /* our clock, behind the wall clock, when last asked */
+	} idle;
+	char *dir;              /* state_dir/clouds/NAME */
+	char *log_dir;          /* log_dir/NAME */
+	char *recovery_dir;     /* NULL: off */
+	char *ignored_recovery; /* identity of a recovery.json that is not to be resumed */
+	char *resumed_recovery; /* state of the recovery directory when it was last resumed */
+	enum memory memory;     /* of an earlier daemon, when this one began */
+	enum cloud_state was;   /* with MEMORY_WHOLE */
+	bool adopted;           /* then: members of it run */
+	bool half_launched;     /* then: a member never executed, or is gone */
+	bool awaits_strays;     /* ACTION_PREPARE waits for strays to be gone */
 	struct {
 		struct command *rotation; /* on its way, or NULL */
 		bool pending;             /* another is to follow */
@@ -122,6 +152,7 @@ struct fleet {
 	char *trouble_line;
 	struct journal *journal;
 	struct cgroups *cgroups;
+	struct gate *gate;
 	int cannot_adopt;  /* what an earlier daemon has left: -errno; 0: it can be had */
 	bool ending;       /* fleet_shutdown() was called */
 	uv_timer_t *sweep; /* reload.c: runs once, soon; freed in its close callback; or NULL */
@@ -142,6 +173,9 @@ void fleet_check_done(struct fleet *f);
 void emit_transition(struct supervised *s, const struct transition *t);
 /* What the model was just told. */
 void emit_step(struct supervised *s, const struct cloud_event *ev);
+/* It will be stopped for want of use; it will not, after all. */
+void emit_idle(struct supervised *s, uint64_t stop_in_ms);
+void emit_active(struct supervised *s);
 void emit_started(struct fleet *f);
 void emit_stopping(struct fleet *f, bool at_once);
 
@@ -175,6 +209,42 @@ void adopt_resume(struct fleet *f);
 /* The operator ends the daemon: the next one begins from the configuration. */
 void adopt_end_session(const struct fleet *f);
 
+/* gate.c: the process. */
+/* In the token of its environment, where a member's cloud, number and generation are. No cloud can
+ * be called so. */
+#define GATE_TOKEN "@gate"
+/* Takes over the one of an earlier daemon, with the doors that it has. */
+void gate_new(struct fleet *f);
+void gate_free(struct fleet *f);
+/* 0 when there is none. */
+pid_t gate_pid(const struct fleet *f);
+/* Starts it where it does not run. 0; -EAGAIN, -ENOTCONN: doors_look() follows when it can. */
+int gate_tell(struct fleet *f, const json_t *body, const int *fds, unsigned n_fds);
+void gate_forget(struct fleet *f, const char *cloud);
+/* Ends it, no cloud being there any more; true: it is gone. Else fleet_check_done() follows. */
+bool gate_end(struct fleet *f, bool at_once);
+/* To be called every second. */
+void gate_beat(struct fleet *f);
+
+/* door.c: of a cloud. */
+/* Makes it what it should be now, and tells the gate; after each step. */
+void door_look(struct supervised *s);
+void doors_look(struct fleet *f);
+/* The gate is gone, and what it was told with it. */
+void doors_unknown(struct fleet *f);
+/* Has it a port on which the cloud can have its endpoint? Else takes one: `first`, or the next free
+ * one. A negative errno with a sentence. */
+int door_hold(struct supervised *s, uint16_t first, bool exact, struct err *e);
+/* That very port; -EADDRINUSE without a sentence. */
+int door_bind(struct supervised *s, uint16_t port, struct err *e);
+void door_release(struct supervised *s);
+/* Closes our descriptors; the gate keeps its own, for the next daemon. */
+void door_close(struct supervised *s);
+/* From the gate that an earlier daemon has left: descriptors are taken. False: it is not to be. */
+bool door_adopt(struct fleet *f, struct gate_message *m);
+/* When the last byte passed, in fleet_now() time; 0: never. */
+uint64_t gate_traffic_ms(const struct supervised *s);
+
 /* cgroups.c */
 void cgroups_new(struct fleet *f);
 void cgroups_free(struct fleet *f);
@@ -198,9 +268,17 @@ bool cgroups_oom(struct supervised *s, struct exit_evidence *ev);
 /* polls.c */
 /* URL of a member with the cloud's context path; owned by the caller. */
 char *supervised_url(const struct supervised *s, unsigned node, const char *path);
+/* Where clients go; likewise. */
+char *supervised_endpoint_url(const struct supervised *s);
 void polls_start(struct supervised *s, unsigned node, bool full, uint64_t timeout_ms);
 void polls_cancel(struct member *m);
 void polls_rest_shutdown(struct supervised *s);
+
+/* idle.c: when it was last used -> EVENT_IDLE. Less than `enough_ms` ago is not looked into. */
+void idle_ask(struct supervised *s, uint64_t enough_ms);
+/* It has become ready. */
+void idle_watch(struct supervised *s);
+void idle_cancel(struct supervised *s);
 
 /* disk.c: notices full file systems. */
 void disk_check(struct fleet *f);

@@ -96,7 +96,7 @@ static int make_dirs(struct supervised *s, struct err *e)
 
 const char *launch_api_address(const struct supervised *s)
 {
-	return s->cloud->conf->bind_to_localhost ? MEMBER_ADDR : "0.0.0.0";
+	return plan_binds_to_localhost(s->cloud->conf) ? MEMBER_ADDR : "0.0.0.0";
 }
 
 static int taken_later(uint16_t port, struct err *e)
@@ -134,21 +134,20 @@ static int hold_same(struct supervised *s, struct err *e)
 	return 0;
 }
 
-/* `exact`: these very ports; else upwards from the first, past taken ones. */
-static void say_moved(const struct supervised *s, uint16_t from)
+static void say_moved(const struct supervised *s, uint16_t from, uint16_t to)
 {
 	_cleanup_free_ char *who = port_holder_sentence(from);
 
-	log_notice("cloud %s: its ports are %u and up instead of %u: %s", s->cloud->conf->name,
-		s->holds[0].api, from, who);
+	log_notice("cloud %s: its ports are %u and up instead of %u: %s", s->cloud->conf->name, to,
+		from, who);
 }
 
-static int hold_new(struct supervised *s, bool exact, uint16_t first, struct err *e)
+/* `exact`: these very ports; else upwards from the first, past taken ones. */
+static int hold_members(struct supervised *s, bool exact, unsigned first, struct err *e)
 {
 	unsigned port = first, i = 0;
 	uint16_t taken;
 
-	launch_forget_ports(s);
 	while (i < s->cloud->n_nodes) {
 		int r = -EADDRNOTAVAIL;
 
@@ -172,9 +171,23 @@ static int hold_new(struct supervised *s, bool exact, uint16_t first, struct err
 		}
 		port += 2;
 	}
-	if (s->holds[0].api != first)
-		say_moved(s, first);
 	return 0;
+}
+
+/* The gate's first, the members' above it. */
+static int hold_new(struct supervised *s, bool exact, uint16_t first, struct err *e)
+{
+	bool gate = s->cloud->conf->gate_mode != GATE_OFF;
+	int r = 0;
+
+	launch_forget_ports(s);
+	if (gate)
+		r = door_hold(s, first, exact, e);
+	if (r == 0)
+		r = hold_members(s, exact, gate ? s->door.port.port + 1u : first, e);
+	if (r == 0 && (gate ? s->door.port.port : s->holds[0].api) != first)
+		say_moved(s, first, gate ? s->door.port.port : s->holds[0].api);
+	return r;
 }
 
 static int hold_ports(struct supervised *s, struct err *e)
@@ -197,7 +210,9 @@ static void feed_prepared(struct supervised *s)
 
 	for (unsigned i = 0; i < s->cloud->n_nodes; i++)
 		ports[i] = s->holds[i].api;
-	supervised_feed(s, &(struct cloud_event){.type = EVENT_PREPARED, .ports = ports});
+	supervised_feed(s, &(struct cloud_event){.type = EVENT_PREPARED,
+				   .ports = ports,
+				   .endpoint_port = s->door.port.port});
 }
 
 static void warn_of_memory(struct supervised *s, uint64_t heap, uint64_t there)

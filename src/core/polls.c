@@ -2,14 +2,25 @@
 
 #include "core/internal.h"
 
-char *supervised_url(const struct supervised *s, unsigned node, const char *path)
+static char *make_url(
+	const struct supervised *s, const char *address, uint16_t port, const char *path)
 {
 	const char *context = s->cloud->conf->context_path;
 
 	while (context && *context == '/')
 		context++;
-	return xasprintf("http://%s:%u%s%s%s", MEMBER_ADDR, s->cloud->nodes[node].api_port,
-		context && *context ? "/" : "", context ? context : "", path);
+	return xasprintf("http://%s:%u%s%s%s", address, port, context && *context ? "/" : "",
+		context ? context : "", path);
+}
+
+char *supervised_url(const struct supervised *s, unsigned node, const char *path)
+{
+	return make_url(s, MEMBER_ADDR, s->cloud->nodes[node].api_port, path);
+}
+
+char *supervised_endpoint_url(const struct supervised *s)
+{
+	return make_url(s, s->cloud->endpoint.addr, s->cloud->endpoint.port, "");
 }
 
 static void judge_full(const struct http_response *rsp, struct answer *a,

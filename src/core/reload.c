@@ -51,7 +51,8 @@ static bool ports_differ(const struct cloud_conf *old, const struct cloud_conf *
 {
 
 	return old->port.port != new->port.port || old->port.exact != new->port.exact ||
-	       old->nodes != new->nodes || old->bind_to_localhost != new->bind_to_localhost ||
+	       old->nodes != new->nodes || old->gate_mode != new->gate_mode ||
+	       old->bind_to_localhost != new->bind_to_localhost ||
 	       (!new->port.port && old->baseport != new->baseport);
 }
 
@@ -61,6 +62,7 @@ static void replace_conf(struct supervised *s, struct cloud_conf *new)
 	struct cloud_conf **slot = &s->fleet->conf->clouds[index_of(s)], *old = *slot;
 
 	cloud_configure(s->cloud, new, fleet_now(s->fleet));
+	s->door.stale = true;
 	*slot = new;
 	cloud_conf_free(old);
 }
@@ -74,6 +76,7 @@ static void put_in_force(struct supervised *s, struct cloud_conf *new)
 
 	if (ports_differ(old, new)) {
 		launch_forget_ports(s);
+		door_release(s);
 		s->cloud->ports_planned = false;
 	}
 	for (unsigned i = 0; i < s->cloud->n_nodes; i++)
@@ -279,6 +282,8 @@ static struct cloud_conf *as_launched(const struct cloud_conf *files, const json
 			log_debug("cloud %s: %s of the state file is not understood", conf->name,
 				name);
 	}
+	if (!json_object_get(launched_with, "gate_mode")) /* by a daemon that knew no gate */
+		conf->gate_mode = GATE_OFF;
 	if (json_is_integer(json_object_get(launched_with, "baseport")))
 		conf->baseport = json_integer_value(json_object_get(launched_with, "baseport"));
 	return conf;

@@ -19,7 +19,7 @@ struct stray {
 	struct proc *proc;
 	uv_timer_t *timer;
 	char *token;   /* owned: "NAME=value" */
-	char *tmp_dir; /* owned: its java.io.tmpdir, which it may leave full */
+	char *tmp_dir; /* owned: its java.io.tmpdir, which it may leave full; NULL: the gate's */
 };
 
 static void on_closed(uv_handle_t *h)
@@ -47,9 +47,11 @@ static void on_gone(struct proc *p, const struct proc_exit *exit, void *arg)
 	while (*at != t)
 		at = &(*at)->next;
 	*at = t->next;
-	proc_kill_stragglers(t->token);
-	file_empty_dir(t->tmp_dir, NULL);
-	exits_remove_perf_file(f, proc_pid(p));
+	if (t->tmp_dir) {
+		proc_kill_stragglers(t->token);
+		file_empty_dir(t->tmp_dir, NULL);
+		exits_remove_perf_file(f, proc_pid(p));
+	}
 	stray_free(t);
 	if (!f->strays)
 		fleet_strays_gone(f);
@@ -62,36 +64,61 @@ static void on_patience_over(uv_timer_t *timer)
 	proc_kill_group(t->proc);
 }
 
-/* Members run in their ice directory (launch.c). Owned by the caller. */
+/* Members run in their ice directory, which has their number as its name (launch.c). What they have
+ * started may be anywhere, where "tmp" is none of our business. Owned by the caller. */
 static char *tmp_dir_of(pid_t pid)
 {
 	_cleanup_free_ char *link = xasprintf("/proc/%d/cwd", (int)pid);
 	char cwd[4096];
 	ssize_t n = readlink(link, cwd, sizeof(cwd) - 1);
+	const char *name;
 
-	return n < 0 ? xstrdup("/nonexistent") : xasprintf("%.*s/tmp", (int)n, cwd);
+	cwd[MAX(n, 0)] = '\0';
+	name = strrchr(cwd, '/');
+	if (!name || !name[1] || strspn(name + 1, "0123456789") != strlen(name + 1))
+		return xstrdup("/nonexistent");
+	return xasprintf("%s/tmp", cwd);
 }
 
-static void end_stray(struct fleet *f, pid_t pid, uint64_t ticks, const char *token)
+static struct stray *stray_new(struct fleet *f, pid_t pid, uint64_t ticks, const char *token)
 {
 	struct stray *t = xcalloc(1, sizeof(*t));
 
 	if (proc_adopt(f->loop, pid, ticks, on_gone, t, &t->proc) < 0) {
 		free(t);
-		return;
+		return NULL;
 	}
-	log_warning("pid %d (%s) was left behind by an earlier daemon and belongs to no cloud that "
-		    "runs; ending it",
-		(int)pid, token);
 	t->fleet = f;
 	t->token = xasprintf("%s=%s/%s", TOKEN_ENV, f->id, token);
-	t->tmp_dir = tmp_dir_of(pid);
 	t->timer = xcalloc(1, sizeof(*t->timer));
 	uv_timer_init(f->loop, t->timer);
 	t->timer->data = t;
-	uv_timer_start(t->timer, on_patience_over, STRAY_TERM_MS, 0);
 	t->next = f->strays;
 	f->strays = t;
+	return t;
+}
+
+/* A gate that is not the one we talk to, or a child of such. It holds ports, and nothing to lose.
+ */
+static void end_gate(struct fleet *f, pid_t pid, uint64_t ticks)
+{
+	struct stray *t = stray_new(f, pid, ticks, GATE_TOKEN);
+
+	if (t)
+		proc_kill_group(t->proc);
+}
+
+static void end_stray(struct fleet *f, pid_t pid, uint64_t ticks, const char *token)
+{
+	struct stray *t = stray_new(f, pid, ticks, token);
+
+	if (!t)
+		return;
+	log_warning("pid %d (%s) was left behind by an earlier daemon and belongs to no cloud that "
+		    "runs; ending it",
+		(int)pid, token);
+	t->tmp_dir = tmp_dir_of(pid);
+	uv_timer_start(t->timer, on_patience_over, STRAY_TERM_MS, 0);
 	proc_signal(t->proc, SIGTERM);
 }
 
@@ -134,8 +161,12 @@ static void look_at(struct fleet *f, pid_t pid)
 	uint64_t ticks = process_start_ticks(pid); /* before the token: the pair is checked later */
 	_cleanup_free_ char *token = ticks && pid != getpid() ? token_of(f, pid) : NULL;
 
-	if (token && !belongs_to_member(f, token))
+	if (token && streq(token, GATE_TOKEN)) {
+		if (pid != gate_pid(f))
+			end_gate(f, pid, ticks);
+	} else if (token && !belongs_to_member(f, token)) {
 		end_stray(f, pid, ticks, token);
+	}
 }
 
 void strays_find(struct fleet *f)

@@ -17,6 +17,7 @@ static const struct {
 	[TROUBLE_SOCKET] = {"socket", "the control socket does not work",
 		"the control socket works"},
 	[TROUBLE_LOGS] = {"logs", "its logs are not rotated, and grow", "its logs are rotated"},
+	[TROUBLE_GATE] = {"gate", "clients cannot come in", "clients can come in"},
 	[TROUBLE_DISK] = {"disk", "no room", "there is room"},
 };
 

@@ -12,6 +12,7 @@ enum trouble_kind {
 	TROUBLE_POLLS,  /* nodes cannot be asked whether they are well */
 	TROUBLE_SOCKET, /* the control socket is gone, or takes nobody in */
 	TROUBLE_LOGS,   /* a cloud's logs cannot be rotated */
+	TROUBLE_GATE,   /* no gate, or a cloud's endpoint cannot be listened on */
 	TROUBLE_DISK,   /* a file system that we need is full */
 	N_TROUBLE_KINDS
 };

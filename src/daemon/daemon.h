@@ -81,6 +81,9 @@ int daemon_main(int argc, char **argv);
 /* options.c: -1 to go on; else the exit status. */
 int options_parse(int argc, char **argv, struct options *o);
 
+/* run.c: logs what is allowed in it but may be a mistake. */
+void warn_of_conf(const struct conf *conf);
+
 /* rotate.c: a rotation of logs, started by core/logs.c: DIR MAX_SIZE MAX_AGE_MS MAX_TOTAL CODEC.
  * Returns the exit status. */
 #define N_ROTATE_ARGS 5

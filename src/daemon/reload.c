@@ -43,6 +43,8 @@ static int reload(struct daemon *d, const struct reload_options *opts, struct re
 	r = load(d, &conf, &out->errors);
 	if (r == 0)
 		r = fleet_reload(d->fleet, conf, opts, out);
+	if (r == 0 && !opts->dry_run)
+		warn_of_conf(fleet_conf(d->fleet));
 	if (r == 0 && !opts->dry_run && !d->options->debug)
 		log_set_level((enum log_level)fleet_conf(d->fleet)->fleet.log_level);
 	return r;

@@ -188,6 +188,16 @@ static int run(const struct options *o, struct conf *conf)
 	return r < 0 ? fail(&e) : d.exit.code;
 }
 
+void warn_of_conf(const struct conf *conf)
+{
+	for (size_t i = 0; i < conf->n_clouds; i++) {
+		_cleanup_free_ char *sentence = cloud_conf_warning(conf->clouds[i]);
+
+		if (sentence)
+			log_warning("cloud %s: %s", conf->clouds[i]->name, sentence);
+	}
+}
+
 /* For when the daemon died and none will follow (the units use it: HACKING.md). A configuration
  * that cannot be read must not save what is left from its end. */
 static int end_left_behind(const struct options *o)
@@ -259,15 +269,18 @@ int daemon_main(int argc, char **argv)
 		return EXIT_CONFIG;
 	if (o.mode == MODE_RUN) {
 		log_set_level(o.debug ? LOG_LEVEL_DEBUG : (enum log_level)conf->fleet.log_level);
+		warn_of_conf(conf);
 		return run(&o, conf); /* takes it over */
 	}
 	if (o.mode == MODE_CHECK_STATE)
 		return check_state(&o, conf);
-	if (o.mode == MODE_PRINT)
+	if (o.mode == MODE_PRINT) {
 		conf_print(conf, stdout, true);
-	else
+	} else {
+		warn_of_conf(conf);
 		printf("the configuration is fine: %zu cloud%s\n", conf->n_clouds,
 			conf->n_clouds == 1 ? "" : "s");
+	}
 	conf_free(conf);
 	return EXIT_SUCCESS;
 }

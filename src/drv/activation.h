@@ -12,5 +12,10 @@ unsigned activation_init(void);
  * unit); -1 when there is none. It is the caller's then. */
 int activation_take(const char *name);
 
-/* Closes those that nobody wanted, and says so. */
+/* A duplicate of the TCP socket that listens on this port, whatever its name: for IPv4, or for IPv6
+ * (which may be for both); -1 when there is none. The original stays here, since systemd goes on
+ * listening, too. */
+int activation_listener(uint16_t port, bool v6);
+
+/* Closes those that nobody wanted, but for TCP sockets, and says so. */
 void activation_close_rest(void);

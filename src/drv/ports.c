@@ -51,17 +51,17 @@ static int claim(uint16_t port)
 }
 
 /* Binds, and sets SO_REUSEADDR for the JVM: after the bind, which then is exclusive; before it
- * where only what is left of connections is in the way. "::" is held for IPv4 too,
+ * where only what is left of connections is in the way. "::" is held for IPv4 too, unless v6only,
  * whatever net.ipv6.bindv6only says, for a JVM's wildcard socket is one for both. */
-static int bind_port(const union address *a, socklen_t len, bool reuse)
+static int bind_port(const union address *a, socklen_t len, bool reuse, int v6only)
 {
 	_cleanup_close_ int fd = socket(a->sa.sa_family, SOCK_STREAM | SOCK_CLOEXEC, IPPROTO_TCP);
-	int off = 0, on = 1;
+	int on = 1;
 
 	if (fd < 0)
 		return -errno;
 	if (a->sa.sa_family == AF_INET6 &&
-		setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof(off)) < 0)
+		setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &v6only, sizeof(v6only)) < 0)
 		return -errno;
 	if (reuse && setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) < 0)
 		return -errno;
@@ -72,20 +72,28 @@ static int bind_port(const union address *a, socklen_t len, bool reuse)
 	return TAKE_FD(fd);
 }
 
-/* Binds a hold that is only claimed; over remains of connections, too, which takes some ms to find
- * out. 0, or a negative errno. */
-static int complete(const char *address, uint16_t port, bool over_remains, struct port_hold *h)
+/* A socket that is bound; over remains of connections, too, which takes some ms to find out. */
+static int bind_over(const char *address, uint16_t port, bool over_remains, int v6only)
 {
 	union address a;
 	int fd, len = parse_address(address, port, &a);
 
 	if (len < 0)
 		return len;
+	fd = bind_port(&a, (socklen_t)len, false, v6only);
+	if (fd == -EADDRINUSE && over_remains && port_has_only_remains(port))
+		fd = bind_port(&a, (socklen_t)len, true, v6only);
+	return fd;
+}
+
+/* Binds a hold that is only claimed. 0, or a negative errno. */
+static int complete(const char *address, uint16_t port, bool over_remains, struct port_hold *h)
+{
+	int fd;
+
 	if (h->fd >= 0)
 		return 0;
-	fd = bind_port(&a, (socklen_t)len, false);
-	if (fd == -EADDRINUSE && over_remains && port_has_only_remains(port))
-		fd = bind_port(&a, (socklen_t)len, true);
+	fd = bind_over(address, port, over_remains, 0);
 	if (fd < 0)
 		return fd;
 	h->fd = fd;
@@ -117,7 +125,7 @@ bool port_is_open_to_jvm(const char *address, uint16_t port)
 
 	if (len < 0)
 		return false;
-	fd = bind_port(&a, (socklen_t)len, true);
+	fd = bind_port(&a, (socklen_t)len, true, 0);
 	return fd >= 0;
 }
 
@@ -192,6 +200,45 @@ void port_pair_release(struct port_pair *p)
 	release(&p->api_hold);
 	release(&p->internal_hold);
 	*p = PORT_PAIR_NULL;
+}
+
+int door_port_claim(struct door_port *d)
+{
+	if (d->claim < 0)
+		d->claim = claim(d->port);
+	return d->claim < 0 ? TAKE_FD(d->claim) : 0;
+}
+
+/* No IPv6 here. */
+static bool is_missing(int r)
+{
+	return r == -EAFNOSUPPORT || r == -EADDRNOTAVAIL || r == -EPROTONOSUPPORT;
+}
+
+int door_port_bind(bool everywhere, uint16_t port, struct door_port *out)
+{
+	int r;
+
+	*out = DOOR_PORT_NULL;
+	out->port = port;
+	r = door_port_claim(out);
+	if (r == 0)
+		r = out->fds[0] = bind_over(everywhere ? "0.0.0.0" : "127.0.0.1", port, true, 0);
+	if (r >= 0)
+		r = out->fds[1] = bind_over(everywhere ? "::" : "::1", port, true, 1);
+	if (out->fds[0] >= 0 && is_missing(r))
+		r = 0;
+	if (r < 0)
+		door_port_release(out);
+	return MIN(r, 0);
+}
+
+void door_port_release(struct door_port *d)
+{
+	closep(&d->claim);
+	closep(&d->fds[0]);
+	closep(&d->fds[1]);
+	*d = DOOR_PORT_NULL;
 }
 
 /* "8080,9000-9010" */

@@ -40,6 +40,24 @@ int port_pair_complete(
 
 void port_pair_release(struct port_pair *p);
 
+/* A port to listen on ourselves, on an IPv4 address and, where the machine has IPv6, on its
+ * counterpart. */
+struct door_port {
+	uint16_t port; /* 0: none */
+	int claim;     /* as in port_hold; -1 for systemd's sockets */
+	int fds[2];    /* IPv4, IPv6: bound, and not listening; or -1 */
+};
+
+#define DOOR_PORT_NULL ((struct door_port){0, -1, {-1, -1}})
+
+/* Binds `port` of localhost, or of all addresses. 0, -EADDRINUSE or another negative errno; all or
+ * nothing. */
+int door_port_bind(bool everywhere, uint16_t port, struct door_port *out);
+
+/* The claim only: others have the sockets already. 0 or a negative errno. */
+int door_port_claim(struct door_port *d);
+void door_port_release(struct door_port *d);
+
 /* Who listens on, or is bound to, a TCP port of this network namespace? From /proc/net/tcp{,6} and
  * /proc/PID/fd: "pid 812 (python3)", "pid 812 (java) of user alice" when that is not our user, or
  * "a process of user alice" when its descriptors may not be read. When no process has it any more,

@@ -79,7 +79,7 @@ void spawn_hand_over_limits(void)
 
 /* All are above 2, and close-on-exec. */
 struct stage {
-	int null;
+	int input;
 	int output;
 	int cwd;
 	int ours;
@@ -159,7 +159,7 @@ _noreturn_ static void child_main(const struct spawn_request *rq, const struct s
 
 	setsid();
 	child_reset_signals();
-	if (dup2(st->null, 0) < 0 || dup2(st->output, 1) < 0 || dup2(st->output, 2) < 0 ||
+	if (dup2(st->input, 0) < 0 || dup2(st->output, 1) < 0 || dup2(st->output, 2) < 0 ||
 		fchdir(st->cwd) < 0)
 		child_fail(fd, errno);
 	if (fd != 3 && dup3(fd, 3, O_CLOEXEC) < 0)
@@ -177,7 +177,7 @@ _noreturn_ static void child_main(const struct spawn_request *rq, const struct s
 
 static void stage_close(struct stage *st)
 {
-	closep(&st->null);
+	closep(&st->input);
 	closep(&st->output);
 	closep(&st->cwd);
 	closep(&st->ours);
@@ -205,9 +205,13 @@ static int stage_open(const struct spawn_request *rq, struct stage *st, struct e
 	int pair[2];
 
 	*st = STAGE_NULL;
-	st->null = above_stdio(open("/dev/null", O_RDONLY | O_CLOEXEC));
-	if (st->null < 0)
-		return err_set_errno(e, -errno, "cannot open /dev/null");
+	if (rq->input_fd)
+		st->input = fcntl(rq->input_fd, F_DUPFD_CLOEXEC, 3);
+	else
+		st->input = above_stdio(open("/dev/null", O_RDONLY | O_CLOEXEC));
+	if (st->input < 0)
+		return err_set_errno(
+			e, -errno, "cannot open %s", rq->input_fd ? "input" : "/dev/null");
 	if (rq->output_fd)
 		st->output = fcntl(rq->output_fd, F_DUPFD_CLOEXEC, 3);
 	else
@@ -466,7 +470,7 @@ int proc_spawn(uv_loop_t *loop, const struct spawn_request *rq, proc_exit_cb cb,
 	/* Descriptors that are free now, so that the pidfd finds one. */
 	close(TAKE_FD(st.child));
 	close(TAKE_FD(st.output));
-	close(TAKE_FD(st.null));
+	close(TAKE_FD(st.input));
 	pidfd = pidfd_open(pid, 0);
 	r = pidfd < 0 ? -errno : proc_watch(loop, pid, above_stdio(pidfd), cb, arg, &p);
 	if (r < 0) {

@@ -19,6 +19,7 @@ struct spawn_request {
 	char *const *env;
 	const char *output_path; /* NULL: /dev/null */
 	int output_fd;           /* if not 0: this instead of output_path; stays the caller's */
+	int input_fd;            /* if not 0: its standard input, instead of /dev/null; likewise */
 	const char *cwd;         /* NULL: "/" */
 };
 

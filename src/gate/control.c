@@ -97,9 +97,10 @@ static int tell_door(struct gate *g, const struct door *d)
 	return send_now(g, d->conf.body, fds, 1 + d->n_listeners);
 }
 
-static int tell_ready(struct gate *g)
+/* "ready", "pong" */
+static int tell_word(struct gate *g, const char *op)
 {
-	json_t *body = json_pack("{s:s}", "op", "ready");
+	json_t *body = json_pack("{s:s}", "op", op);
 	int rc = send_now(g, body, NULL, 0);
 
 	json_decref(body);
@@ -123,7 +124,7 @@ static void tell_doors(struct gate *g)
 {
 	while (g->telling) {
 		if (g->telling == &g->doors) {
-			if (tell_ready(g) <= 0)
+			if (tell_word(g, "ready") <= 0)
 				return;
 			g->telling = NULL;
 			break;
@@ -195,6 +196,8 @@ static void obey(struct gate *g, struct gate_message *m)
 
 	if (streq(op, "hello"))
 		on_hello(g);
+	else if (streq(op, "ping"))
+		tell_word(g, "pong");
 	else if (streq(op, "door"))
 		on_door(g, m);
 	else if (streq(op, "forget"))

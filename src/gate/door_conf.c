@@ -23,7 +23,7 @@ static int parse_member(const char *address, json_int_t port, struct door_conf *
 	struct sockaddr_in *v4 = (struct sockaddr_in *)&c->member;
 	struct sockaddr_in6 *v6 = (struct sockaddr_in6 *)&c->member;
 
-	if (port < 1 || port > 65535)
+	if (port < 0 || port > 65535 || (port == 0 && c->mode == MODE_OPEN))
 		return -EINVAL;
 	if (inet_pton(AF_INET, address, &v4->sin_addr) == 1) {
 		v4->sin_family = AF_INET;

@@ -46,6 +46,18 @@ static gid_t *groups_of(const struct passwd *pw, int *n)
 	}
 }
 
+/* (gid_t)-1: there is none. A number is taken for one where no group has it as its name. */
+static gid_t group_of(const char *name)
+{
+	const struct group *group = getgrnam(name);
+
+	if (group)
+		return group->gr_gid;
+	if (*name && strlen(name) < 10 && strspn(name, "0123456789") == strlen(name))
+		return (gid_t)strtoul(name, NULL, 10);
+	return (gid_t)-1;
+}
+
 bool groups_match(uid_t uid, const struct strv *names)
 {
 	struct passwd *pw = getpwuid(uid);
@@ -63,10 +75,10 @@ bool groups_match(uid_t uid, const struct strv *names)
 			if (user && user->pw_uid == uid)
 				return true;
 		} else {
-			const struct group *group = getgrnam(name);
+			gid_t wanted = group_of(name);
 
-			for (int k = 0; group && k < n_gids; k++)
-				if (gids[k] == group->gr_gid)
+			for (int k = 0; k < n_gids; k++)
+				if (gids[k] == wanted)
 					return true;
 		}
 	}

@@ -90,10 +90,17 @@ bool cloud_usable(const struct cloud *c)
 	return c->state == CLOUD_READY || c->state == CLOUD_DEGRADED;
 }
 
+/* What ends now is followed by another generation. */
+static bool comes_again(const struct cloud *c)
+{
+	return !c->shutting_down &&
+	       (c->restart_asked || (c->leaving && c->conf->restart == RESTART_ALWAYS));
+}
+
 bool cloud_armed(const struct cloud *c)
 {
 	return c->conf->start_on == START_ON_CONNECT && c->conf->gate_mode == GATE_HOLD &&
-	       !c->disarmed && !c->removed && !c->shutting_down &&
+	       !c->disarmed && !c->removed && !c->shutting_down && !comes_again(c) &&
 	       (c->state == CLOUD_STOPPED || c->state == CLOUD_STOPPING);
 }
 
@@ -112,8 +119,7 @@ enum cloud_door cloud_door(const struct cloud *c)
 		return c->shutting_down ? DOOR_SHUT : DOOR_HOLD;
 	case CLOUD_STOPPED:
 	case CLOUD_STOPPING:
-		return (c->restart_asked && !c->shutting_down) || cloud_armed(c) ? DOOR_HOLD
-										 : DOOR_SHUT;
+		return comes_again(c) || cloud_armed(c) ? DOOR_HOLD : DOOR_SHUT;
 	case CLOUD_FAILED:
 		break;
 	}

@@ -7,6 +7,8 @@
  *	              |
  *	              v
  *	            failed          any --operator--> stopping -> stopped
+ *	                   ready, degraded --unused--^               |
+ *	                                  starting <--connection-----+ (armed: cloud_armed())
  *
  * cloud_step() takes one event and the time, changes the state and appends actions to c->actions,
  * which core/events.c carries out; what comes of them returns as events. No clock, no I/O, no
@@ -116,6 +118,7 @@ enum cloud_timer {
 	TIMER_EVIDENCE, /* time for a hung JVM to write its thread dump */
 	TIMER_BACKOFF,
 	TIMER_FULL_POLL,
+	TIMER_IDLE, /* max_idle_duration: next question */
 	N_CLOUD_TIMERS,
 };
 
@@ -133,6 +136,10 @@ enum action_type {
 	ACTION_IGNORE_RECOVERY,    /* a fresh start: what lies in its directory is not resumed */
 	ACTION_HEED_RECOVERY,      /* start --resume: forget that mark */
 	ACTION_SET_ASIDE_RECOVERY, /* it brought the cloud down twice: rename it */
+	ACTION_ASK_IDLE, /* when was it last used? idle_ms: less is not worth a further question ->
+			    EVENT_IDLE */
+	ACTION_ANNOUNCE_IDLE,   /* it will be stopped in idle_ms unless it is used; no event */
+	ACTION_ANNOUNCE_ACTIVE, /* it will not, after all; no event */
 };
 
 struct action {
@@ -141,6 +148,7 @@ struct action {
 	int signal;
 	bool full;
 	uint64_t timeout_ms;
+	uint64_t idle_ms;
 };
 
 /* A state that was entered. */
@@ -180,6 +188,7 @@ struct cloud {
 	bool cleaning;        /* ACTION_CLEAN is on its way */
 	bool shutting_down;   /* the daemon ends: nothing is started any more */
 	bool disarmed;        /* stopped for good: a connection does not start it */
+	bool idle_asking;     /* ACTION_ASK_IDLE is on its way */
 	bool fresh;           /* this start is the operator's, not a recovery */
 	bool restart_asked;   /* operator's restart: start again once stopped */
 	bool resume_asked;    /* start --resume */
@@ -195,6 +204,10 @@ struct cloud {
 	unsigned full_poll_next;   /* whose turn it is */
 	uint64_t short_locks;      /* formations abandoned because a client locked too early */
 	uint64_t next_start_ms;    /* in backoff: when; for display */
+	uint64_t active_ms;        /* last sign of use that we know of; 0: not ready yet */
+	uint64_t idle_asked_ms;    /* when the newest question about that was put */
+	uint64_t idle_said_ms;     /* when its stop for want of use was announced; 0: it is not */
+	uint64_t idled_ms; /* it was stopped after so long without use; 0: for another reason */
 	uint64_t rng;
 
 	/* Set by core, for display: */
@@ -212,6 +225,7 @@ enum event_type {
 	EVENT_START,    /* operator: start, flag = resume */
 	EVENT_STOP,     /* operator, flag = disarm: no connection is to start it again */
 	EVENT_KNOCK,    /* a connection waits at the gate of a cloud that is armed */
+	EVENT_TOUCH,    /* operator: it is in use, whatever it looks like */
 	EVENT_RESTART,  /* operator, flag = resume */
 	EVENT_SHUTDOWN, /* the daemon ends; flag = at once (SIGKILL) */
 	EVENT_TICK,     /* a deadline has passed (cloud_next_deadline()) */
@@ -227,7 +241,11 @@ enum event_type {
 	EVENT_RECOVERY, /* flag: there is something to resume; progress: more than at the last
 			   resume */
 	EVENT_RESUMED,  /* flag: H2O took it, or may have */
+	EVENT_IDLE,     /* idle_ms: since its last use, or IDLE_UNKNOWN; flag: a job runs */
 };
+
+/* It could not be told: no evidence of anything. */
+#define IDLE_UNKNOWN UINT64_MAX
 
 enum answer_kind {
 	ANSWER_OK,
@@ -260,6 +278,7 @@ struct cloud_event {
 	const struct answer *answer;
 	enum cloud_state was;
 	uint64_t wall_ms; /* for stamps that people read */
+	uint64_t idle_ms;
 };
 
 /* `conf` must outlive the cloud. `seed` feeds names and jitter. */
@@ -277,8 +296,12 @@ void cloud_step(struct cloud *c, const struct cloud_event *ev, uint64_t now_ms);
 uint64_t cloud_next_deadline(const struct cloud *c);
 
 enum cloud_door cloud_door(const struct cloud *c);
-/* At rest, and the first connection starts it. */
+/* At rest, or on the way there, and only a connection is wanted to start it: EVENT_KNOCK. */
 bool cloud_armed(const struct cloud *c);
+
+/* When it is stopped for want of use, as far as is known; 0: never. `used_ms`: a sign of use that
+ * it has not been told of yet; 0: none. */
+uint64_t cloud_idle_stop(const struct cloud *c, uint64_t used_ms);
 
 /* The endpoint is published: clients may come. */
 bool cloud_usable(const struct cloud *c);

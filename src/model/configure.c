@@ -32,6 +32,7 @@ static void move_deadlines(
 		cap(&c->timers[TIMER_BACKOFF], now_ms + conf->restart_delay_max_ms);
 		cap(&c->next_start_ms, now_ms + conf->restart_delay_max_ms);
 	}
+	idle_plan(c, now_ms);
 	if (!cloud_usable(c))
 		return;
 	cloud_for_each_node (n, c) {

@@ -73,8 +73,8 @@ void cloud_prepare(struct cloud *c, uint64_t now_ms)
 	cloud_act(c, (struct action){.type = ACTION_PREPARE});
 }
 
-/* The operator's start: a clean slate. */
-static void start_fresh(struct cloud *c, bool resume, uint64_t now_ms)
+/* Somebody's start: a clean slate. `why`: NULL, the operator's. */
+static void start_fresh(struct cloud *c, bool resume, const char *why, uint64_t now_ms)
 {
 	c->history.n = 0;
 	c->restarts = 0;
@@ -84,7 +84,9 @@ static void start_fresh(struct cloud *c, bool resume, uint64_t now_ms)
 	c->prepare_failures = 0;
 	c->bad_resumes = 0;
 	c->resume_asked = resume;
-	set_reason(c, NULL);
+	c->restart_asked = false;
+	c->idled_ms = 0;
+	set_reason(c, why);
 	cloud_act(
 		c, (struct action){.type = resume ? ACTION_HEED_RECOVERY : ACTION_IGNORE_RECOVERY});
 	cloud_prepare(c, now_ms);
@@ -112,7 +114,9 @@ static void remember_why(struct cloud *c)
 {
 	_cleanup_free_ char *why = NULL;
 
-	if (c->fresh || !c->reason)
+	if (c->fresh)
+		set_reason(c, NULL);
+	if (!c->reason)
 		return;
 	why = xasprintf("%s%s", has_prefix(c->reason, RESTARTED) ? "" : RESTARTED, c->reason);
 	set_reason(c, why);
@@ -236,7 +240,7 @@ void cloud_tear_down(struct cloud *c, unsigned first_rung, uint64_t now_ms)
 	clean_when_dead(c);
 }
 
-static void begin_stop(struct cloud *c, bool at_once, uint64_t now_ms)
+void cloud_begin_stop(struct cloud *c, bool at_once, uint64_t now_ms)
 {
 	bool rest = c->conf->stop_method == STOP_REST && cloud_usable(c);
 
@@ -349,26 +353,25 @@ static void on_cleaned(struct cloud *c, uint64_t now_ms)
 {
 	c->cleaning = false;
 	stop_timers(c);
-	if (c->state == CLOUD_RECOVERING) {
+	if (!tearing_down(c))
+		return;
+	if (c->restart_asked && !c->shutting_down) {
+		start_fresh(c, c->resume_asked, NULL, now_ms);
+	} else if (c->state == CLOUD_RECOVERING) {
 		recover(c, now_ms);
-	} else if (c->state == CLOUD_STOPPING) {
-		bool again = c->restart_asked && !c->shutting_down;
+	} else if (c->leaving && c->conf->restart == RESTART_ALWAYS && !c->shutting_down) {
+		backoff_record(&c->history, &c->conf->start_limit, now_ms);
+		recover(c, now_ms);
+	} else {
+		_cleanup_free_ char *why = idle_reason(c);
 
-		if (c->leaving && c->conf->restart == RESTART_ALWAYS && !c->shutting_down) {
-			backoff_record(&c->history, &c->conf->start_limit, now_ms);
-			recover(c, now_ms);
-		} else if (again) {
-			c->restart_asked = false;
-			start_fresh(c, c->resume_asked, now_ms);
-		} else {
-			if (c->leaving)
-				c->wanted = WANTED_STOPPED;
-			else
-				set_reason(c, NULL);
-			cloud_rest(c, now_ms);
-		}
-		c->leaving = false;
+		if (c->leaving)
+			c->wanted = WANTED_STOPPED;
+		else
+			set_reason(c, why);
+		cloud_rest(c, now_ms);
 	}
+	c->leaving = false;
 }
 
 /* ---- exits ---- */
@@ -480,6 +483,7 @@ void cloud_become_ready(struct cloud *c, uint64_t now_ms)
 	c->ready_ms = now_ms;
 	cloud_set_state(c, CLOUD_READY, now_ms);
 	watch_begin_ready(c, now_ms);
+	idle_begin(c, now_ms);
 	if (!c->fresh || c->resume_asked)
 		cloud_act(c, (struct action){.type = ACTION_INSPECT_RECOVERY});
 	c->resume_asked = false;
@@ -521,7 +525,7 @@ static void not_ready_in_time(struct cloud *c, uint64_t now_ms)
 
 /* ---- the operator ---- */
 
-static void on_start(struct cloud *c, bool resume, uint64_t now_ms)
+static void on_start(struct cloud *c, bool resume, const char *why, uint64_t now_ms)
 {
 	if (c->shutting_down)
 		return;
@@ -531,7 +535,7 @@ static void on_start(struct cloud *c, bool resume, uint64_t now_ms)
 	switch (c->state) {
 	case CLOUD_STOPPED:
 	case CLOUD_FAILED:
-		start_fresh(c, resume, now_ms);
+		start_fresh(c, resume, why, now_ms);
 		break;
 	case CLOUD_BACKOFF: /* no need to wait: somebody is there */
 		c->history.n = 0;
@@ -542,6 +546,7 @@ static void on_start(struct cloud *c, bool resume, uint64_t now_ms)
 		c->resume_asked = resume;
 		break;
 	default:
+		idle_touch(c, now_ms); /* who starts it means to use it */
 		break;
 	}
 }
@@ -566,11 +571,11 @@ static void on_stop(struct cloud *c, bool at_once, uint64_t now_ms)
 		break;
 	case CLOUD_STOPPING:
 		if (at_once || c->leaving)
-			begin_stop(c, at_once, now_ms);
+			cloud_begin_stop(c, at_once, now_ms);
 		break;
 	default:
 		set_reason(c, NULL);
-		begin_stop(c, at_once, now_ms);
+		cloud_begin_stop(c, at_once, now_ms);
 		break;
 	}
 }
@@ -580,7 +585,7 @@ static void on_restart(struct cloud *c, bool resume, uint64_t now_ms)
 	if (c->shutting_down)
 		return;
 	if (c->state == CLOUD_STOPPED || c->state == CLOUD_FAILED || c->state == CLOUD_BACKOFF) {
-		on_start(c, resume, now_ms);
+		on_start(c, resume, NULL, now_ms);
 		return;
 	}
 	on_stop(c, false, now_ms);
@@ -659,6 +664,8 @@ static void on_tick(struct cloud *c, uint64_t now_ms)
 	if (timer_fired(c, TIMER_BACKOFF, now_ms))
 		start_again(c, now_ms);
 	watch_tick(c, now_ms);
+	if (timer_fired(c, TIMER_IDLE, now_ms))
+		idle_tick(c, now_ms);
 }
 
 uint64_t cloud_next_deadline(const struct cloud *c)
@@ -675,7 +682,7 @@ void cloud_step(struct cloud *c, const struct cloud_event *ev, uint64_t now_ms)
 {
 	switch (ev->type) {
 	case EVENT_START:
-		on_start(c, ev->flag, now_ms);
+		on_start(c, ev->flag, NULL, now_ms);
 		break;
 	case EVENT_STOP:
 		c->wanted = WANTED_STOPPED;
@@ -684,7 +691,10 @@ void cloud_step(struct cloud *c, const struct cloud_event *ev, uint64_t now_ms)
 		break;
 	case EVENT_KNOCK:
 		if (cloud_armed(c))
-			on_start(c, false, now_ms);
+			on_start(c, false, "a client has connected (start_on = connect)", now_ms);
+		break;
+	case EVENT_TOUCH:
+		idle_touch(c, now_ms);
 		break;
 	case EVENT_RESTART:
 		on_restart(c, ev->flag, now_ms);
@@ -725,6 +735,9 @@ void cloud_step(struct cloud *c, const struct cloud_event *ev, uint64_t now_ms)
 		c->resume_sent = false;
 		c->resuming &= ev->flag;
 		c->dirty = true;
+		break;
+	case EVENT_IDLE:
+		idle_answer(c, ev, now_ms);
 		break;
 	}
 }

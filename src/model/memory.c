@@ -72,9 +72,9 @@ json_t *cloud_memory(const struct cloud *c, uint64_t now_ms)
 
 	cloud_for_each_node (n, c)
 		json_array_append_new(nodes, node_json(n, now_ms));
-	return json_pack(
-		"{s:s, s:s, s:s*, s:I, s:I, s:s*, s:s, s:i, s:b, s:b, s:b, s:b, s:b, s:b, "
-		"s:b, s:b, s:b, s:b, s:b, s:i, s:i, s:I, s:I, s:I, s:I, s:I, s:I, s:o, s:o}",
+	return json_pack("{s:s, s:s, s:s*, s:I, s:I, s:s*, s:s, s:i, s:b, s:b, s:b, s:b, s:b, s:b, "
+			 "s:b, s:b, s:b, s:b, s:b, s:i, s:i, s:I, s:I, s:I, s:I, s:I, s:I, s:I, "
+			 "s:I, s:I, s:o, s:o}",
 		"state", cloud_state_name(c->state), "wanted", cloud_wanted_name(c->wanted),
 		"reason", c->reason, "generation", (json_int_t)c->generation, "restarts",
 		(json_int_t)c->restarts, "h2o_name", c->h2o_name, "endpoint_address",
@@ -88,8 +88,10 @@ json_t *cloud_memory(const struct cloud *c, uint64_t now_ms)
 		"since_wall_ms", (json_int_t)c->since_wall_ms, "ready_age_ms",
 		age_of(c->ready_ms, now_ms), "ready_left_ms",
 		left_of(c->timers[TIMER_READY], now_ms), "backoff_left_ms",
-		left_of(c->timers[TIMER_BACKOFF], now_ms), "failures",
-		failures_json(&c->history, now_ms), "nodes", nodes);
+		left_of(c->timers[TIMER_BACKOFF], now_ms), "active_age_ms",
+		age_of(c->active_ms, now_ms), "idle_said_age_ms", age_of(c->idle_said_ms, now_ms),
+		"idled_ms", (json_int_t)c->idled_ms, "failures", failures_json(&c->history, now_ms),
+		"nodes", nodes);
 }
 
 /* ---- from JSON ---- */
@@ -223,6 +225,7 @@ int cloud_remember(struct cloud *c, const json_t *memory, uint64_t now_ms, uint6
 	enum cloud_state *was, struct err *e)
 {
 	json_int_t generation, restarts, short_locks, since, since_wall, ready, ready_left, backoff;
+	json_int_t active = -1, idle_said = -1, idled = 0; /* earlier daemons wrote none */
 	const char *word, *wanted, *reason = NULL, *name = NULL, *addr;
 	int port, bad_resumes, prepare_failures, state;
 	json_t *failures, *nodes;
@@ -231,7 +234,8 @@ int cloud_remember(struct cloud *c, const json_t *memory, uint64_t now_ms, uint6
 
 	if (json_unpack_ex((json_t *)memory, &je, 0,
 		    "{s:s, s:s, s?s, s:I, s:I, s?s, s:s, s:i, s:b, s:b, s:b, s:b, s:b, s:b, s:b, "
-		    "s:b, s:b, s:b, s?b, s:i, s:i, s:I, s:I, s:I, s:I, s:I, s:I, s:o, s:o}",
+		    "s:b, s:b, s:b, s?b, s:i, s:i, s:I, s:I, s:I, s:I, s:I, s:I, s?I, s?I, s?I, "
+		    "s:o, s:o}",
 		    "state", &word, "wanted", &wanted, "reason", &reason, "generation", &generation,
 		    "restarts", &restarts, "h2o_name", &name, "endpoint_address", &addr,
 		    "endpoint_port", &port, "ports_planned", &f.ports_planned, "ever_ready",
@@ -241,7 +245,8 @@ int cloud_remember(struct cloud *c, const json_t *memory, uint64_t now_ms, uint6
 		    &f.resume_sent, "disarmed", &f.disarmed, "bad_resumes", &bad_resumes,
 		    "prepare_failures", &prepare_failures, "short_locks", &short_locks,
 		    "since_age_ms", &since, "since_wall_ms", &since_wall, "ready_age_ms", &ready,
-		    "ready_left_ms", &ready_left, "backoff_left_ms", &backoff, "failures",
+		    "ready_left_ms", &ready_left, "backoff_left_ms", &backoff, "active_age_ms",
+		    &active, "idle_said_age_ms", &idle_said, "idled_ms", &idled, "failures",
 		    &failures, "nodes", &nodes) < 0)
 		return err_set(e, -EINVAL, "%s", je.text);
 	state = word_index(word, state_word, CLOUD_FAILED + 1);
@@ -262,6 +267,9 @@ int cloud_remember(struct cloud *c, const json_t *memory, uint64_t now_ms, uint6
 	c->since_ms = time_of(since, now_ms, gap_ms);
 	c->since_wall_ms = (uint64_t)since_wall;
 	c->ready_ms = time_of(ready, now_ms, gap_ms);
+	c->active_ms = time_of(active, now_ms, gap_ms);
+	c->idle_said_ms = time_of(idle_said, now_ms, gap_ms);
+	c->idled_ms = (uint64_t)idled;
 	c->timers[TIMER_READY] = due_at(ready_left, FORMING_LEFT_MS, now_ms, gap_ms);
 	c->timers[TIMER_BACKOFF] = due_at(backoff, 0, now_ms, gap_ms);
 	failures_remember(&c->history, failures, now_ms, gap_ms);
@@ -284,6 +292,7 @@ static void go_on_serving(struct cloud *c, uint64_t now_ms)
 	c->state = CLOUD_READY;
 	replace_str(&c->reason, NULL);
 	watch_begin_ready(c, now_ms);
+	idle_go_on(c, now_ms);
 	cloud_for_each_node (n, c) {
 		n->state = NODE_UP;
 		n->answered_ms = now_ms;

@@ -100,6 +100,11 @@ static void add_program(
 	strv_add(argv, conf->main_class ? conf->main_class : "water.H2OApp");
 }
 
+bool plan_binds_to_localhost(const struct cloud_conf *conf)
+{
+	return conf->bind_to_localhost || conf->gate_mode != GATE_OFF;
+}
+
 static void add_option(struct strv *argv, const char *option, const char *value)
 {
 	strv_add(argv, option);
@@ -114,7 +119,7 @@ static void add_h2o_options(const struct cloud *c, unsigned node, const struct l
 
 	add_option(argv, "-name", c->h2o_name);
 	add_option(argv, "-ip", MEMBER_ADDR);
-	if (conf->bind_to_localhost)
+	if (plan_binds_to_localhost(conf))
 		add_option(argv, "-web_ip", MEMBER_ADDR);
 	strv_add(argv, "-port");
 	strv_printf(argv, "%u", c->nodes[node].api_port);

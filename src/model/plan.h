@@ -34,6 +34,10 @@ struct launch_place {
 int plan_memory(const struct cloud_conf *conf, const struct machine_facts *machine,
 	uint64_t *xmx_bytes, uint64_t *xms_bytes, struct err *e);
 
+/* Whether the members' REST can be reached from this machine alone: always behind a gate, since
+ * clients have no business there. */
+bool plan_binds_to_localhost(const struct cloud_conf *conf);
+
 /* -nthreads of each node; 0: leave it to H2O (all cores). */
 unsigned plan_nthreads(const struct cloud_conf *conf, const struct machine_facts *machine);
 

@@ -1,4 +1,4 @@
-/* What cloud.c, lifecycle.c and watch.c share of the state machine; for nobody else. */
+/* What the files of the state machine share; for nobody else. */
 #pragma once
 
 #include "model/cloud.h"
@@ -14,6 +14,9 @@ void cloud_prepare(struct cloud *c, uint64_t now_ms);
 
 /* Ends what runs, by the ladder from that rung on (0 REST, 1 SIGTERM, 2 SIGKILL), then cleans. */
 void cloud_tear_down(struct cloud *c, unsigned first_rung, uint64_t now_ms);
+
+/* Stops it in order, with the reason that is set. */
+void cloud_begin_stop(struct cloud *c, bool at_once, uint64_t now_ms);
 
 /* Stopped: nothing of it runs, its ports are given back. */
 void cloud_rest(struct cloud *c, uint64_t now_ms);
@@ -44,3 +47,15 @@ void watch_begin_ready(struct cloud *c, uint64_t now_ms);
 void watch_answer(struct cloud *c, struct node *n, const struct answer *a, uint64_t now_ms);
 void watch_tick(struct cloud *c, uint64_t now_ms);
 uint64_t watch_next_deadline(const struct cloud *c);
+
+/* idle.c: how long it has not been used. */
+void idle_begin(struct cloud *c, uint64_t now_ms);
+/* With what is known from an earlier daemon. */
+void idle_go_on(struct cloud *c, uint64_t now_ms);
+/* The configuration has changed. */
+void idle_plan(struct cloud *c, uint64_t now_ms);
+void idle_touch(struct cloud *c, uint64_t now_ms);
+void idle_tick(struct cloud *c, uint64_t now_ms);
+void idle_answer(struct cloud *c, const struct cloud_event *ev, uint64_t now_ms);
+/* Why it is stopped, when that is it: owned by the caller; else NULL. */
+char *idle_reason(const struct cloud *c);

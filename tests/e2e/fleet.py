@@ -58,6 +58,10 @@ def pid_alive(pid):
     return bool(stat) and stat.rpartition(")")[2].split()[0] not in "ZX"
 
 
+def is_gate(command):
+    return command.split(" ")[0].endswith("/h2ofleet-gate")
+
+
 def processes(needle):
     """pid -> command line of all processes with `needle` in environment or command line."""
     needle = needle.encode()
@@ -350,14 +354,24 @@ class Fleet:
 
     # --- nothing is left --------------------------------------------------------------------------
 
-    def members(self):
+    def _processes(self):
         """Processes of this fleet other than the daemons."""
         ours = {d.pid for d in self.daemons}
         return {pid: cmd for pid, cmd in processes(f"{MARK}={self.dir}").items() if pid not in ours}
 
+    def members(self):
+        """Processes of this fleet other than the daemons and the gate."""
+        return {pid: cmd for pid, cmd in self._processes().items() if not is_gate(cmd)}
+
+    def gate(self):
+        """The pid of the gate; None where there is none."""
+        pids = [pid for pid, cmd in self._processes().items() if is_gate(cmd)]
+        assert len(pids) <= 1, pids
+        return pids[0] if pids else None
+
     def leftovers(self):
         """Sentences about what a stopped fleet has left behind; should be none."""
-        left = [f"process {pid}: {cmd[:200]}" for pid, cmd in self.members().items()]
+        left = [f"process {pid}: {cmd[:200]}" for pid, cmd in self._processes().items()]
         for pid, cmd in processes(str(self.state_dir)).items():
             if pid not in {d.pid for d in self.daemons}:
                 left.append(f"process {pid} names our state directory: {cmd[:200]}")
@@ -413,7 +427,7 @@ class Fleet:
                 if daemon.poll() is None:
                     daemon.kill()
                     daemon.wait()
-            for pid in self.members():
+            for pid in self._processes():
                 with contextlib.suppress(OSError):
                     os.kill(pid, signal.SIGKILL)
             self.ports.release()

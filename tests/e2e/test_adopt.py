@@ -418,7 +418,7 @@ def test_other_port_between_lives(fake):
     fleet.clouds["c"]["port"] = f"{fleet.ports.base + 8}"
     fleet.write_config()
     fleet.start()
-    assert fleet.ready(generation=2)["nodes"][0]["api_port"] == fleet.ports.base + 8
+    assert fleet.ready(generation=2)["endpoint_port"] == fleet.ports.base + 8
 
 
 def test_died_while_the_image_changed(upgradable):

@@ -80,8 +80,8 @@ class Container(Fleet):
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.first, sig)
 
-    def members(self):
-        found = super().members()
+    def _processes(self):
+        found = super()._processes()
         found.pop(self.first, None)
         return found
 

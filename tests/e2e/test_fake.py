@@ -279,12 +279,15 @@ def listener(port):
         yield
 
 
-@pytest.mark.parametrize("offset", [0, 1], ids=["api", "internal"])
-def test_taken_port_moves_on(fake, offset):
+@pytest.mark.parametrize("offset, ports", [(0, (1, 2)), (1, (0, 3)), (2, (0, 3))],
+                         ids=["endpoint", "api", "internal"])
+def test_taken_port_moves_on(fake, offset, ports):
     fleet = fake(nodes=2, start=False)
     with listener(fleet.ports.base + offset):
         fleet.start()
-        assert fleet.ready()["nodes"][0]["api_port"] == fleet.ports.base + 2
+        cloud = fleet.ready()
+        found = cloud["endpoint_port"], cloud["nodes"][0]["api_port"]
+        assert found == tuple(fleet.ports.base + p for p in ports)
         fleet.stop()
 
 
@@ -308,7 +311,8 @@ def test_two_fleets_from_the_same_port(fleets, fake_keys):
     one.start()
     two.start()
     used = [n["api_port"] for f in (one, two) for n in f.ready()["nodes"]]
-    assert len(set(used)) == 4
+    used += [f.cloud()["endpoint_port"] for f in (one, two)]
+    assert len(set(used)) == 6
     one.stop()
     two.stop()
 
@@ -587,7 +591,9 @@ def test_status(fake):
     for i, node in enumerate(cloud["nodes"]):
         assert node["index"] == i and node["state"] == "up" and pid_alive(node["pid"])
         assert node["ip"] == "127.0.0.1" and node["uptime_ms"] > 0 and node["last_exit"] is None
-    assert f":{cloud['nodes'][0]['api_port']}" in cloud["endpoint"]
+    ports = [n["api_port"] for n in cloud["nodes"]]
+    assert ports == [cloud["endpoint_port"] + 1, cloud["endpoint_port"] + 3]
+    assert f":{cloud['endpoint_port']}" in cloud["endpoint"]
 
 
 def test_connect(fake):
@@ -599,7 +605,7 @@ def test_connect(fake):
     assert "h2o.connect(" in python and url in python
     r = fleet.cli("connect", "c", "--r").stdout
     assert "h2o.init(" in r or "h2o.connect(" in r
-    assert str(fleet.cloud()["nodes"][0]["api_port"]) in r
+    assert str(fleet.cloud()["endpoint_port"]) in r
     assert url in fleet.cli("connect", "c", "--env").stdout
     assert url in fleet.cli("connect", "c", "--h2oconfig").stdout
     fleet.cli("stop", "c")

@@ -86,10 +86,10 @@ def test_deadly_recovery_is_set_aside(fake):
 
 
 def test_short_lock(fake):
-    """A client that locks the cloud while it is too small is noticed, the formation abandoned within
-    a second, nothing counted as a failure, and a whole cloud comes once the client lets it."""
+    """Where no gate is wanted: a client that locks the cloud while it is too small is noticed, the
+    formation abandoned within a second, nothing counted as a failure, and a whole cloud comes once the client lets it."""
     fleet = fake(nodes=2, knobs="-Dfake.heartbeat_ms=600", start=False, autostart="no",
-                 start_limit="2 in 10m")
+                 start_limit="2 in 10m", gate_mode="off")
     fleet.start()
     port = fleet.ports.base
     stop = threading.Event()
@@ -371,7 +371,8 @@ def test_same_ports_after_a_stop(fake, exact):
     try:
         for _ in range(3):
             fleet.cli("start", "c", "--wait")
-            assert [n["api_port"] for n in fleet.nodes()] == [base, base + 2]
+            assert fleet.cloud()["endpoint_port"] == base
+            assert [n["api_port"] for n in fleet.nodes()] == [base + 1, base + 3]
             clients.append(socket.create_connection(("127.0.0.1", base)))
             clients[-1].sendall(b"GET /3/Cloud HTTP/1.1\r\nHost: x\r\n\r\n")
             assert clients[-1].recv(10)
@@ -471,7 +472,7 @@ def test_clouds_wait_for_strays(fleets, fake_keys):
     fleet.clouds = {"new": keys}
     fleet.write_config()
     fleet.start()
-    assert fleet.ready("new", timeout=30)["nodes"][0]["api_port"] == fleet.ports.base
+    assert fleet.ready("new", timeout=30)["endpoint_port"] == fleet.ports.base
     assert len(fleet.members()) == 1
     assert not list(fleet.state_dir.glob("clouds/old/0/tmp/*"))
     fleet.kill_daemon()

@@ -130,7 +130,7 @@ def test_with_restart(fake):
     cloud = fleet.ready(generation=3)
     assert cloud["size"] == 1 and len(fleet.nodes()) == 1
     port = cloud["endpoint_port"]
-    assert listeners(port, port + 20) <= {port, port + 1}
+    assert listeners(port, port + 20) <= {port, port + 1, port + 2}
     here = sorted(p.name for p in (fleet.state_dir / "clouds/c").iterdir())
     assert here == ["0", "flatfile-0", "recovery", "state.json"], here
     # A stopped cloud has it at once, and is not started by --restart.
@@ -435,8 +435,8 @@ def test_removed_at_every_stage(fleets, fake_keys):
           lambda: [c["name"] for c in fleet.api("GET", "/v1/clouds")[1]["clouds"]] == ["keep"])
     assert len(fleet.members()) == 1
     assert [p.name for p in (fleet.state_dir / "clouds").iterdir()] == ["keep"]
-    assert not listeners(fleet.ports.base + 2, fleet.ports.base + 63) - {
-        fleet.cloud("keep")["endpoint_port"] + i for i in (0, 1)}
+    assert not listeners(fleet.ports.base + 3, fleet.ports.base + 63) - {
+        fleet.cloud("keep")["endpoint_port"] + i for i in (0, 1, 2)}
 
 
 def test_ports_change_hands(fleets, fake_keys):
@@ -444,19 +444,19 @@ def test_ports_change_hands(fleets, fake_keys):
     other has let go of them, none fails."""
     fleet = fleets({"a": {}, "b": {}, "old": {}})
     base = fleet.ports.base
-    fleet.clouds = {"a": fake_keys(1, port=base), "b": fake_keys(1, port=base + 2),
-                    "old": fake_keys(2, knobs="-Dfake.term_ms=500", port=base + 4)}
+    fleet.clouds = {"a": fake_keys(1, port=base), "b": fake_keys(1, port=base + 3),
+                    "old": fake_keys(2, knobs="-Dfake.term_ms=500", port=base + 6)}
     fleet.write_config()
     fleet.start()
     for name in fleet.clouds:
         fleet.ready(name)
-    fleet.clouds = {"a": fake_keys(1, port=base + 2), "b": fake_keys(1, port=base),
-                    "new": fake_keys(1, port=base + 6)}
+    fleet.clouds = {"a": fake_keys(1, port=base + 3), "b": fake_keys(1, port=base),
+                    "new": fake_keys(1, port=base + 8)}
     fleet.write_config()
     changes, _ = reload(fleet, "--restart")
     assert {n: c["change"] for n, c in changes.items()} == {
         "a": "restart", "b": "restart", "new": "added", "old": "removed"}
-    for name, port in (("a", base + 2), ("b", base), ("new", base + 6)):
+    for name, port in (("a", base + 3), ("b", base), ("new", base + 8)):
         until(f"{name} at its new port", 20, lambda: (
             fleet.cloud(name)["state"] != "failed"
             and fleet.cloud(name)["endpoint_port"] == port))

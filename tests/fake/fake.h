@@ -81,6 +81,8 @@
 	X(rss_mb, 0, "touches so much memory")                                                     \
 	X(steal_port, 0, "listens on this port too, with SO_REUSEADDR like any JVM")               \
 	X(grid_ms, 0, "starts a grid search of this length, recoverable with -auto_recovery_dir")  \
+	X(lie_idle_ms, -1, "idle_millis in /3/SteamMetrics")                                       \
+	X(steam_status, 0, "answer /3/SteamMetrics and /3/Jobs with this status")                  \
 	X(resume_ms, 200, "how long a resumed grid search takes")                                  \
 	X(resume_crash, 0, "resume: 1 exits 255, else raises that signal")                         \
 	X(resume_fail, 0, "resume: the job fails, the directory stays")
@@ -306,6 +308,7 @@ const struct rest_route *rest_routes(size_t *count);
 void view_cloud(struct node *n, struct conn *c);
 void view_about(struct node *n, struct conn *c);
 void view_ping(struct node *n, struct conn *c);
+void view_rapids(struct node *n, struct conn *c);
 void view_steam(struct node *n, struct conn *c);
 void view_session(struct node *n, struct conn *c);
 void view_lock(struct node *n, struct conn *c);

@@ -37,7 +37,7 @@ static const struct rest_route routes[] = {
 	{"POST", "/4/sessions", LOCKS, "water.api.schemas4.output.SessionIdV4", view_session},
 	{"DELETE", "/4/sessions/*", LOCKS, V3 "InitIDV3", view_session},
 	{"POST", "/3/CloudLock", WRITES, "requested via REST api.", view_lock},
-	{"POST", "/99/Rapids", LOCKS, "water.api.schemas99.RapidsV99", view_empty},
+	{"POST", "/99/Rapids", LOCKS, "water.api.schemas99.RapidsV99", view_rapids},
 	{"GET", "/3/SteamMetrics", LOCKS, V3 "SteamMetricsV3", view_steam},
 	{"GET", "/3/JStack", LOCKS | FANOUT, V3 "JStackV3", view_empty},
 	{"GET", "/3/KillMinus3", LOCKS | FANOUT, V3 "KillMinus3V3", view_thread_dump},
@@ -140,6 +140,13 @@ static void control(struct node *n, struct conn *c)
 			known ? 3 : 8);
 }
 
+/* Only those that tell whether somebody works fail. */
+static bool fails(const struct node *n, const struct rest_route *r)
+{
+	return knob(n, KNOB_steam_status) &&
+	       (streq(r->path, "/3/SteamMetrics") || streq(r->path, "/3/Jobs"));
+}
+
 static bool may_answer(struct node *n, const struct rest_route *r)
 {
 	if ((r->flags & (LOCKS | WRITES)) && !gossip_lock(n, r->reason))
@@ -180,7 +187,11 @@ static bool serve(struct node *n, struct conn *c, const char *path)
 			return false;
 		if (r->flags & (LOCKS | WRITES))
 			console_log(n, LVL_INFO, "3581655-16", "%s %s, parms: {}", method, path);
-		r->view(n, c);
+		if (fails(n, r))
+			rest_error(n, c, (int)knob(n, KNOB_steam_status), path, "fake",
+				"java.lang.RuntimeException");
+		else
+			r->view(n, c);
 		return true;
 	}
 	not_found(n, c);

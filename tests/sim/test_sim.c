@@ -1,89 +1,18 @@
 /* The whole life of clouds, simulated: random members that boot, hang, die, ignore signals, answer
- * late, wrongly or for a short-locked cloud, operators who start and stop at the worst time, and
- * daemons that are killed between any two of their actions.
- * Virtual time, one seed a run; the invariants of HACKING.md are checked after each step.
+ * late, wrongly or for a short-locked cloud, clients at the gate, operators who start and stop at
+ *the worst time, and daemons that are killed between any two of their actions. Virtual time, one
+ *seed a run; the invariants of HACKING.md are checked after each step.
  *
  *	test_sim                 the usual number of runs
  *	SIM_SEED=N test_sim      one run, with its log
  *	SIM_RUNS=N test_sim      more runs */
-#include <stdarg.h>
-#include <stddef.h>
-#include <setjmp.h>
-#include <stdint.h>
-#include <cmocka.h>
-
-#include <inttypes.h>
-#include <signal.h>
-#include <stdio.h>
-
-#include "model/cloud.h"
-#include "model/memory.h"
-#include "model/plan.h"
-
-#define MAX_NODES 5
-
-/* A process as the world has it. */
-struct sim_proc {
-	bool alive;
-	bool unreleased; /* forked, and waits for the daemon */
-	pid_t pid;
-	uint64_t generation;
-	uint64_t serves_at; /* answers from then on */
-	uint64_t joins_at;  /* is in its cloud from then on */
-	uint64_t hangs_until;
-	uint64_t poll_at, good_at;
-	uint64_t blind_from, blind_for; /* could not be asked, since good_at */
-	uint64_t dies_at;               /* by a signal of ours, under way */
-	int dies_of;
-	bool ignores_term;
-	bool polled;
-	bool poll_full;
-	uint64_t poll_due, poll_expires;
-};
-
-struct sim {
-	struct cloud *c;
-	char *saved; /* owned: the state file */
-	uint64_t saved_at;
-	unsigned depth;    /* of feed() */
-	unsigned crash_in; /* the daemon dies so many steps from now, wherever that is; 0: not */
-	jmp_buf crash;
-	struct h2o_member *members; /* owned: of the answer that is on its way */
-	struct cloud_conf confs[2]; /* one is in force, the other can be made ready */
-	struct sim_proc procs[MAX_NODES];
-	uint64_t now, rng;
-	uint64_t cannot_ask_until; /* no descriptors */
-	pid_t next_pid;
-	bool prepare_due, clean_due, ports_held, locked_short;
-	uint64_t prepare_at, clean_at, clock_of_wanted;
-	uint64_t events;
-	bool verbose;
-	uint64_t seed;
-	/* seen along the way, so that a simulation that never gets anywhere fails */
-	unsigned readies, losses, failed, short_locks, hangs, unasked, reloads, resized, crashes,
-		adoptions;
-};
+#include "sim.h"
 
 static uint64_t total_events;
 static unsigned total_readies, total_losses, total_failed, total_short_locks, total_hangs;
 static unsigned total_unasked, total_reloads, total_resized, total_crashes, total_adoptions;
-
-static uint64_t below(struct sim *s, uint64_t n)
-{
-	return rng_next(&s->rng) % n;
-}
-
-static bool chance(struct sim *s, unsigned per_mille)
-{
-	return below(s, 1000) < per_mille;
-}
-
-#define invariant(s, cond)                                                                         \
-	do {                                                                                       \
-		if (!(cond))                                                                       \
-			fail_msg("seed %" PRIu64 ", t=%" PRIu64 ": violated: %s", (s)->seed,       \
-				(s)->now, #cond);                                                  \
-	} while (0)
+static unsigned total_passed, total_cut, total_knocks, total_idle_said, total_idle_off,
+	total_idle_stops;
 
 static void check(struct sim *s)
 {
@@ -119,6 +48,8 @@ static void check(struct sim *s)
 	if (c->state != CLOUD_STOPPED && c->state != CLOUD_FAILED)
 		invariant(s, alive || s->prepare_due || s->clean_due ||
 				     cloud_next_deadline(c) != UINT64_MAX);
+	gate_check(s);
+	use_check(s);
 }
 
 static void do_action(struct sim *s, const struct action *a);
@@ -143,12 +74,14 @@ static void crash_point(struct sim *s)
 		longjmp(s->crash, 1);
 }
 
-static void feed(struct sim *s, struct cloud_event ev)
+void feed(struct sim *s, struct cloud_event ev)
 {
 	crash_point(s);
 	s->depth++;
 	s->events++;
+	use_note_event(s, &ev);
 	cloud_step(s->c, &ev, s->now);
+	gate_follow(s);
 	for (size_t i = 0; i < s->c->n_transitions; i++) {
 		const struct transition *t = &s->c->transitions[i];
 
@@ -160,6 +93,7 @@ static void feed(struct sim *s, struct cloud_event ev)
 						     (s->c->n_nodes == 1 ||
 							     s->now >= s->procs[k].joins_at));
 		}
+		use_note_transition(s, t);
 		s->losses += t->to == CLOUD_RECOVERING;
 		s->failed += t->to == CLOUD_FAILED;
 		if (s->verbose)
@@ -231,6 +165,18 @@ static void set_live_keys(struct sim *s, struct cloud_conf *conf)
 	conf->late_after_ms = 500 + below(s, 5000);
 	conf->hang_timeout_ms = 10000 + below(s, 50000);
 	conf->stop_timeout_ms = 100 + below(s, 5000);
+	conf->max_idle_duration_ms = chance(s, 500) ? 1000 + below(s, 30000) : 0;
+	conf->gate_hold_ms = 100 + below(s, 20000);
+	conf->start_on = conf->gate_mode == GATE_HOLD && chance(s, 500) ? START_ON_CONNECT
+									: START_ON_COMMAND;
+}
+
+/* Only while no member is alive: the ports are others. */
+static void set_gate(struct sim *s, struct cloud_conf *conf)
+{
+	static const int modes[] = {GATE_HOLD, GATE_HOLD, GATE_REFUSE, GATE_OFF};
+
+	conf->gate_mode = modes[below(s, ARRAY_SIZE(modes))];
 }
 
 /* As core does: first this, then a tick. (A state file of another size is of no use to the next
@@ -240,6 +186,8 @@ static void reconfigure(struct sim *s, bool resize)
 	struct cloud_conf *next = &s->confs[s->c->conf == &s->confs[0]];
 
 	*next = *s->c->conf;
+	if (resize)
+		set_gate(s, next);
 	set_live_keys(s, next);
 	if (resize)
 		next->nodes = (int64_t)(1 + below(s, MAX_NODES));
@@ -247,6 +195,8 @@ static void reconfigure(struct sim *s, bool resize)
 	s->resized += next->nodes != (int64_t)s->c->n_nodes;
 	cloud_configure(s->c, next, s->now);
 	invariant(s, s->c->n_nodes == (size_t)next->nodes);
+	gate_follow(s);
+	s->use.prompt_from = s->now;
 	save(s);
 }
 
@@ -308,6 +258,19 @@ static void do_action(struct sim *s, const struct action *a)
 		p = &s->procs[a->node];
 		invariant(s, !p->blind_from);
 		invariant(s, s->now - p->good_at - p->blind_for >= s->c->conf->hang_timeout_ms);
+		break;
+	case ACTION_ASK_IDLE:
+		use_ask(s);
+		break;
+	case ACTION_ANNOUNCE_IDLE:
+		invariant(s, !s->use.said_at && cloud_usable(s->c));
+		s->use.said_at = s->now;
+		s->idle_said++;
+		break;
+	case ACTION_ANNOUNCE_ACTIVE:
+		invariant(s, s->use.said_at);
+		s->use.said_at = 0;
+		s->idle_off++;
 		break;
 	case ACTION_REST_SHUTDOWN:
 	case ACTION_HEED_RECOVERY:
@@ -453,12 +416,15 @@ static void take_over(struct sim *s)
 		invariant(s, !p->alive || served[i]);
 	}
 	s->ports_held = s->c->ports_planned;
+	s->gate.adopting = true;
+	use_taken_over(s);
 	feed(s, (struct cloud_event){.type = EVENT_RESUME,
 			.was = was,
 			.flag = half && (was == CLOUD_STARTING || was == CLOUD_FORMING)});
 	for (unsigned i = 0; i < s->c->n_nodes; i++)
 		if (s->c->nodes[i].pid && !served[i])
 			gone(s, i);
+	gate_taken_over(s);
 	/* An intact cloud goes on serving, at once, as the same generation. */
 	if ((was == CLOUD_READY || was == CLOUD_DEGRADED) && whole) {
 		s->adoptions++;
@@ -478,7 +444,7 @@ static void mischief(struct sim *s)
 	unsigned i = (unsigned)below(s, s->c->n_nodes);
 	struct sim_proc *p = &s->procs[i];
 
-	switch (below(s, 15)) {
+	switch (below(s, 20)) {
 	case 0:
 	case 1:
 		if (p->alive)
@@ -507,7 +473,17 @@ static void mischief(struct sim *s)
 					die(s, k, 0, 0, "");
 		break;
 	case 6:
-		feed(s, (struct cloud_event){.type = EVENT_STOP});
+		feed(s, (struct cloud_event){.type = EVENT_STOP, .flag = chance(s, 300)});
+		break;
+	case 15: /* nobody has knocked */
+	case 16:
+		gate_false_knock(s);
+		break;
+	case 17:
+		feed(s, (struct cloud_event){.type = EVENT_TOUCH});
+		break;
+	case 18:
+		gate_dies(s);
 		break;
 	case 7:
 		feed(s, (struct cloud_event){.type = EVENT_RESTART, .flag = chance(s, 500)});
@@ -578,6 +554,8 @@ static void world(struct sim *s)
 	}
 	if (cloud_next_deadline(s->c) <= s->now)
 		feed(s, (struct cloud_event){.type = EVENT_TICK});
+	use_tick(s);
+	gate_tick(s);
 }
 
 static void configure(struct sim *s)
@@ -595,7 +573,12 @@ static void configure(struct sim *s)
 		.late_after_ms = 3000,
 		.hang_timeout_ms = 10000 + below(s, 50000),
 		.stop_timeout_ms = 2000,
+		.gate_hold_ms = 15000,
+		.max_idle_duration_ms = chance(s, 500) ? 1000 + below(s, 30000) : 0,
 	};
+	set_gate(s, &s->confs[0]);
+	if (s->confs[0].gate_mode == GATE_HOLD && chance(s, 500))
+		s->confs[0].start_on = START_ON_CONNECT;
 }
 
 static void turn(struct sim *s)
@@ -654,6 +637,12 @@ static void run(uint64_t seed, bool verbose)
 	total_resized += s->resized;
 	total_crashes += s->crashes;
 	total_adoptions += s->adoptions;
+	total_passed += s->passed;
+	total_cut += s->cut;
+	total_knocks += s->knocks;
+	total_idle_said += s->idle_said;
+	total_idle_off += s->idle_off;
+	total_idle_stops += s->idle_stops;
 	cloud_free(s->c);
 	free(s->saved);
 	free(s);
@@ -674,12 +663,18 @@ static void test_invariants_hold(void **state)
 	for (uint64_t seed = 1; seed <= n; seed++)
 		run(seed, false);
 	printf("%" PRIu64 " events; %u times ready, %u lost, %u failed, %u short locks, %u hangs, "
-	       "%u reloads, %u crashes of the daemon, %u intact clouds taken over\n",
+	       "%u reloads, %u crashes of the daemon, %u intact clouds taken over; %u clients "
+	       "passed "
+	       "the gate, %u were cut off, %u started a cloud; %u idle stops announced, %u called "
+	       "off, %u done\n",
 		total_events, total_readies, total_losses, total_failed, total_short_locks,
-		total_hangs, total_reloads, total_crashes, total_adoptions);
+		total_hangs, total_reloads, total_crashes, total_adoptions, total_passed, total_cut,
+		total_knocks, total_idle_said, total_idle_off, total_idle_stops);
 	assert_true(total_readies > n && total_losses > n && total_failed && total_short_locks &&
 		    total_hangs && total_unasked && total_reloads > n && total_resized &&
 		    total_crashes > n && total_adoptions > n / 2);
+	assert_true(total_passed > n && total_cut > n / 2 && total_knocks > n / 10 &&
+		    total_idle_said > n / 2 && total_idle_off > n / 20 && total_idle_stops > n / 4);
 }
 
 int main(void)

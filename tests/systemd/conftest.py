@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from service import JAR, JAVA, REPO, Service, jvms, read, run, until
+from service import JAR, JAVA, REPO, Service, launched, read, run, until
 
 
 def pytest_addoption(parser):
@@ -51,10 +51,10 @@ def pytest_runtest_makereport(item, call):
 
 def used(request, service):
     request.node.service = service
-    assert not jvms(), "left by an earlier test"
+    assert not launched(), "left by an earlier test"
     yield service
     left = service.clean()
-    assert not left, f"a stop has left these JVMs: {left}"
+    assert not left, f"a stop has left these processes: {left}"
 
 
 @pytest.fixture

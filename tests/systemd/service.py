@@ -18,6 +18,7 @@ sys.path.insert(0, str(REPO / "tests/e2e"))
 from fleet import pid_alive, read, until  # noqa: E402
 
 UNITS = ("h2ofleetd.service", "h2ofleetd-stop.service", "h2ofleetd.socket")
+ENDPOINTS = "h2ofleet-endpoints.socket"
 TOKEN = b"H2OFLEET_TOKEN="
 JAVA = "/usr/local/lib/h2ofleet-test/java"
 JAR = "/usr/local/lib/h2ofleet-test/h2o.jar"
@@ -44,12 +45,23 @@ def environment(pid):
     return []
 
 
+def launched():
+    """pid -> token of all processes that a daemon launched, whichever daemon."""
+    found = {}
+    for path in glob.glob("/proc/[0-9]*"):
+        pid = int(path[6:])
+        for entry in environment(pid):
+            if entry.startswith(TOKEN) and pid_alive(pid):
+                found[pid] = entry[len(TOKEN):].decode()
+    return found
+
+
 def jvms():
-    """pids of all processes that a daemon launched, whichever daemon."""
-    pids = (int(p[6:]) for p in glob.glob("/proc/[0-9]*"))
-    return sorted(
-        p for p in pids if any(e.startswith(TOKEN) for e in environment(p)) and pid_alive(p)
-    )
+    return sorted(pid for pid, token in launched().items() if not token.endswith("/@gate"))
+
+
+def gates():
+    return sorted(pid for pid, token in launched().items() if token.endswith("/@gate"))
 
 
 def wedge(pid):
@@ -185,9 +197,10 @@ class Service:
 
     def clean(self):
         """Everything as before the test; returns the JVMs that a stop has left."""
-        for unit in ("h2ofleetd.socket", "h2ofleetd.service"):
+        for unit in (ENDPOINTS, "h2ofleetd.socket", "h2ofleetd.service"):
             self.ctl("stop", unit, code=None)
-        left = jvms()
+        (self.units / ENDPOINTS).unlink(missing_ok=True)
+        left = sorted(launched())
         for pid in left:
             with contextlib.suppress(OSError):
                 os.kill(pid, signal.SIGKILL)

@@ -9,7 +9,8 @@ import time
 
 import pytest
 
-from service import REAL_JAR, REPO, environment, jvms, pid_alive, read, run, until, wedge
+from service import (ENDPOINTS, REAL_JAR, REPO, environment, gates, jvms, launched, pid_alive, read, run,
+                     until, wedge)
 
 SECRETS = (b"NOTIFY_", b"LISTEN_", b"WATCHDOG_", b"INVOCATION_ID", b"JOURNAL_STREAM", b"MAINPID",
            b"SYSTEMD_EXEC_PID", b"MANAGERPID", b"STATE_DIRECTORY", b"RUNTIME_DIRECTORY")
@@ -314,6 +315,36 @@ def test_socket_elsewhere(service):
     line = service.show("StatusText")
     assert str(service.socket) in line and "/run/h2ofleet/other.sock" in line
     assert service.socket.is_socket()
+
+
+def test_endpoint_activation(service):
+    """systemd listens on a cloud's endpoint: a connection starts the daemon, and the cloud, and is
+    answered by it; it waits over a restart of the daemon, which keeps the gate; after a stop the next
+    connection starts all of it again. Others than root and the group h2ofleet are turned away."""
+    service.configure(port=54321, autostart="no", start_on="connect")
+    service.write(service.units / ENDPOINTS, """
+[Socket]
+ListenStream=127.0.0.1:54321
+Service=h2ofleetd.service
+""")
+    service.ctl("daemon-reload")
+    service.start(ENDPOINTS)
+    assert service.show("ActiveState") == "inactive" and not launched()
+    ask = ("curl", "-sS", "-m", "30", "-o", "/dev/null", "-w", "%{http_code}", "127.0.0.1:54321/3/Cloud")
+    assert run(*ask) == "200"
+    before, old, gate = service.generation(), service.pid(), gates()
+    assert len(gate) == 1 and len(jvms()) == 2
+    service.restart()
+    assert service.pid() != old and run(*ask) == "200"
+    assert service.generation() == before and gates() == gate
+    assert run("runuser", "-u", "daemon", "--", *ask, code=None)[0] != 0
+    assert run("runuser", "-u", "h2ofleet", "--", *ask) == "200"
+    assert run("setpriv", "--reuid=daemon", "--regid=h2ofleet", "--groups=h2ofleet", *ask, code=None)[0] != 0, \
+        "the user database decides, not what a process was given"
+    service.stop()
+    assert not launched()
+    assert run(*ask) == "200"
+    service.ctl("stop", ENDPOINTS)
 
 
 # --- a user's -------------------------------------------------------------------------------------

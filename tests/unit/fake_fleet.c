@@ -134,22 +134,22 @@ const char *fleet_nearest(const struct fleet *f, const char *name)
 	return text_nearest(name, names, f->n_clouds);
 }
 
-void fleet_command(struct fleet *f, const char *cloud, enum fleet_command cmd, bool resume)
+void fleet_command(struct fleet *f, const char *cloud, enum fleet_command cmd, bool flag)
 {
 	struct fake_command *rec = &f->commands[f->n_commands++];
 	struct cloud *c = find(f, cloud);
 
 	snprintf(rec->cloud, sizeof(rec->cloud), "%s", cloud);
 	rec->cmd = cmd;
-	rec->resume = resume;
-	if (f->lazy)
+	rec->flag = flag;
+	if (f->lazy || cmd == FLEET_TOUCH)
 		return;
 	c->wanted = cmd == FLEET_STOP ? WANTED_STOPPED : WANTED_RUNNING;
 	if (cmd == FLEET_START && streq(cloud, "dud")) {
 		fake_fleet_set(f, c, CLOUD_FAILED, "no jar found");
 	} else if (cmd == FLEET_START && !cloud_usable(c)) {
 		c->generation++;
-		fake_fleet_set(f, c, CLOUD_STARTING, resume ? "resuming" : NULL);
+		fake_fleet_set(f, c, CLOUD_STARTING, flag ? "resuming" : NULL);
 	} else if (cmd != FLEET_START && c->state != CLOUD_STOPPED) {
 		fake_fleet_set(f, c, CLOUD_STOPPING, NULL);
 	}
@@ -178,6 +178,12 @@ bool fleet_pressure(struct fleet *f, _unused_ const char *cloud, struct fleet_pr
 {
 	*out = f->pressure;
 	return f->pressure_known;
+}
+
+bool fleet_gate(struct fleet *f, const char *cloud, struct fleet_gate *out)
+{
+	*out = f->gate;
+	return f->gated && find(f, cloud)->conf->gate_mode != GATE_OFF;
 }
 
 void fleet_observe(struct fleet *f, fleet_observer cb, void *arg)

@@ -10,7 +10,7 @@
 struct fake_command {
 	char cloud[64];
 	enum fleet_command cmd;
-	bool resume;
+	bool flag;
 };
 
 struct fleet {
@@ -20,6 +20,8 @@ struct fleet {
 	size_t n_commands;
 	struct fleet_pressure pressure;
 	bool pressure_known;
+	struct fleet_gate gate; /* of all clouds that have one */
+	bool gated;
 	bool lazy; /* commands change nothing at once */
 	const char *log_dir;
 	struct journal *journal; /* owned; NULL: none */

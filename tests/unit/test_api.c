@@ -47,6 +47,11 @@ static const struct {
 	{"GET", "/v1/clouds?x=1", 400, "unknown-parameter", "unknown parameter 'x'"},
 	{"POST", "/v1/clouds/dev/start?resum=yes", 400, "unknown-parameter",
 		"unknown parameter 'resum'; did you mean 'resume'?"},
+	{"POST", "/v1/clouds/dev/stop?disarm=yes", 202, NULL, NULL},
+	{"POST", "/v1/clouds/dev/start?disarm=yes", 400, "unknown-parameter", NULL},
+	{"POST", "/v1/clouds/dev/touch?wait=ready", 400, "unknown-parameter", NULL},
+	{"GET", "/v1/clouds/dev/touch", 405, "method-not-allowed", NULL},
+	{"POST", "/v1/clouds/zzzzzzzz/touch", 404, "no-such-cloud", NULL},
 	{"POST", "/v1/clouds/dev/stop?resume=yes", 400, "unknown-parameter", NULL},
 	{"POST", "/v1/clouds/dev/start?wait=ready&wait=ready", 400, "bad-parameter",
 		"parameter 'wait' is given twice"},
@@ -142,6 +147,8 @@ static void test_commands(void **state)
 		{"/v1/clouds/other/start", {"other", FLEET_START, false}},
 		{"/v1/clouds/dev/stop", {"dev", FLEET_STOP, false}},
 		{"/v1/clouds/dev/restart?resume=yes", {"dev", FLEET_RESTART, true}},
+		{"/v1/clouds/dev/stop?disarm=yes", {"dev", FLEET_STOP, true}},
+		{"/v1/clouds/other/touch", {"other", FLEET_TOUCH, false}},
 	};
 
 	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
@@ -153,7 +160,44 @@ static void test_commands(void **state)
 		assert_int_equal(f->fleet->n_commands, i + 1);
 		assert_string_equal(got->cloud, cases[i].want.cloud);
 		assert_int_equal(got->cmd, cases[i].want.cmd);
-		assert_int_equal(got->resume, cases[i].want.resume);
+		assert_int_equal(got->flag, cases[i].want.flag);
+	}
+}
+
+/* Proves: what does not run cannot be touched, and the answer says why. */
+static void test_touch(void **state)
+{
+	struct fixture *f = *state;
+	struct cloud *c = f->fleet->clouds[0];
+	static const struct {
+		enum cloud_wanted wanted;
+		enum cloud_state state;
+		const char *reason, *problem, *detail;
+	} cases[] = {
+		{WANTED_RUNNING, CLOUD_READY, NULL, NULL, NULL},
+		{WANTED_RUNNING, CLOUD_FORMING, NULL, NULL, NULL},
+		{WANTED_RUNNING, CLOUD_FAILED, "no jar", "cloud-failed",
+			"cloud 'dev' failed: no jar"},
+		{WANTED_STOPPED, CLOUD_STOPPING, NULL, "cloud-stopped",
+			"cloud 'dev' is being stopped"},
+		{WANTED_STOPPED, CLOUD_STOPPED, "stopped after 1h without use", "cloud-stopped",
+			"cloud 'dev' is stopped: stopped after 1h without use"},
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		_cleanup_(reply_free) struct reply r = {0};
+
+		c->wanted = cases[i].wanted;
+		fake_fleet_set(f->fleet, c, cases[i].state, cases[i].reason);
+		f->fleet->n_commands = 0;
+		r = get(f, "POST", "/v1/clouds/dev/touch");
+		assert_int_equal(f->fleet->n_commands, cases[i].problem == NULL);
+		if (!cases[i].problem) {
+			assert_int_equal(r.status, 202);
+			continue;
+		}
+		assert_problem(&r, 409, cases[i].problem);
+		assert_string_equal(field(&r, "detail"), cases[i].detail);
 	}
 }
 
@@ -348,6 +392,7 @@ int main(int argc, char **argv)
 		TEST(test_clouds),
 		TEST(test_version),
 		TEST(test_commands),
+		TEST(test_touch),
 		TEST(test_log),
 		TEST(test_keep_alive),
 		TEST(test_body_limits),

@@ -182,6 +182,19 @@ static int fake_reload(
 	return 0;
 }
 
+/* Stopped, and a connection would start it. */
+static void add_armed(struct fleet *f)
+{
+	struct cloud *c = fake_fleet_add(f, "door", 1);
+	struct cloud_conf *conf = (struct cloud_conf *)c->conf;
+
+	conf->start_on = START_ON_CONNECT;
+	conf->gate_mode = GATE_HOLD;
+	conf->max_idle_duration_ms = 3600000;
+	f->gated = true;
+	f->gate = (struct fleet_gate){.mode = GATE_HOLD, .door = DOOR_HOLD, .port = 55555};
+}
+
 _noreturn_ static void serve(const struct server *s, int ready_fd)
 {
 	_cleanup_free_ char *events = xasprintf("%s/events", s->dir);
@@ -198,6 +211,7 @@ _noreturn_ static void serve(const struct server *s, int ready_fd)
 	fake_fleet_add(f, "bad", 1);
 	fake_fleet_add(f, "slow", 1);
 	fake_fleet_add(f, "dud", 1);
+	add_armed(f);
 	if (api_new(&loop, f, s->socket, &api, NULL) < 0 || write(ready_fd, "x", 1) != 1)
 		_exit(1);
 	api_set_reload(api, fake_reload, NULL);
@@ -291,6 +305,20 @@ static void test_commands(void **state)
 		{"start ..", 2, NULL, "'..' is no name of a cloud"},
 		{"wait a/b", 2, NULL, "'a/b' is no name"},
 		{"connect a/b", 2, NULL, "'a/b' is no name"},
+		{"status door", 3, "door   stopped (starts on connect)  0/1", NULL},
+		{"status door", 3, "http://127.0.0.1:55555", NULL},
+		{"connect door --url", 0, "http://127.0.0.1:55555\n", NULL},
+		{"connect door --r", 0, "h2o.connect(ip = \"127.0.0.1\", port = 55555)", NULL},
+		{"touch door", 3, NULL, "cloud 'door' is stopped, and nobody has started it"},
+		{"touch", 2, NULL, "which cloud?"},
+		{"touch door --wait", 2, NULL, "unknown option --wait"},
+		{"start door --disarm", 2, NULL, "unknown option --disarm"},
+		{"start door --wait", 0, "door is ready", NULL},
+		{"touch door", 0, "door will be stopped when nobody uses it for ", NULL},
+		{"status door", 0, "not used for ", NULL},
+		{"status door", 0, "clients: 0 connections, 0 so far; 0 bytes to the cloud", NULL},
+		{"stop door --wait", 0, "door starts again with the next connection", NULL},
+		{"stop door --disarm", 0, "door is stopped", NULL},
 		{"logs dev/", 2, NULL, "'' is no number of a node"},
 		{"logs dev/x", 2, NULL, "'x' is no number of a node"},
 		{"logs /0", 2, NULL, "'' is no name of a cloud"},

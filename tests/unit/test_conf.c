@@ -372,7 +372,7 @@ static void errors_of_all_files_are_told_at_once(void **state)
 		"conf.d/a.conf:1: [cloud a] is there already (h2ofleet.conf:1)\n"
 		"conf.d/a.conf:2: nodes: '0' is out of range: 1 to 1024\n"
 		"conf.d/a.conf:5: nodes: '0' is out of range: 1 to 1024\n"
-		"conf.d/a.conf:7: ports 5003 to 5004 overlap with 5000 to 5003 of cloud a "
+		"conf.d/a.conf:7: ports 5003 to 5005 overlap with 5000 to 5004 of cloud a "
 		"(h2ofleet.conf:3)\n"
 		"conf.d/b.conf: cannot be read: Is a directory\n");
 }
@@ -515,6 +515,11 @@ static void defaults_are_those_of_the_design(void **state _unused_)
 	assert_int_equal(c->nthreads, NTHREADS_AUTO);
 	assert_string_equal(c->auto_recovery_dir, "auto");
 	assert_true(c->autostart);
+	assert_int_equal(c->start_on, START_ON_COMMAND);
+	assert_int_equal(c->max_idle_duration_ms, 0);
+	assert_int_equal(c->gate_mode, GATE_HOLD);
+	assert_int_equal(c->gate_hold_ms, 15000);
+	assert_int_equal(c->gate_allow.n, 0);
 	assert_int_equal(c->restart, RESTART_ON_FAILURE);
 	assert_null(c->jar_path);
 	assert_null(c->ice_root);
@@ -600,14 +605,17 @@ static void every_key_counts_when_comparing(void **state)
 
 		if (keys[i].section != SECTION_CLOUD || keys[i].type == &type_later)
 			continue;
-		value = cloud_conf_get(c->clouds[0], keys[i].name);
+		if (streq(keys[i].name, "gate_mode")) /* start_on = connect needs its default */
+			value = xstrdup("refuse");
+		else
+			value = cloud_conf_get(c->clouds[0], keys[i].name);
 		assert_int_equal(cloud_conf_set(a, keys[i].name, value, NULL), 0);
 		assert_false(cloud_conf_equal(a, b));
 		assert_int_equal(cloud_conf_set(b, keys[i].name, value, NULL), 0);
 		assert_true(cloud_conf_equal(a, b));
 		seen++;
 	}
-	assert_int_equal(seen, 40);
+	assert_int_equal(seen, 45);
 }
 
 /* --- at run time --- */
@@ -715,23 +723,41 @@ static void cloud_is_checked_as_a_whole(void **state _unused_)
 	assert_int_equal(cloud_conf_set(c, "nodes", "1000", NULL), 0);
 	assert_int_equal(cloud_conf_check(c, 65000, &e), -EINVAL);
 	assert_string_equal(err_msg(&e), "late_after (3s) must be less than hang_timeout (2s); "
-					 "1000 nodes need 2000 ports, which "
+					 "1000 nodes and their gate need 2001 ports, which "
 					 "there are not from 65000 up");
 	assert_int_equal(cloud_conf_set(c, "port", "54321", NULL), 0);
-	assert_int_equal(cloud_conf_set(other, "port", "56320", NULL), 0);
+	assert_int_equal(cloud_conf_set(other, "port", "56321", NULL), 0);
 	assert_true(cloud_conf_ports_overlap(c, other));
 	assert_true(cloud_conf_ports_overlap(other, c));
-	assert_int_equal(cloud_conf_set(other, "port", "56321", NULL), 0);
+	assert_int_equal(cloud_conf_set(other, "port", "56322", NULL), 0);
 	assert_false(cloud_conf_ports_overlap(c, other));
 	assert_false(cloud_conf_ports_overlap(other, c));
 	assert_int_equal(cloud_conf_set(other, "port", "54321+", NULL), 0);
 	assert_false(cloud_conf_ports_overlap(c, other));
 }
 
+/* Proves: clouds that the network can reach are warned of, unless somebody has said who may. */
+static void open_clouds_are_warned_of(void **state _unused_)
+{
+	_cleanup_(cloud_conf_freep) struct cloud_conf *c = cloud_conf_new("dev");
+	_cleanup_free_ char *gated = NULL, *bare = NULL;
+
+	assert_null(cloud_conf_warning(c));
+	assert_int_equal(cloud_conf_set(c, "bind_to_localhost", "no", NULL), 0);
+	gated = cloud_conf_warning(c);
+	assert_non_null(strstr(gated, "set gate_allow"));
+	assert_int_equal(cloud_conf_set(c, "gate_allow", "anyone", NULL), 0);
+	assert_null(cloud_conf_warning(c));
+	assert_int_equal(cloud_conf_set(c, "gate_allow", "", NULL), 0);
+	assert_int_equal(cloud_conf_set(c, "gate_mode", "off", NULL), 0);
+	bare = cloud_conf_warning(c);
+	assert_non_null(strstr(bare, "nobody can be kept out"));
+}
+
 static void what_runs_code_is_privileged(void **state _unused_)
 {
 	static const char *const privileged[] = {"java", "jar_path", "jvm_custom_args",
-		"extra_classpath", "main_class", "env", "h2o_args", "ice_root"};
+		"extra_classpath", "main_class", "env", "h2o_args", "ice_root", "gate_allow"};
 	static const char *const open[] = {
 		"nodes", "port", "max_mem_size", "name", "restart", "nonsense"};
 
@@ -863,6 +889,7 @@ int main(void)
 		cmocka_unit_test(unprintable_values_are_refused),
 		cmocka_unit_test(long_values_are_cut_in_messages),
 		cmocka_unit_test(cloud_is_checked_as_a_whole),
+		cmocka_unit_test(open_clouds_are_warned_of),
 		cmocka_unit_test(what_runs_code_is_privileged),
 		SCRATCH_TEST(any_words_round_trip),
 		cmocka_unit_test(cloud_names),

@@ -280,6 +280,26 @@ static void test_ports(void **state)
 	assert_true(has("ports", "ok", "takes the next free ones"));
 }
 
+/* The gate takes the first port, so it is one more; who may come in is looked up. */
+static void test_gate(void **state)
+{
+	(void)state;
+	put_conf("[cloud dev]\nmax_mem_size = 64m\nnodes = 2\nport = 22120\n"
+		 "[cloud bare]\nmax_mem_size = 64m\nport = 22130\ngate_mode = off\n");
+	assert_int_equal(doctor(), 0);
+	assert_true(has("ports", "ok", "dev: 22120 to 22124 are free"));
+	assert_true(has("ports", "ok", "bare: 22130 to 22131 are free"));
+	assert_false(has("gate", "warning", ""));
+	put_conf("[cloud dev]\nmax_mem_size = 64m\nbind_to_localhost = no\n"
+		 "[cloud known]\nmax_mem_size = 64m\ngate_allow = user user:root group:root 77\n"
+		 "[cloud wrong]\nmax_mem_size = 64m\ngate_allow = user:nobody-is-so group:h2o-x\n");
+	assert_int_equal(doctor(), 0);
+	assert_true(has("gate", "warning", "cloud dev: bind_to_localhost = no: anyone who can"));
+	assert_true(has(
+		"gate", "warning", "cloud wrong: there is no user:nobody-is-so, group:h2o-x here"));
+	assert_false(has("gate", "warning", "known"));
+}
+
 static void test_disk(void **state)
 {
 	(void)state;
@@ -434,6 +454,7 @@ int main(void)
 		TEST(test_client),
 		TEST(test_proxy),
 		TEST(test_ports),
+		TEST(test_gate),
 		TEST(test_disk),
 		TEST(test_disk_of_a_cloud),
 		TEST(test_memory_of_a_cloud),

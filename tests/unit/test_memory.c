@@ -46,6 +46,10 @@ static void test_round_trip(void **state)
 	s->c->bad_resumes = 1;
 	s->c->short_locks = 7;
 	s->c->restart_asked = s->c->resume_asked = s->c->resume_sent = s->c->resuming = true;
+	s->c->disarmed = true;
+	s->c->active_ms = s->now - 700;
+	s->c->idle_said_ms = s->now - 300;
+	s->c->idled_ms = 3600000;
 	c = reborn(s, 0, &was);
 	assert_int_equal(was, CLOUD_RECOVERING);
 	assert_int_equal(c->state, CLOUD_STOPPED); /* until EVENT_RESUME */
@@ -56,7 +60,10 @@ static void test_round_trip(void **state)
 	assert_int_equal(c->endpoint.port, s->c->endpoint.port);
 	assert_string_equal(c->endpoint.addr, s->c->endpoint.addr);
 	assert_true(c->ports_planned && c->ever_ready && c->fresh && c->restart_asked &&
-		    c->resume_asked && c->resume_sent && c->resuming);
+		    c->resume_asked && c->resume_sent && c->resuming && c->disarmed);
+	assert_int_equal(c->active_ms, s->now - 700);
+	assert_int_equal(c->idle_said_ms, s->now - 300);
+	assert_int_equal(c->idled_ms, 3600000);
 	assert_int_equal(c->prepare_failures, 3);
 	assert_int_equal(c->bad_resumes, 1);
 	assert_int_equal(c->short_locks, 7);
@@ -108,7 +115,9 @@ static void test_refused(void **state)
 		_cleanup_(err_clear) struct err e = ERR_NULL;
 		enum cloud_state was;
 
-		if (streq(key, "reason") || streq(key, "h2o_name")) { /* may be unset */
+		if (streq(key, "reason") || streq(key, "h2o_name") ||            /* may be unset */
+			streq(key, "disarmed") || streq(key, "active_age_ms") || /* younger */
+			streq(key, "idle_said_age_ms") || streq(key, "idled_ms")) {
 			cloud_free(c);
 			continue;
 		}
@@ -144,6 +153,57 @@ static void test_serves_on(void **state)
 	s->now += 100;
 	answers(s, 0, 1, true, true);
 	assert_int_equal(c->state, CLOUD_RECOVERING);
+}
+
+/* Proves: what an earlier daemon wrote, which knew nothing of idle stop and of doors, is taken:
+ * such a cloud counts as used when it was taken over. */
+static void test_older_memory(void **state)
+{
+	struct scene *s = *state;
+	json_auto_t *j = NULL;
+	struct err e = ERR_NULL;
+	enum cloud_state was;
+
+	s->conf.max_idle_duration_ms = 60000;
+	become_ready(s);
+	j = cloud_memory(s->c, s->now);
+	json_object_del(j, "disarmed");
+	json_object_del(j, "active_age_ms");
+	json_object_del(j, "idle_said_age_ms");
+	json_object_del(j, "idled_ms");
+	cloud_free(s->c);
+	s->c = cloud_new(&s->conf, 2);
+	s->now += 500000;
+	assert_int_equal(cloud_remember(s->c, j, s->now, 500000, &was, &e), 0);
+	assert_false(s->c->disarmed);
+	feed(s, (struct cloud_event){.type = EVENT_RESUME, .was = was});
+	assert_int_equal(s->c->state, CLOUD_READY);
+	assert_int_equal(cloud_idle_stop(s->c, 0), s->now + 60000);
+}
+
+/* Proves: the idle time goes on over daemons, and a stop that was announced stays so. */
+static void test_idle_time_goes_on(void **state)
+{
+	struct scene *s = *state;
+	enum cloud_state was;
+	uint64_t ready;
+	struct cloud *c;
+
+	s->conf.max_idle_duration_ms = 60000;
+	become_ready(s);
+	ready = s->now;
+	s->c->idle_said_ms = s->now + 54000;
+	s->now += 55000;
+	c = reborn(s, 2000, &was);
+	s->now += 2000;
+	cloud_free(s->c);
+	s->c = c;
+	feed(s, (struct cloud_event){.type = EVENT_RESUME, .was = was});
+	assert_int_equal(c->state, CLOUD_READY);
+	assert_int_equal(c->idle_said_ms, ready + 54000);
+	assert_int_equal(cloud_idle_stop(c, 0), ready + 60000);
+	assert_int_equal(count(s, ACTION_ANNOUNCE_ACTIVE, 0), 0);
+	assert_in_range(c->timers[TIMER_IDLE], s->now, ready + 60000);
 }
 
 /* Proves: a generation whose launch was cut short is ended, and the next is no failure. */
@@ -197,6 +257,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_times, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_refused, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_serves_on, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_older_memory, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_idle_time_goes_on, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_half_launched, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_back_off_goes_on, set_up, tear_down),
 	};

@@ -489,6 +489,104 @@ static void test_connection_is_found(_unused_ void **state)
 	}
 }
 
+/* ---- a port to listen on ---- */
+
+static void bind_free_door(bool everywhere, struct door_port *d)
+{
+	for (int i = 0; i < 1000; i++) {
+		int fd = bind_socket("127.0.0.1", 0, false, false), r;
+		uint16_t port = local_port(fd);
+
+		close(fd);
+		r = door_port_bind(everywhere, port, d);
+		if (r == 0) {
+			assert_int_equal(d->port, port);
+			return;
+		}
+		assert_int_equal(r, -EADDRINUSE);
+	}
+	fail_msg("no free port");
+}
+
+/* It can be listened on; until then, and then, nobody else gets the port, on either address: no
+ * JVM, no other fleet, no second door. Once released, anybody does. */
+static void test_door(void **state)
+{
+	struct door_port d, other;
+	uint16_t port;
+
+	(void)state;
+	for (int everywhere = 0; everywhere < 2; everywhere++) {
+		bind_free_door(everywhere, &d);
+		port = d.port;
+		assert_true(have_ipv6() == (d.fds[1] >= 0));
+		assert_int_equal(door_port_bind(everywhere, port, &other), -EADDRINUSE);
+		assert_int_equal(other.port, 0);
+		assert_int_equal(bind_socket("127.0.0.1", port, false, false), -EADDRINUSE);
+		assert_int_equal(listen(d.fds[0], 5), 0);
+		assert_int_equal(bind_socket("127.0.0.1", port, true, true), -EADDRINUSE);
+		if (have_ipv6()) {
+			assert_int_equal(listen(d.fds[1], 5), 0);
+			assert_int_equal(bind_socket("::1", port, true, true), -EADDRINUSE);
+		}
+		door_port_release(&d);
+		assert_int_equal(door_port_bind(everywhere, port, &d), 0);
+		door_port_release(&d);
+	}
+}
+
+/* A listener that is shut down (a door that refuses) refuses connections, still keeps the port, and
+ * listens again: by any copy of its descriptor, for daemon and gate have one each. */
+static void test_door_refuses(void **state)
+{
+	_cleanup_close_ int copy = -1, client = -1;
+	struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+	struct door_port d;
+
+	(void)state;
+	bind_free_door(false, &d);
+	a.sin_port = htons(d.port);
+	copy = dup(d.fds[0]);
+	for (int i = 0; i < 3; i++) {
+		assert_int_equal(listen(d.fds[0], 5), 0);
+		client = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+		assert_int_equal(connect(client, (void *)&a, sizeof(a)), 0);
+		closep(&client);
+		assert_int_equal(shutdown(copy, SHUT_RD), 0);
+		client = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+		assert_int_equal(connect(client, (void *)&a, sizeof(a)), -1);
+		assert_int_equal(errno, ECONNREFUSED);
+		closep(&client);
+		client = -1;
+		assert_int_equal(bind_socket("127.0.0.1", d.port, false, false), -EADDRINUSE);
+	}
+	door_port_release(&d);
+}
+
+/* All or nothing: where only the IPv6 side is taken, there is no door, and nothing of it is kept.
+ */
+static void test_door_half_taken(void **state)
+{
+	struct door_port d;
+	uint16_t port;
+	int fd;
+
+	(void)state;
+	if (!have_ipv6())
+		skip();
+	bind_free_door(false, &d);
+	port = d.port;
+	door_port_release(&d);
+	fd = bind_socket("::1", port, false, true);
+	assert_true(fd >= 0);
+	assert_int_equal(door_port_bind(false, port, &d), -EADDRINUSE);
+	assert_int_equal(d.fds[0], -1);
+	assert_int_equal(d.claim, -1);
+	close(fd);
+	assert_int_equal(door_port_bind(false, port, &d), 0);
+	door_port_release(&d);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -499,6 +597,9 @@ int main(void)
 		cmocka_unit_test(test_hold_over_time_wait),
 		cmocka_unit_test(test_bad_arguments),
 		cmocka_unit_test(test_outgoing_connections_keep_off),
+		cmocka_unit_test(test_door),
+		cmocka_unit_test(test_door_refuses),
+		cmocka_unit_test(test_door_half_taken),
 		cmocka_unit_test(test_ephemeral),
 		cmocka_unit_test(test_listener_is_found),
 		cmocka_unit_test(test_nobody),

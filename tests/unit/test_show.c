@@ -214,6 +214,37 @@ static void test_pressure(void **state _unused_)
 	}
 }
 
+/* An armed cloud, clients that wait or were turned away, idle times; and who is inside. */
+static void test_gate(void **state _unused_)
+{
+	json_t *clouds = parse_json(
+		"[{\"name\":\"dev\",\"state\":\"ready\",\"size\":1,\"state_ms\":5,\"uptime_ms\":"
+		"192000,\"generation\":3,\"restarts\":0,\"endpoint\":\"http://127.0.0.1:54321\","
+		"\"nodes\":[{\"state\":\"up\"}],\"armed\":false,\"idle_ms\":720000,"
+		"\"idle_stop_ms\":2880000,\"gate\":{\"url\":\"http://127.0.0.1:54321\","
+		"\"connections\":1,\"held\":0,\"refused_total\":3,\"passed_total\":120,"
+		"\"bytes_in\":2048,\"bytes_out\":5242880}},"
+		"{\"name\":\"off\",\"state\":\"stopped\",\"size\":1,\"state_ms\":60000,"
+		"\"generation\":1,\"restarts\":0,\"endpoint\":null,\"armed\":true,"
+		"\"reason\":\"stopped after 1h without use\",\"idle_stop_ms\":null,"
+		"\"gate\":{\"url\":\"http://127.0.0.1:54330\",\"held\":2,\"refused_total\":0}}]");
+	struct output o;
+
+	output_open(&o);
+	show_clouds(o.cli.out, clouds, 120, true);
+	show_nodes(o.cli.out, json_array_get(clouds, 0), 80, false);
+	output_flush(&o);
+	assert_has(o.out, "dev    \033[32mready\033[0m ");
+	assert_has(o.out, "\n    3 turned away; not used for 12m 0s, stops in 48m 0s\n");
+	assert_has(o.out, "off    stopped (starts on connect)  0/1    -       1    0         "
+			  "http://127.0.0.1:54330\n    stopped 1m 0s ago: stopped after 1h "
+			  "without use\n    2 waiting for the cloud\n");
+	assert_has(o.out, "\n  clients: 1 connection, 120 so far; 2.0 kB to the cloud, 5.0 MB from "
+			  "it\n");
+	output_close(&o);
+	json_decref(clouds);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -221,6 +252,7 @@ int main(void)
 		cmocka_unit_test(test_cloud_table_fits),
 		cmocka_unit_test(test_wrapped),
 		cmocka_unit_test(test_pressure),
+		cmocka_unit_test(test_gate),
 		cmocka_unit_test(test_node_table),
 		cmocka_unit_test(test_sentences),
 		cmocka_unit_test(test_progress),

@@ -52,7 +52,8 @@ static void test_new_cloud(void **state)
 		"\"generation\":0,\"restarts\":0,\"endpoint\":null,\"endpoint_address\":null,"
 		"\"endpoint_port\":null,\"reason\":null,\"h2o_name\":null,\"h2o_version\":null,"
 		"\"state_ms\":2500,\"uptime_ms\":null,\"short_locks\":0,\"memory\":null,\"next_"
-		"start_ms\":null,\"pressure\":null,"
+		"start_ms\":null,\"pressure\":null,\"start_on\":\"command\",\"armed\":false,"
+		"\"idle_ms\":null,\"idle_stop_ms\":null,\"gate\":null,"
 		"\"restart_needed\":false,\"pending_keys\":[],\"removed\":false,"
 		"\"nodes\":[{\"index\":0,\"state\":\"down\",\"pid\":null,\"ip\":\"127.0.0.1\","
 		"\"api_port\":null,\"uptime_ms\":null,\"last_exit\":null}]}");
@@ -88,11 +89,115 @@ static void test_ready_cloud(void **state)
 		"\"h2o_name\":\"dev-3-0a1b\",\"h2o_version\":\"3.46.0.1\",\"state_ms\":1000,"
 		"\"uptime_ms\":1040,"
 		"\"short_locks\":4,\"memory\":{\"max_bytes\":2048,\"free_bytes\":1024},"
-		"\"next_start_ms\":null,\"pressure\":null,"
+		"\"next_start_ms\":null,\"pressure\":null,\"start_on\":\"command\",\"armed\":false,"
+		"\"idle_ms\":null,\"idle_stop_ms\":null,\"gate\":null,"
 		"\"restart_needed\":false,\"pending_keys\":[],\"removed\":false,\"nodes\":[{"
 		"\"index\":0,\"state\":\"up\",\"pid\":77,"
 		"\"ip\":\"127.0.0.1\",\"api_port\":54321,\"uptime_ms\":1060,"
 		"\"last_exit\":null}]}");
+}
+
+/* Proves: what the gate has counted is told, with the words of its door; its last byte counts as
+ * use; where clients go is known also while the cloud is at rest. */
+static void test_gate(void **state)
+{
+	struct fleet *f = *state;
+	struct cloud *c = fake_fleet_add(f, "dev", 1);
+	struct cloud_conf *conf = (struct cloud_conf *)c->conf;
+	static const struct {
+		enum cloud_door door;
+		int mode;
+		const char *word;
+	} doors[] = {
+		{DOOR_SHUT, GATE_HOLD, "shut"},
+		{DOOR_HOLD, GATE_HOLD, "hold"},
+		{DOOR_HOLD, GATE_REFUSE, "refuse"},
+		{DOOR_OPEN, GATE_REFUSE, "open"},
+	};
+	json_t *j;
+
+	f->gated = true;
+	conf->gate_mode = GATE_HOLD;
+	f->gate = (struct fleet_gate){.door = DOOR_SHUT, .mode = GATE_HOLD};
+	j = view_live_cloud(f, c);
+	assert_json(json_incref(json_object_get(j, "gate")),
+		"{\"door\":\"shut\",\"url\":null,\"address\":null,\"port\":null,"
+		"\"connections\":0,\"held\":0,\"accepted_total\":0,\"passed_total\":0,"
+		"\"held_total\":0,\"expired_total\":0,\"refused_total\":0,\"failed_total\":0,"
+		"\"closed_total\":0,\"bytes_in\":0,\"bytes_out\":0,\"traffic_ms\":null}");
+	json_decref(j);
+	f->gate = (struct fleet_gate){.door = DOOR_HOLD,
+		.mode = GATE_HOLD,
+		.port = 54320,
+		.connections = 1,
+		.held = 2,
+		.accepted_total = 3,
+		.passed_total = 4,
+		.held_total = 5,
+		.expired_total = 6,
+		.refused_total = 7,
+		.failed_total = 8,
+		.closed_total = 9,
+		.bytes_in = 10,
+		.bytes_out = 5000000000};
+	conf->context_path = xstrdup("/h2o");
+	conf->start_on = START_ON_CONNECT;
+	j = view_live_cloud(f, c);
+	assert_json(json_incref(json_object_get(j, "gate")),
+		"{\"door\":\"hold\",\"url\":\"http://127.0.0.1:54320/h2o\","
+		"\"address\":\"127.0.0.1\",\"port\":54320,"
+		"\"connections\":1,\"held\":2,\"accepted_total\":3,\"passed_total\":4,"
+		"\"held_total\":5,\"expired_total\":6,\"refused_total\":7,\"failed_total\":8,"
+		"\"closed_total\":9,\"bytes_in\":10,\"bytes_out\":5000000000,"
+		"\"traffic_ms\":null}");
+	assert_true(json_is_true(json_object_get(j, "armed")));
+	assert_true(json_is_null(json_object_get(j, "endpoint")));
+	assert_string_equal(json_string_value(json_object_get(j, "start_on")), "connect");
+	json_decref(j);
+	for (size_t i = 0; i < ARRAY_SIZE(doors); i++) {
+		f->gate.door = doors[i].door;
+		f->gate.mode = doors[i].mode;
+		j = view_live_cloud(f, c);
+		assert_string_equal(
+			json_string_value(json_object_get(json_object_get(j, "gate"), "door")),
+			doors[i].word);
+		json_decref(j);
+	}
+}
+
+/* Proves: for how long nobody has used it, and when it will be stopped, by the newest sign of use.
+ */
+static void test_idle_times(void **state)
+{
+	struct fleet *f = *state;
+	struct cloud *c = fake_fleet_add(f, "dev", 1);
+	uint64_t now = fleet_now(f);
+	json_t *j;
+
+	make_ready(c);
+	c->active_ms = 100;
+	j = view_cloud(c, 1100);
+	assert_true(json_is_null(json_object_get(j, "idle_ms")));
+	assert_true(json_is_null(json_object_get(j, "idle_stop_ms")));
+	json_decref(j);
+	((struct cloud_conf *)c->conf)->max_idle_duration_ms = 60000;
+	((struct cloud_conf *)c->conf)->gate_mode = GATE_HOLD;
+	j = view_cloud(c, 1100);
+	assert_int_equal(json_integer_value(json_object_get(j, "idle_ms")), 1000);
+	assert_int_equal(json_integer_value(json_object_get(j, "idle_stop_ms")), 59000);
+	json_decref(j);
+	j = view_cloud(c, 100000); /* overdue: being asked */
+	assert_int_equal(json_integer_value(json_object_get(j, "idle_stop_ms")), 0);
+	json_decref(j);
+	f->gated = true;
+	f->gate.traffic_ms = now;
+	j = view_live_cloud(f, c);
+	assert_in_range(json_integer_value(json_object_get(j, "idle_ms")), 0, 20000);
+	assert_in_range(json_integer_value(json_object_get(j, "idle_stop_ms")), 40000, 60000);
+	assert_in_range(
+		json_integer_value(json_object_get(json_object_get(j, "gate"), "traffic_ms")), 0,
+		20000);
+	json_decref(j);
 }
 
 /* Read when asked, with two decimals; what the kernel does not tell is null. */
@@ -256,6 +361,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_new_cloud, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_ready_cloud, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_pressure, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_gate, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_idle_times, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_endpoint_url, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_backoff, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_last_exit, setup, teardown),
