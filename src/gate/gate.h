@@ -169,6 +169,7 @@ enum conn_state { CONN_NEW, CONN_CHECKING, CONN_HELD, CONN_CONNECTING, CONN_PASS
 struct side {
 	struct watch w;
 	bool readable, writable;
+	bool ends; /* there may be an end behind what is there, which was told of */
 	bool dead; /* an error came: what it sent before can still be read, nothing written */
 };
 
@@ -176,6 +177,7 @@ struct side {
 struct flow {
 	struct pipe pipe; /* only while bytes are in it */
 	size_t in_pipe;
+	bool bulk; /* more at a time than is worth copying */
 	bool eof;  /* the source sends no more */
 	bool done; /* which has been passed on */
 };
@@ -191,6 +193,9 @@ struct conn {
 	struct timer timer;
 };
 
+/* Sets the options of a socket to a peer that is `near`, on this machine, or not; those of a
+ * listener go on to what it accepts. */
+void conn_tune(int fd, bool near);
 /* Takes the accepted socket. */
 void conn_new(struct door *d, int fd);
 /* The client may come in: passes it on, or lets it wait, as the door is. */

@@ -7,7 +7,7 @@
 
 /* What one connection may read ahead of its slower side, besides what the sockets buffer. Beyond
  * some MiB of pipes per user the kernel grants less, which is no harm. */
-#define PIPE_SIZE (256 * 1024)
+#define PIPE_SIZE (1024 * 1024)
 
 int pipe_take(struct pipes *p, struct pipe *out)
 {

@@ -1,0 +1,172 @@
+"""The gate before real H2O nodes: whoever comes when, in whatever way, finds a whole cloud."""
+
+import contextlib
+import http.client
+import itertools
+import json
+import os
+import random
+import signal
+import statistics
+import time
+
+import pytest
+
+from clients import Poller, Tab, Visitor, browser, client, finish, get, hammer, pings, port_of
+from fleet import until
+
+BOOTS = int(os.environ.get("H2OFLEET_BOOTS", "10"))
+
+
+# --- coming at any moment -------------------------------------------------------------------------
+
+
+class Tally:
+    """What became of boots and recoveries while clients came at random moments."""
+
+    HEAD = ("gate  nodes  boots  recoveries  connects  tried again  connects to a short cloud  "
+            "short pings  short locks  longest connect  ready (median, most)")
+
+    def __init__(self, fleet, nodes):
+        self.fleet, self.nodes = fleet, nodes
+        self.boots = self.recoveries = self.short_locks = self.generations = 0
+        self.visits, self.took = [], []
+        self.pings = []
+
+    def short(self):
+        return sum(v["size"] < self.nodes for v in self.visits)
+
+    def short_pings(self):
+        return sum(size < self.nodes for _, size in self.pings)
+
+    def __str__(self):
+        return (f"{self.fleet.clouds['c']['gate_mode']:4}  {self.nodes:5}  {self.boots:5}  "
+                f"{self.recoveries:10}  {len(self.visits):8}  "
+                f"{sum(bool(v['failed']) for v in self.visits):11}  {self.short():25}  "
+                f"{self.short_pings():11}  {self.short_locks:11}  "
+                f"{max(v['seconds'] for v in self.visits):13.1f} s  "
+                f"{statistics.median(self.took):.1f} s, {max(self.took):.1f} s")
+
+
+def whole(fleet, nodes, generation):
+    """Ready, and by each member's own word one cloud."""
+    cloud = fleet.ready(timeout=180, generation=generation)
+    for node in cloud["nodes"]:
+        view = get(node["api_port"], "/3/Cloud?skip_ticks=true")[1]
+        assert view["cloud_size"] == nodes and view["consensus"] and view["cloud_healthy"]
+        assert {n["pid"] for n in view["nodes"]} == {n["pid"] for n in cloud["nodes"]}
+    return cloud
+
+
+def come_and_go(fleet, nodes, boots):
+    """Boots the cloud and kills a member of it, `boots` times, under clients that come at any moment."""
+    url = f"http://127.0.0.1:{fleet.ports.base}"
+    tally = Tally(fleet, nodes)
+    with Visitor(url) as one, Visitor(url) as two, hammer(fleet.ports.base) as jobs, \
+            pings(fleet.ports.base) as pinging:
+        def round_of(begin, within):
+            generation, begun = fleet.cloud()["generation"], time.monotonic()
+            one.connect(random.uniform(0, within))
+            two.connect(random.uniform(0, within))
+            begin()
+            cloud = fleet.ready(timeout=180, generation=generation + 1)
+            tally.took.append(time.monotonic() - begun)
+            tally.visits += [one.result(), two.result()]
+            cloud = whole(fleet, nodes, generation + 1)
+            tally.generations += cloud["generation"] - generation
+
+        def kill():
+            time.sleep(random.uniform(0, 0.5))
+            fleet.kill_member(random.randrange(nodes))
+
+        for _ in range(boots):
+            within = statistics.median(tally.took) if tally.took else 6
+            round_of(lambda: fleet.cli("start", "c"), within)
+            tally.boots += 1
+            round_of(kill, within)
+            tally.recoveries += 1
+            fleet.cli("stop", "c", "--wait")
+        tally.short_locks = fleet.cloud()["short_locks"]
+        tally.pings = pinging.seen
+        assert jobs.seen and pinging.seen, "they were heard"
+    return tally
+
+
+def never_short(tally):
+    assert tally.short() == 0 and tally.short_pings() == 0 and tally.short_locks == 0
+    assert all(v["locked"] for v in tally.visits)
+    assert tally.generations == tally.boots + tally.recoveries, "no formation was abandoned"
+
+
+@pytest.mark.parametrize("nodes, boots", [(2, 2), (3, 1)])
+def test_at_any_moment(real, nodes, boots):
+    """h2o.connect at random moments of boot and of recovery from a kill, beside impatient pollers and
+    Sparkling Water's pings: each client comes into a whole cloud, which is locked when it has all its
+    members, and no formation is lost."""
+    fleet = real(nodes=nodes, autostart="no", gate_mode="hold")
+    tally = come_and_go(fleet, nodes, boots)
+    print(f"\n{Tally.HEAD}\n{tally}")
+    never_short(tally)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(100 * BOOTS + 240)
+@pytest.mark.parametrize("nodes", [2, 3])
+@pytest.mark.parametrize("mode", ["hold", "refuse", "off"])
+def test_many_boots(real, nodes, mode):
+    """The same H2OFLEET_BOOTS times over; without a gate it is only counted how often it goes wrong."""
+    fleet = real(nodes=nodes, autostart="no", gate_mode=mode)
+    tally = come_and_go(fleet, nodes, BOOTS)
+    print(f"\n{Tally.HEAD}\n{tally}")
+    if mode != "off":
+        never_short(tally)
+
+
+def test_short_lock_without_gate(real):
+    """gate_mode = off: a client that locks a cloud of one is seen, the formation is abandoned at once,
+    counted, and the next one is whole."""
+    fleet = real(nodes=2, autostart="no", gate_mode="off")
+    with hammer(fleet.ports.base):
+        fleet.cli("start", "c")
+        # The other one comes late, for whatever reason: it is stopped before it can say anything.
+        late = until("node 1", 10, lambda: fleet.nodes()[1]["pid"], 0.005)
+        os.kill(late, signal.SIGSTOP)
+        locked = until("a short lock", 60, lambda: member_locked(fleet), 0.02)
+        until("it is noticed", 5, lambda: fleet.cloud()["short_locks"] == 1)
+        print(f"abandoned after {time.monotonic() - locked:.2f} s")
+        cloud = whole(fleet, 2, 2)
+    assert cloud["short_locks"] >= 1 and cloud["generation"] == 1 + cloud["short_locks"]
+    assert "lock" in fleet.cli("events").stdout
+
+
+def member_locked(fleet):
+    """When: now, if member 0 says that it is locked alone."""
+    with contextlib.suppress(OSError, http.client.HTTPException, ValueError, TypeError):
+        view = get(fleet.nodes()[0]["api_port"], "/3/Cloud?skip_ticks=true", 0.3)[1]
+        return view["locked"] and view["cloud_size"] == 1 and time.monotonic()
+    return None
+
+
+@pytest.mark.skipif(not browser(), reason="no Chromium here (Debian: chromium-headless-shell)")
+def test_flow(real):
+    """Flow, open in a browser's tab over boot and recovery, with the cloud's status and the jobs
+    refreshing themselves: it shows a whole cloud each time."""
+    fleet = real(nodes=2, autostart="no")
+    with Tab(fleet.ports.base) as tab:
+        fleet.cli("start", "c")
+        for generation in (1, 2):
+            cloud = whole(fleet, 2, generation)
+            begun = time.monotonic()
+
+            def polled():
+                paths = [path for when, path in tab.seen if when > begun]
+                return "/3/Jobs" in paths and paths.count("/3/Cloud") >= 2
+
+            until(lambda: f"Flow polls; it shows:\n{tab.text()}\n{tab.seen}", 40, polled, 0.1)
+            said = tab.text()
+            assert cloud["h2o_name"] in said and "2 / 2" in said, said
+            assert "HEALTHY" in said and "LOCKED" in said, said
+            if generation == 1:
+                fleet.kill_member(0)
+    cloud = fleet.cloud()
+    assert cloud["short_locks"] == 0 and cloud["generation"] == 2
