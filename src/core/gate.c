@@ -14,8 +14,11 @@
 
 /* Answers come within a ms; longer only from a gate that hangs, which is then replaced. */
 #define ADOPT_MS 2000
-/* One that has lived this long may be begun anew at once. */
-#define WELL_MS         10000
+/* One that has lived this long may be begun anew at once; so may one that has begun well, a few
+ * times in a row: somebody kills it. One that does not come up, or dies again and again, later each
+ * time. */
+#define WELL_MS         2000
+#define QUICK_DEATHS    20
 #define RESPAWN_MS      UINT64_C(100)
 #define RESPAWN_MAX_MS  UINT64_C(5000)
 #define END_PATIENCE_MS 2000
@@ -33,7 +36,9 @@ struct gate {
 	struct gate_link *link;
 	uv_timer_t *timer; /* respawn, or patience at the end; freed in its close callback */
 	uint64_t started_ms, delay_ms;
-	uint64_t pinged_ms; /* fleet_now() of the first question without an answer; 0: none */
+	bool said_hello;
+	unsigned quick_deaths; /* in a row */
+	uint64_t pinged_ms;    /* fleet_now() of the first question without an answer; 0: none */
 	unsigned beats;
 	bool ending;
 };
@@ -71,14 +76,16 @@ static void on_respawn(uv_timer_t *t)
 
 static void respawn_later(struct gate *g)
 {
-	uint64_t lived = fleet_now(g->fleet) - g->started_ms;
-	uint64_t delay = lived >= WELL_MS ? 0 : g->delay_ms;
+	bool well = fleet_now(g->fleet) - g->started_ms >= WELL_MS;
 
-	g->delay_ms = lived >= WELL_MS ? 0 : MIN(MAX(2 * g->delay_ms, RESPAWN_MS), RESPAWN_MAX_MS);
-	if (delay == 0)
+	g->quick_deaths = well ? 0 : g->quick_deaths + 1;
+	if (well || (g->said_hello && g->quick_deaths <= QUICK_DEATHS)) {
+		g->delay_ms = 0;
 		start(g);
-	else
-		uv_timer_start(g->timer, on_respawn, delay, 0);
+		return;
+	}
+	g->delay_ms = MIN(MAX(2 * g->delay_ms, RESPAWN_MS), RESPAWN_MAX_MS);
+	uv_timer_start(g->timer, on_respawn, g->delay_ms, 0);
 }
 
 static void say_exit(struct gate *g, const struct proc_exit *x)
@@ -185,6 +192,7 @@ static void on_hello(struct gate *g, const json_t *body)
 	const char *version = json_string_value(json_object_get(body, "version"));
 	int pid = (int)gate_pid(g->fleet);
 
+	g->said_hello = true;
 	trouble_clear(g->fleet, TROUBLE_GATE, NULL);
 	log_info("the gate is pid %d, h2ofleet-gate %s", pid, version ? version : "?");
 	fleet_event(g->fleet, "gate-started", NULL, -1, json_pack("{s:i}", "pid", pid),
@@ -255,6 +263,7 @@ static void start(struct gate *g)
 	int r = listening < 0 ? listening : spawn(g, listening, &e);
 
 	g->started_ms = fleet_now(g->fleet);
+	g->said_hello = false;
 	if (r == 0)
 		r = gate_link_open(g->fleet->loop, g->path, &g->link);
 	if (r < 0) {
@@ -266,7 +275,6 @@ static void start(struct gate *g)
 		trouble_set(g->fleet, TROUBLE_GATE, NULL, why);
 		if (g->proc)
 			proc_free(TAKE_PTR(g->proc)); /* sees the end of its pipe and exits */
-		g->delay_ms = MAX(g->delay_ms, RESPAWN_MS);
 		respawn_later(g);
 		return;
 	}
@@ -387,6 +395,7 @@ void gate_new(struct fleet *f)
 	g->started_ms = fleet_now(f);
 	r = adopt(g);
 	if (r == 0) {
+		g->said_hello = true;
 		gate_link_start(g->link, on_message, on_room, g);
 		log_notice("the gate is adopted: pid %d", (int)proc_pid(g->proc));
 		return;
