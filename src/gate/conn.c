@@ -153,7 +153,6 @@ static void established(struct conn *c)
 	set_state(c, CONN_PASSING);
 	c->client.readable = c->client.writable = true;
 	c->server.readable = c->server.writable = true;
-	c->client.ends = c->server.ends = true; /* nobody has listened */
 	pass_events(c, NULL, 0);
 }
 

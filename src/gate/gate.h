@@ -169,7 +169,6 @@ enum conn_state { CONN_NEW, CONN_CHECKING, CONN_HELD, CONN_CONNECTING, CONN_PASS
 struct side {
 	struct watch w;
 	bool readable, writable;
-	bool ends; /* there may be an end behind what is there, which was told of */
 	bool dead; /* an error came: what it sent before can still be read, nothing written */
 };
 
@@ -177,7 +176,6 @@ struct side {
 struct flow {
 	struct pipe pipe; /* only while bytes are in it */
 	size_t in_pipe;
-	bool bulk; /* more at a time than is worth copying */
 	bool eof;  /* the source sends no more */
 	bool done; /* which has been passed on */
 };
