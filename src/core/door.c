@@ -352,7 +352,7 @@ bool fleet_gate(struct fleet *f, const char *cloud, struct fleet_gate *out)
 	if (!s || s->cloud->conf->gate_mode == GATE_OFF)
 		return false;
 	*out = (struct fleet_gate){
-		.door = cloud_door(s->cloud),
+		.door = s->door.port.port ? cloud_door(s->cloud) : DOOR_SHUT,
 		.mode = s->cloud->conf->gate_mode,
 		.port = s->door.port.port,
 	};

@@ -58,7 +58,8 @@ static struct rest look_at_clouds(const struct daemon *d)
 	for (size_t i = 0; i < fleet_n_clouds(d->fleet); i++) {
 		const struct cloud *c = fleet_cloud(d->fleet, i);
 		bool rests = c->state == CLOUD_FAILED ||
-			     (c->state == CLOUD_STOPPED && c->wanted == WANTED_STOPPED);
+			     (c->state == CLOUD_STOPPED && c->wanted == WANTED_STOPPED &&
+				     !cloud_armed(c)); /* without us nobody would start it */
 
 		r.some |= c->state == CLOUD_FAILED || c->wanted == WANTED_RUNNING;
 		r.all &= rests && cloud_quiet(c);

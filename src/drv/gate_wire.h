@@ -3,43 +3,57 @@
  * The gate (h2ofleet-gate, src/gate/) is one process per fleet that outlives the daemon, as the
  * JVMs do. Its standard input is a listening unix socket (SOCK_SEQPACKET), made by the daemon at
  * state_dir/gate; each daemon in turn connects to it. Listening TCP sockets are bound by the
- *daemon, and both have them: so neither's death loses a port.
+ * daemon, and both have them: so neither's death loses a port. They are bound to a port by its
+ * number and have SO_REUSEADDR, or they could not stop listening and begin again.
  *
  * A message is one JSON object with a member "op", in one packet, with descriptors where the table
  * says so. Unknown members are ignored, unknown ops too: daemon and gate may be of different
  * versions as long as GATE_PROTOCOL is the same.
  *
- *	daemon -> gate
- *	{"op":"hello", "protocol":1}		answered by hello, a door for each there is, and
- *ready
- *	{"op":"door", "cloud":"dev",		how this cloud's door is from now on
- *	 "mode":"open"|"hold"|"refuse",
- *	 "address":"127.0.0.1", "port":54322,	member 0; 0 when not open
- *	 "hold_ms":15000, "max_held":1024,
- *	 "knock":true|false,			tell of connections that are held
- *	 "anyone":true|false,			who may come in; root may always
- *	 "uids":[0,1000], "names":["group:h2o","group:990","user:alice"],
- *	 "foreign":true|false}			its listeners are systemd's: they must go on
- *listening descriptors, for a door that the gate does not have: the counters (memfd), one listener
- *		or two. For one that it has: none.
- *	{"op":"ping"}				answered by {"op":"pong"}: it is well
- *	{"op":"forget", "cloud":"dev"}		closes the door's listeners and connections
+ * daemon -> gate:
  *
- *	gate -> daemon
+ *	{"op":"hello", "protocol":1}
+ *
+ * is answered by hello, a door for each there is, and ready.
+ *
+ *	{"op":"ping"}
+ *
+ * is answered by {"op":"pong"}: it is well.
+ *
+ *	{"op":"door", "cloud":"dev", "mode":"open"|"hold"|"refuse",
+ *	 "address":"127.0.0.1", "port":54322,
+ *	 "hold_ms":15000, "max_held":1024, "knock":true|false,
+ *	 "anyone":true|false, "uids":[0,1000], "names":["group:h2o","group:990","user:alice"],
+ *	 "foreign":true|false}
+ *
+ * is how this cloud's door is from now on. Address and port are those of member 0 (port 0 when the
+ * door is not open); knock: tell of connections that are held; anyone, uids, names: who may come
+ * in, which root always may; foreign: its listeners are systemd's and must go on listening. A door
+ * that the gate does not have comes with descriptors: the counters (memfd), one listener or two;
+ * one that it has, with none.
+ *
+ *	{"op":"forget", "cloud":"dev"}
+ *
+ * closes the door's listeners and connections.
+ *
+ * gate -> daemon:
+ *
  *	{"op":"hello", "protocol":1, "version":"0.1", "pid":4711}
- *	{"op":"door", ...}			as it was told, with descriptors
- *	{"op":"ready"}				all doors have been told
- *	{"op":"knock", "cloud":"dev"}		a connection is held and "knock" is set; once after
- *each "door", and to each new daemon
+ *	{"op":"door", ...}	as it was told, with descriptors
+ *	{"op":"ready"}		all doors have been told
+ *	{"op":"knock", "cloud":"dev"}
+ *
+ * A connection is held and "knock" is set: said once after each "door", and to each new daemon.
+ *
  *	{"op":"refused", "cloud":"dev", "uid":1001|null, "count":3, "why":"..."}
- *						somebody was turned away; at once, then at most
- *every 10 s for the same cloud and uid; uid null: not known
  *	{"op":"unreachable", "cloud":"dev", "error":"Connection refused", "count":1}
- *						member 0 did not take a connection; likewise
+ *
+ * Somebody was turned away (uid null: it is not known who), or member 0 did not take a connection.
+ * Said at once, then at most every 10 s for the same cloud and uid.
  *
  * open: connections pass. When a door is no longer open those that pass are closed at once. hold:
- *new ones are accepted and wait, at most hold_ms each; those that wait pass when it opens. refuse:
- *the listeners do not listen (shutdown(2): they stay bound), or, foreign ones, close each at once.
+ * new ones are accepted and wait, at most hold_ms each; those that wait pass when it opens. refuse:
+ * the listeners do not listen (shutdown(2): they stay bound), or, foreign ones, close each at once.
  */
 #pragma once
 

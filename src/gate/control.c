@@ -212,9 +212,9 @@ static void on_daemon(struct watch *w, _unused_ uint32_t events)
 		struct gate_message m;
 		int rc;
 
-		gate_use_descriptors(true);
+		gate_use_descriptors(FOR_CONTROL);
 		rc = gate_receive(w->fd, &m);
-		gate_use_descriptors(false);
+		gate_use_descriptors(FOR_CONNECTIONS);
 		if (rc == -EAGAIN) {
 			tell_doors(g);
 			return;
@@ -248,9 +248,9 @@ static void on_listener(struct watch *w, _unused_ uint32_t events)
 	int fd;
 
 	for (;;) {
-		gate_use_descriptors(true);
+		gate_use_descriptors(FOR_CONTROL);
 		fd = accept4(w->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
-		gate_use_descriptors(false);
+		gate_use_descriptors(FOR_CONNECTIONS);
 		if (fd < 0)
 			break;
 		if (!may_command(fd)) {

@@ -136,6 +136,20 @@ static bool is_listener(int fd)
 	       protocol == IPPROTO_TCP;
 }
 
+/* Can only processes of this machine come in here? */
+static bool is_loopback(int fd)
+{
+	struct sockaddr_storage a = {0};
+	socklen_t len = sizeof(a);
+
+	if (getsockname(fd, (struct sockaddr *)&a, &len) < 0)
+		return false;
+	if (a.ss_family == AF_INET6)
+		return IN6_IS_ADDR_LOOPBACK(&((struct sockaddr_in6 *)&a)->sin6_addr);
+	return a.ss_family == AF_INET &&
+	       ntohl(((struct sockaddr_in *)&a)->sin_addr.s_addr) >> 24 == IN_LOOPBACKNET;
+}
+
 /* --- those who wait ------------------------------------------------------------------------- */
 
 static void set_expiry(struct door *d)
@@ -324,6 +338,7 @@ struct door *door_new(struct gate *g, struct door_conf *conf, const int *fds, un
 		li->door = d;
 		li->w.fd = fds[i];
 		fcntl(fds[i], F_SETFL, fcntl(fds[i], F_GETFL) | O_NONBLOCK);
+		conn_tune(fds[i], is_loopback(fds[i]));
 	}
 	list_add(&g->doors, &d->link);
 	apply(d);

@@ -84,9 +84,11 @@ struct gate {
 /* The program; its exit status. */
 int gate_main(int argc, char **argv);
 
-/* Descriptors are limited; control must work when connections have taken all they may. `all`: may
- * this now take the last ones, too? */
-void gate_use_descriptors(bool all);
+/* Descriptors are limited. When connections have all that they may, pipes can still be had: without
+ * one the end of a connection cannot be read, so that nothing would come free again. And when those
+ * are gone the daemon gets through still. What the next calls may use: */
+enum descriptors { FOR_CONNECTIONS, FOR_PIPES, FOR_CONTROL };
+void gate_use_descriptors(enum descriptors what);
 
 /* --- door_conf.c ---------------------------------------------------------------------------- */
 
@@ -145,6 +147,8 @@ struct known {
 enum verdict groups_ask(struct door *d, uid_t uid);
 /* The door goes, or has other names. */
 void groups_forget(struct door *d);
+/* The gate ends. */
+void groups_free(struct gate *g);
 /* What the child does: asks the name service, however long that takes. */
 bool groups_match(uid_t uid, const struct strv *names);
 
@@ -165,6 +169,7 @@ enum conn_state { CONN_NEW, CONN_CHECKING, CONN_HELD, CONN_CONNECTING, CONN_PASS
 struct side {
 	struct watch w;
 	bool readable, writable;
+	bool ends; /* there may be an end behind what is there, which was told of */
 	bool dead; /* an error came: what it sent before can still be read, nothing written */
 };
 
@@ -172,6 +177,7 @@ struct side {
 struct flow {
 	struct pipe pipe; /* only while bytes are in it */
 	size_t in_pipe;
+	bool bulk; /* more at a time than is worth copying */
 	bool eof;  /* the source sends no more */
 	bool done; /* which has been passed on */
 };
@@ -187,6 +193,9 @@ struct conn {
 	struct timer timer;
 };
 
+/* Sets the options of a socket to a peer that is `near`, on this machine, or not; those of a
+ * listener go on to what it accepts. */
+void conn_tune(int fd, bool near);
 /* Takes the accepted socket. */
 void conn_new(struct door *d, int fd);
 /* The client may come in: passes it on, or lets it wait, as the door is. */

@@ -206,6 +206,7 @@ static int start(struct lookup *lu)
 	}
 	lu->pid = pid;
 	g->n_children++;
+	lu->timer.on = on_timer;
 	timer_set(&g->loop, &lu->timer, g->loop.now + GATE_NAMES_MS);
 	return 0;
 }
@@ -230,10 +231,7 @@ static void start_waiting(struct gate *g)
 /* Begins in the next turn: the one who asks is not waiting yet. */
 static void on_begin(struct timer *t)
 {
-	struct lookup *lu = container_of(t, struct lookup, timer);
-
-	t->on = on_timer;
-	start_waiting(lu->gate);
+	start_waiting(container_of(t, struct lookup, timer)->gate);
 }
 
 enum verdict groups_ask(struct door *d, uid_t uid)
@@ -273,4 +271,15 @@ void groups_forget(struct door *d)
 	}
 	free(TAKE_PTR(d->known));
 	d->n_known = 0;
+}
+
+void groups_free(struct gate *g)
+{
+	struct lookup *lu;
+
+	while ((lu = list_first(&g->lookups, struct lookup, link))) {
+		if (lu->pid > 0)
+			kill(lu->pid, SIGKILL);
+		lookup_free(lu);
+	}
 }

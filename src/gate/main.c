@@ -12,8 +12,8 @@
 #include "base/log.h"
 #include "gate/gate.h"
 
-/* For the daemon's connection and what it sends. */
-#define RESERVED 16
+/* Two thirds of it for pipes alone, the rest for the daemon. */
+#define RESERVED 48
 
 static const char usage[] =
 	"usage: h2ofleet-gate\n"
@@ -25,13 +25,19 @@ static const char usage[] =
 	"  -h, --help       this text\n"
 	"  -V, --version    version\n";
 
-void gate_use_descriptors(bool all)
+void gate_use_descriptors(enum descriptors what)
 {
 	struct rlimit r;
+	rlim_t reserved;
 
 	if (getrlimit(RLIMIT_NOFILE, &r) < 0)
 		return;
-	r.rlim_cur = all || r.rlim_max <= 4 * RESERVED ? r.rlim_max : r.rlim_max - RESERVED;
+	reserved = MIN(r.rlim_max / 4, (rlim_t)RESERVED);
+	r.rlim_cur = r.rlim_max;
+	if (what == FOR_CONNECTIONS)
+		r.rlim_cur -= reserved;
+	else if (what == FOR_PIPES)
+		r.rlim_cur -= reserved / 3;
 	setrlimit(RLIMIT_NOFILE, &r);
 }
 
@@ -113,6 +119,7 @@ static void end(struct gate *g)
 
 	while ((d = list_first(&g->doors, struct door, link)))
 		door_free(d);
+	groups_free(g);
 	control_free(g);
 	pipes_free(&g->pipes);
 	closep(&g->diag);
@@ -137,7 +144,7 @@ int gate_main(int argc, char **argv)
 	setsid(); /* what is typed at the daemon's terminal is not for us */
 	if (chdir("/") < 0)
 		log_warning("chdir /: %s", strerror(errno));
-	gate_use_descriptors(false);
+	gate_use_descriptors(FOR_CONNECTIONS);
 	g = xcalloc(1, sizeof(*g));
 	rc = init(g);
 	if (rc < 0) {

@@ -1,6 +1,9 @@
 /* The bytes of a connection: spliced from one socket into a pipe and from there into the other, so
  * they never come into our memory. What cannot be written is not read, but for one pipe of it.
  *
+ * Short messages are copied: that takes a system call less and no pages to be handed on, so they
+ * arrive some microseconds earlier. What does not fit in one copy is spliced.
+ *
  * An end of file goes on by shutdown(2) when all before it has, and the other direction lives on.
  * An error of one side is an RST to the other, after what had come before it. */
 #include <errno.h>
@@ -11,6 +14,8 @@
 
 /* At once; a pipe takes what it can. */
 #define CHUNK (1024 * 1024)
+/* So much is copied. A pipe takes it even when the kernel grants no more than a page. */
+#define COPY 4096
 /* In one turn, so that a fast transfer does not hold up the rest. */
 #define BUDGET (1024 * 1024)
 
@@ -45,6 +50,52 @@ static int flow_write(struct flow *f, struct side *to, uint64_t *bytes)
 	return 1;
 }
 
+/* Nothing was read. 0: nothing is there, or the end; or a negative errno. */
+static int flow_drained(struct flow *f, struct side *from, ssize_t n)
+{
+	if (n < 0 && errno != EAGAIN)
+		return -errno;
+	from->readable = false;
+	if (n < 0)
+		from->ends = false;
+	/* An error that a write has already been told of looks like an end. */
+	if (n == 0 && from->dead)
+		return -ECONNRESET;
+	f->eof = n == 0;
+	f->bulk = false;
+	return 0;
+}
+
+/* Socket to socket. 1: there may be more to move; 0: no. */
+static int flow_copy(struct flow *f, struct side *from, struct side *to, uint64_t *bytes)
+{
+	char buf[COPY];
+	ssize_t n, sent;
+
+	do
+		n = recv(from->w.fd, buf, sizeof(buf), MSG_DONTWAIT);
+	while (n < 0 && errno == EINTR);
+	if (n <= 0)
+		return flow_drained(f, from, n);
+	f->bulk = n == COPY;
+	/* Less than was asked for is all there was. When an end was told of it is still to come,
+	 * and no edge tells of it once more. */
+	if (!f->bulk && !from->ends)
+		from->readable = false;
+	do
+		sent = send(to->w.fd, buf, (size_t)n, MSG_DONTWAIT | MSG_NOSIGNAL);
+	while (sent < 0 && errno == EINTR);
+	if (sent < 0 && errno != EAGAIN)
+		return -errno;
+	sent = MAX(sent, 0);
+	*bytes += (uint64_t)sent;
+	if (sent == n)
+		return 1;
+	to->writable = false;
+	f->in_pipe = (size_t)(n - sent);
+	return write(f->pipe.w, buf + sent, f->in_pipe) == n - sent ? 1 : -ENOBUFS;
+}
+
 /* Socket to (empty) pipe. 1: something is in it; 0: nothing is there, or the end. */
 static int flow_read(struct flow *f, struct side *from)
 {
@@ -54,14 +105,24 @@ static int flow_read(struct flow *f, struct side *from)
 		n = splice(from->w.fd, NULL, f->pipe.w, NULL, CHUNK,
 			SPLICE_F_NONBLOCK | SPLICE_F_MOVE);
 	while (n < 0 && errno == EINTR);
-	if (n > 0) {
-		f->in_pipe = (size_t)n;
+	if (n <= 0)
+		return flow_drained(f, from, n);
+	f->in_pipe = (size_t)n;
+	return 1;
+}
+
+/* No pipe is to be had: bytes wait, but the end is seen, or connections that are over would keep
+ * the descriptors that a pipe needs. As flow_read(). */
+static int flow_peek(struct flow *f, struct side *from)
+{
+	char byte;
+	ssize_t n = recv(from->w.fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT);
+
+	if (n > 0)
 		return 1;
-	}
 	if (n < 0 && errno != EAGAIN)
 		return -errno;
 	from->readable = false;
-	/* An error that a write has already been told of looks like an end. */
 	if (n == 0 && from->dead)
 		return -ECONNRESET;
 	f->eof = n == 0;
@@ -88,9 +149,11 @@ static enum pumped pump(
 			return PUMP_WAITS;
 		if (*bytes - begun >= BUDGET)
 			return PUMP_AGAIN;
-		if (f->pipe.r < 0 && pipe_take(pipes, &f->pipe) < 0)
+		if (f->pipe.r >= 0 || pipe_take(pipes, &f->pipe) == 0)
+			rc = f->bulk ? flow_read(f, from) : flow_copy(f, from, to, bytes);
+		else if ((rc = flow_peek(f, from)) > 0)
 			return PUMP_LACKS;
-		if (flow_read(f, from) < 0)
+		if (rc < 0)
 			return PUMP_BROKEN;
 	}
 }
@@ -137,6 +200,8 @@ void pass_events(struct conn *c, struct side *from, uint32_t events)
 		from->readable = true;
 	if (events & (EPOLLOUT | EPOLLHUP | EPOLLERR))
 		from->writable = true;
+	if (events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR))
+		from->ends = true;
 	if (events & EPOLLERR)
 		from->dead = true;
 	/* Nothing more can be given to a dead side, so only what comes from it is moved. */

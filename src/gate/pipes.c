@@ -7,18 +7,21 @@
 
 /* What one connection may read ahead of its slower side, besides what the sockets buffer. Beyond
  * some MiB of pipes per user the kernel grants less, which is no harm. */
-#define PIPE_SIZE (256 * 1024)
+#define PIPE_SIZE (1024 * 1024)
 
 int pipe_take(struct pipes *p, struct pipe *out)
 {
-	int fds[2];
+	int fds[2], rc;
 
 	if (p->n_idle) {
 		*out = p->idle[--p->n_idle];
 		return 0;
 	}
-	if (pipe2(fds, O_CLOEXEC | O_NONBLOCK) < 0)
-		return -errno;
+	gate_use_descriptors(FOR_PIPES);
+	rc = pipe2(fds, O_CLOEXEC | O_NONBLOCK) < 0 ? -errno : 0;
+	gate_use_descriptors(FOR_CONNECTIONS);
+	if (rc < 0)
+		return rc;
 	fcntl(fds[1], F_SETPIPE_SZ, PIPE_SIZE);
 	*out = (struct pipe){.r = fds[0], .w = fds[1]};
 	return 0;

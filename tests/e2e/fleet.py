@@ -360,8 +360,11 @@ class Fleet:
         return {pid: cmd for pid, cmd in processes(f"{MARK}={self.dir}").items() if pid not in ours}
 
     def members(self):
-        """Processes of this fleet other than the daemons and the gate."""
-        return {pid: cmd for pid, cmd in self._processes().items() if not is_gate(cmd)}
+        """Processes of this fleet other than the daemons and the gate, which just after its fork still
+        looks like its daemon."""
+        daemon = f"{H2OFLEETD} --config {self.config}"
+        return {pid: cmd for pid, cmd in self._processes().items()
+                if not is_gate(cmd) and cmd != daemon}
 
     def gate(self):
         """The pid of the gate; None where there is none."""

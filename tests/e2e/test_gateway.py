@@ -1,13 +1,9 @@
 """h2ofleet-gate by itself, driven as the daemon would (gateway.py): what it passes, holds and refuses,
 and what that costs. Nothing of H2O is needed."""
 
-import ctypes
-import contextlib
 import hashlib
 import os
-import pathlib
 import resource
-import select
 import signal
 import socket
 import struct
@@ -22,6 +18,7 @@ from fleet import SLOW, WRAPPER
 from gateway import Gate, digest, echo, received, until, was_reset
 
 root_only = pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user")
+"localhost".encode("idna")  # loaded now: another user may not be able to read Python's library
 RST = struct.pack("ii", 1, 0)
 
 
@@ -47,31 +44,45 @@ def reset(sock):
     sock.close()
 
 
-def as_user(uid, body):
-    """Runs `body` in a child that is this user alone; what it returns."""
+def begin_as_user(uid, body):
+    """Runs `body` in a child that is this user alone; for end_as_user()."""
     r, w = os.pipe()
     pid = os.fork()
     if pid == 0:
-        with contextlib.suppress(BaseException):
+        try:
+            os.close(r)
             os.setgroups([])
             os.setgid(uid)
             os.setuid(uid)
             os.write(w, str(body()).encode())
-        os._exit(0)
+        except BaseException as e:  # never back into pytest
+            os.write(w, repr(e).encode())
+        finally:
+            os._exit(0)
     os.close(w)
+    return pid, r
+
+
+def end_as_user(child):
+    """What it returned."""
+    pid, r = child
     with os.fdopen(r) as f:
         answer = f.read()
     os.waitpid(pid, 0)
     return answer
 
 
-def ask(door, timeout=10):
+def as_user(uid, body):
+    return end_as_user(begin_as_user(uid, body))
+
+
+def ask(door, timeout=10, address="127.0.0.1"):
     """One word to an echo: "ping", or how it was turned away."""
     try:
-        with door.connect(timeout) as sock:
+        with door.connect(timeout, address=address) as sock:
             sock.sendall(b"ping")
             return received(sock, 4).decode() or "FIN"
-    except ConnectionResetError:
+    except (ConnectionResetError, BrokenPipeError):
         return "RST"
     except ConnectionRefusedError:
         return "refused"
@@ -338,6 +349,7 @@ def test_hold_then_open(gate):
     assert got == {b"request 0", b"request 1", b"request 2"}
     for client in clients:
         assert received(client) == b"answer"
+        client.close()
     until(lambda: door.connections == 0, "they have ended")
     assert (door.held, door.held_total, door.passed_total, door.expired_total) == (0, 3, 3, 0)
 
@@ -552,13 +564,8 @@ def test_users_over_ipv6(gate):
     except OSError:
         pytest.skip("no IPv6 here")
 
-    def over_ipv6():
-        with door.connect(address="::1") as sock:
-            sock.sendall(b"ping")
-            return received(sock, 4).decode()
-
-    assert as_user(54321, over_ipv6) == "ping"
-    assert as_user(54322, over_ipv6) == ""
+    assert as_user(54321, lambda: ask(door, address="::1")) == "ping"
+    assert as_user(54322, lambda: ask(door, address="::1")) == "RST"
     until(lambda: door.refused_total == 1, "it was refused")
 
 
@@ -596,32 +603,22 @@ def test_slow_name_service(gates, tmp_path):
     time; a client that goes away meanwhile is gone; nothing is left of the children."""
     gate = gates(preload=slow_names(tmp_path))
     door = gate.door("c", gate.member(echo), names=["group:daemon"], uids=[54321])
-    procs = []
-    for uid in range(60000, 60010):
-        r, w = os.pipe()
-        pid = os.fork()
-        if pid == 0:
-            os.close(r)
-            os.setuid(uid)
-            begun = time.monotonic()
-            answer = ask(door, 60)
-            os.write(w, f"{answer} {time.monotonic() - begun}".encode())
-            os._exit(0)
-        os.close(w)
-        procs.append((pid, r))
+
+    def timed():
+        begun = time.monotonic()
+        return f"{ask(door, 60)} {time.monotonic() - begun}"
+
+    clients = [begin_as_user(uid, timed) for uid in range(60000, 60010)]
     until(lambda: len(gate.children()) == 8, "eight are asked")
     begun = time.monotonic()
     assert ask(door) == "ping"
     assert as_user(54321, lambda: ask(door)) == "ping"
     assert time.monotonic() - begun < 3 * SLOW
-    waiting = as_user(60000, lambda: door.connect().close())
-    assert waiting == "None"
+    assert as_user(60000, lambda: door.connect().close()) == "None"
     assert len(gate.children()) == 8
     times = []
-    for pid, r in procs:
-        with os.fdopen(r) as f:
-            answer, seconds = f.read().split()
-        os.waitpid(pid, 0)
+    for client in clients:
+        answer, seconds = end_as_user(client).split()
         assert answer == "RST"
         times.append(float(seconds))
     assert min(times) > 4.5
@@ -662,7 +659,7 @@ def test_closed_at_once(gates, tmp_path, how):
             sock.close()
 
     os.kill(gate.pid, signal.SIGSTOP)
-    as_user(54321, send_and_close)
+    assert as_user(54321, send_and_close) == "None"
     os.kill(gate.pid, signal.SIGCONT)
     until(lambda: door.accepted_total == 20, "all were accepted")
     gate.sync()
@@ -977,3 +974,22 @@ def test_no_descriptors(gates):
         client.close()
     until(lambda: door.connections == 0, "all have ended")
     assert ask(door) == "ping"
+
+
+def test_not_even_a_pipe(gate):
+    """With no descriptor left at all bytes wait, and the end of a connection is still seen; all that
+    waited passes once there are some."""
+    door = gate.door("c", gate.member(echo))
+    clients = [door.connect() for _ in range(5)]
+    until(lambda: door.connections == 5, "all pass")
+    before = resource.prlimit(gate.pid, resource.RLIMIT_NOFILE, (8, 8))
+    clients[0].sendall(b"ping")
+    clients[1].close()
+    reset(clients[2])
+    until(lambda: door.connections == 3, "the ends are seen")
+    resource.prlimit(gate.pid, resource.RLIMIT_NOFILE, before)
+    for client in [clients[0]] + clients[3:]:
+        client.sendall(b"ping")
+        assert received(client, 4) == b"ping"
+        client.close()
+    until(lambda: door.connections == 0, "all have ended")

@@ -141,13 +141,13 @@ def test_no_answer(fake):
     idle_stopped(fleet)
 
 
-def test_silent_cloud(fake):
-    """Nor is one that does not answer at all."""
+def test_broken_cloud(fake):
+    """Nor is one that has no good answer to anything."""
     fleet = fake(nodes=1, max_idle_duration="2s", late_after="500ms")
     fleet.ready()
-    knob(fleet, "hang")
+    knob(fleet, "http_status", 500)
     stays(fleet, 6, "ready", "degraded")
-    knob(fleet, "hang", 0)
+    knob(fleet, "http_status", 0)
     idle_stopped(fleet)
 
 
@@ -313,6 +313,19 @@ def test_ten_clouds(fleets, fake_keys):
     for i in (0, 1, 2, 4, 5, 6, 8, 9):
         cloud = fleet.cloud(f"c{i}")
         assert cloud["state"] == "stopped" and cloud["generation"] == 0
+
+
+def test_exit_when_stopped(fake):
+    """In a container (exit_when = stopped) the daemon stays for a cloud that starts on a connection; it
+    ends once that is stopped for good."""
+    fleet = fake(nodes=1, start_on="connect", max_idle_duration="1s", gate_hold="1m",
+                 fleet={"exit_when": "stopped"})
+    fleet.ready()
+    idle_stopped(fleet)
+    stays(fleet, 1.5, "stopped")
+    assert ask(armed(fleet))[0] == 200
+    fleet.cli("stop", "c", "--disarm")
+    assert fleet.wait_exit() == 0
 
 
 def test_disarmed_by_nobody(fake):
