@@ -13,7 +13,7 @@ import urllib.parse
 
 import pytest
 
-from clients import FRAME, Poller, Tab, Visitor, browser, client, finish, get, hammer, pings, port_of
+from clients import FRAME, Tab, Visitor, browser, client, finish, get, hammer, pings, port_of
 from fleet import until
 
 BOOTS = int(os.environ.get("H2OFLEET_BOOTS", "10"))
@@ -289,7 +289,6 @@ ENDLESS = """
 from h2o.estimators import H2OGradientBoostingEstimator
 model = H2OGradientBoostingEstimator(ntrees=100000, max_depth=3, seed=1)
 model.start(y="y", x=["C1", "C2"], training_frame=frame)
-print("JOB", model._job.job_key if hasattr(model, "_job") else "")
 """
 
 
@@ -319,8 +318,13 @@ def test_idle(real):
     fleet.wait("stopped", timeout=30)
     print(f"\nstopped {time.monotonic() - begun:.1f} s after its last job")
     assert time.monotonic() - begun > 4
+    assert fleet.cloud()["generation"] == 1
+    events = [json.loads(line) for line in fleet.cli("events", "--json").stdout.splitlines()]
+    kinds = [e["type"] for e in events]
+    assert "cloud-idle" in kinds, "it was announced"
+    stopping = next(i for i, e in enumerate(events) if e.get("to") == "stopping")
+    assert kinds.index("cloud-idle") < stopping
     with Visitor(url) as visitor:
         visitor.connect()
         assert visitor.result()["size"] == 1
     assert fleet.cloud()["generation"] == 2
-    print([e for e in fleet.cli("events").stdout.splitlines() if "idle" in e])
