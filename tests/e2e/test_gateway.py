@@ -351,6 +351,56 @@ def test_member_not_there(gate):
     assert gate.silent()
 
 
+def deaf_member(gate):
+    """One whose queue is full: connecting to it takes for ever. And what keeps it so."""
+    member = gate.member()
+    member.listener.listen(0)
+    fillers = []
+    for _ in range(4):
+        filler = socket.socket()
+        filler.setblocking(False)
+        filler.connect_ex((member.address, member.port))
+        fillers.append(filler)
+    return member, fillers
+
+
+def test_member_that_does_not_accept(gate):
+    """Connecting takes 10 s at most; other doors notice nothing."""
+    member, fillers = deaf_member(gate)
+    door = gate.door("c", member)
+    client = door.connect(30)
+    client.sendall(b"ping")
+    begun = time.monotonic()
+    assert ask(gate.door("other", gate.member(echo))) == "ping"
+    assert was_reset(client)
+    assert 9 < time.monotonic() - begun < 20 * SLOW
+    assert (door.failed_total, door.passed_total) == (1, 0)
+    assert gate.message("unreachable", cloud="c")["error"] == "Connection timed out"
+    for filler in fillers:
+        filler.close()
+
+
+def test_connecting_goes_back_to_wait(gate):
+    """A door that closes while a connection is being made: nothing of it was passed, so it waits, and
+    passes to the next member 0. One that went away meanwhile is gone."""
+    member, fillers = deaf_member(gate)
+    door = gate.door("c", member)
+    client, gone = door.connect(), door.connect()
+    client.sendall(b"ping")
+    until(lambda: door.accepted_total == 2, "both connect")
+    gone.close()
+    door.change(mode="hold")
+    until(lambda: door.held == 1, "one waits")
+    assert (door.closed_total, door.failed_total) == (0, 0)
+    other = gate.member(echo)
+    door.change(mode="open", port=other.port)
+    assert received(client, 4) == b"ping"
+    assert (door.passed_total, door.held) == (1, 0)
+    client.close()
+    for filler in fillers:
+        filler.close()
+
+
 def test_ipv6_listener(gate):
     """[::1] for a member that has only IPv4, with the user known; and an IPv6 member behind IPv4."""
     try:
@@ -432,7 +482,7 @@ def test_hold_expires(gate):
     begun = time.monotonic()
     assert client.recv(1) == b""
     assert 0.25 < time.monotonic() - begun < 5 * SLOW
-    assert (door.held, door.expired_total) == (0, 1)
+    until(lambda: (door.held, door.expired_total) == (0, 1), "it is gone")
     client.close()
     door.change(hold_ms=600000)
     client = door.connect()
@@ -470,10 +520,11 @@ def test_gone_while_held(gate, how):
     assert (door.held, door.passed_total, door.bytes_in) == (0, 0, 0)
 
 
-def test_gone_and_opened_at_once(gate):
+@pytest.mark.parametrize("anyone", [False, True])
+def test_gone_and_opened_at_once(gate, anyone):
     """The client's end and the opening come in the same turn of the loop."""
     member = gate.member()
-    door = gate.door("c", member, mode="hold")
+    door = gate.door("c", member, mode="hold", anyone=anyone)
     client = door.connect()
     client.sendall(b"POST /do-it-once")
     until(lambda: door.held == 1, "it is held")
@@ -535,8 +586,9 @@ def test_refuse_and_open_again(gate):
             thief.bind(("127.0.0.1", door.port))
         door.change(mode="open")
         assert ask(door) == "ping"
+        until(lambda: door.connections == 0, "that one has ended")
         kept = door.connect()
-        until(lambda: door.connections >= 1, "it passes")
+        until(lambda: door.connections == 1, "it passes")
         door.change(mode="hold")
         held = door.connect()
         until(lambda: door.held == 1, "it is held")
@@ -554,6 +606,8 @@ def test_foreign_listener(gate):
     assert listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN) == 1
     door.change(mode="open")
     assert ask(door) == "ping"
+    listener.setblocking(True)  # as systemd does, with each start of a service
+    assert ask(door) == "ping" and ask(door) == "ping"
     door.change(mode="refuse")
     assert ask(door) == "RST"
     gate.send({"op": "forget", "cloud": "c"})
@@ -1016,19 +1070,36 @@ def test_no_descriptors(gates):
 
 
 def test_not_even_a_pipe(gate):
-    """With no descriptor left at all bytes wait, and the end of a connection is still seen; all that
-    waited passes once there are some."""
-    door = gate.door("c", gate.member(echo))
-    clients = [door.connect() for _ in range(5)]
+    """With no descriptor left at all bytes wait, and the end of a connection is still seen; what waited
+    passes once there are some."""
+    member = gate.member()
+    door = gate.door("c", member)
+    clients, servers = pairs(door, member, 5)
     until(lambda: door.connections == 5, "all pass")
-    before = resource.prlimit(gate.pid, resource.RLIMIT_NOFILE, (8, 8))
-    clients[0].sendall(b"ping")
-    clients[1].close()
-    reset(clients[2])
-    until(lambda: door.connections == 3, "the ends are seen")
-    resource.prlimit(gate.pid, resource.RLIMIT_NOFILE, before)
-    for client in [clients[0]] + clients[3:]:
+    stuck = clients[0]
+    stuck.setblocking(False)
+    quiet = 0
+    while quiet < 5:  # it has the only pipe then
+        try:
+            stuck.send(bytes(1 << 20))
+            quiet = 0
+        except BlockingIOError:
+            quiet += 1
+            time.sleep(0.02)
+    last = max(int(n) for n in os.listdir(f"/proc/{gate.pid}/fd"))
+    resource.prlimit(gate.pid, resource.RLIMIT_NOFILE, (last + 1, last + 1))
+    before = door.bytes_in
+    for client in clients[1:3]:
         client.sendall(b"ping")
-        assert received(client, 4) == b"ping"
-        client.close()
+    time.sleep(0.3)
+    assert door.bytes_in == before
+    clients[3].close()
+    assert servers[3].recv(1) == b""
+    servers[3].close()
+    reset(clients[4])
+    assert was_reset(servers[4])
+    for server in servers[1:3]:
+        assert received(server, 4) == b"ping"
+    for s in clients + servers:
+        s.close()
     until(lambda: door.connections == 0, "all have ended")
