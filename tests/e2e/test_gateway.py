@@ -6,6 +6,7 @@ import os
 import resource
 import signal
 import socket
+import ssl
 import struct
 import subprocess
 import threading
@@ -154,6 +155,44 @@ def test_answer_and_reset(gate):
     server.close()  # bytes are unread, so the kernel sends RST
     assert received(client, 13) == b"413 too large"
     assert was_reset(client)
+
+
+def test_https_member(gate, tmp_path):
+    """Bytes are bytes: through the gate a client sees the member's own certificate, the handshake of one
+    that is held waits with it, and the session ends in order."""
+    key, cert = tmp_path / "key", tmp_path / "cert"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", key, "-out", cert,
+         "-subj", "/CN=member", "-addext", "subjectAltName=IP:127.0.0.1"], check=True, capture_output=True)
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(cert, key)
+    total = 16 << 20
+
+    def serve(raw):
+        h, left = hashlib.sha256(), total
+        with tls.wrap_socket(raw, server_side=True) as sock:
+            while left:
+                data = sock.recv(min(left, 1 << 16))
+                assert data, "it ended too early"
+                h.update(data)
+                left -= len(data)
+            sock.sendall(h.digest())
+            sock.unwrap()
+
+    member = gate.member(serve)
+    door = gate.door("c", member, mode="hold")
+    raw = door.connect(60)
+    until(lambda: door.held == 1, "it is held")
+    door.change(mode="open")
+    h = hashlib.sha256()
+    with ssl.create_default_context(cafile=cert).wrap_socket(raw, server_hostname="127.0.0.1") as sock:
+        for block in blocks(total):
+            sock.sendall(block)
+            h.update(block)
+        assert received(sock, 32) == h.digest()
+        sock.unwrap().close()
+    until(lambda: door.connections == 0, "the connection has ended")
+    assert door.bytes_in > total and not member.errors
 
 
 def blocks(total):
