@@ -195,6 +195,43 @@ def test_https_member(gate, tmp_path):
     assert door.bytes_in > total and not member.errors
 
 
+@pytest.mark.parametrize("who", ["client", "server"])
+def test_end_and_then_reset(gate, who):
+    """Who ended its sending side in order and is gone when an answer comes: nothing is left of it."""
+    member = gate.member()
+    door = gate.door("c", member)
+    client = door.connect()
+    server = member.accept()
+    going, other = (client, server) if who == "client" else (server, client)
+    going.sendall(b"last words")
+    going.close()
+    assert received(other) == b"last words"
+    other.sendall(b"too late")  # to nobody: RST
+    until(lambda: door.connections == 0, "the connection has ended")
+    with pytest.raises(BrokenPipeError):
+        other.sendall(b"and again")
+
+
+def test_answer_during_upload(gate):
+    """A server that answers in the midst of a large request and closes: whatever the gate sees first,
+    that it cannot write any more or that there is an answer, the answer comes whole."""
+    member = gate.member()
+    door = gate.door("c", member)
+    for _ in range(20):
+        client = door.connect()
+        server = member.accept()
+        client.sendall(b"x" * 1000)
+        assert received(server, 1) == b"x"
+        os.kill(gate.pid, signal.SIGSTOP)
+        client.sendall(b"x" * 1000)  # seen first
+        server.sendall(b"413 too large")
+        server.close()
+        os.kill(gate.pid, signal.SIGCONT)
+        assert received(client, 13) == b"413 too large"
+        assert was_reset(client)
+    until(lambda: door.connections == 0, "all have ended")
+
+
 def blocks(total):
     """Incompressible, and different everywhere."""
     block = os.urandom(1 << 20)
