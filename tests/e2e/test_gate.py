@@ -303,7 +303,7 @@ def test_killed_gate(fake):
         took.append(time.monotonic() - began)
         assert until("another gate", 5, fleet.gate) != gate
     print("answered again after ms:", sorted(round(t * 1000) for t in took))
-    assert min(took) < 0.05 * SLOW, "back at once, and not after some delay"
+    assert sorted(took)[6] < SLOW, "back at once, and not later each time"
     same(before, fleet.cloud())
     assert len(events(fleet, "gate-exited")) == 12
     assert gate_of(fleet)["passed_total"] == 13, "counts go on"

@@ -791,7 +791,7 @@ def test_closed_at_once(gates, tmp_path, how):
     os.kill(gate.pid, signal.SIGSTOP)
     assert as_user(54321, send_and_close) == "None"
     os.kill(gate.pid, signal.SIGCONT)
-    until(lambda: door.accepted_total == 20, "all were accepted")
+    until(lambda: door.accepted_total == 20, "all were accepted", 60)
     gate.sync()
     assert member.nobody_comes(0.2)
     assert (door.refused_total, door.passed_total, door.bytes_in) == (20, 0, 0)
