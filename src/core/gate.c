@@ -97,8 +97,10 @@ static void say_exit(struct gate *g, const struct proc_exit *x)
 		how = xasprintf("cannot be executed (%s): %s", g->program, strerror(x->exec_errno));
 	else if (x->signal)
 		how = xasprintf("was killed by SIG%s", sig ? sig : "?");
+	else if (x->known)
+		how = xasprintf("exited with %d", x->code);
 	else
-		how = xasprintf("exited with %d", x->known ? x->code : -1);
+		how = xstrdup("has ended");
 	if (x->exec_errno) {
 		trouble_set(g->fleet, TROUBLE_GATE, NULL, how);
 		return;
@@ -120,6 +122,7 @@ static void on_ended(struct proc *p, const struct proc_exit *x, void *arg)
 	if (!g->ending)
 		say_exit(g, x);
 	proc_free(TAKE_PTR(g->proc));
+	port_is_let_go_by(0);
 	g->pinged_ms = 0;
 	if (g->ending) {
 		uv_timer_stop(g->timer);
@@ -280,6 +283,7 @@ static void start(struct gate *g)
 	}
 	gate_link_start(g->link, on_message, on_room, g);
 	proc_release(g->proc);
+	port_is_let_go_by(proc_pid(g->proc));
 	say_hello(g);
 	doors_look(g->fleet);
 }
@@ -322,11 +326,15 @@ static bool is_ours(const struct fleet *f, pid_t pid)
 static int watch_process(struct gate *g, const json_t *hello)
 {
 	pid_t pid = (pid_t)json_integer_value(json_object_get(hello, "pid"));
+	int r;
 
 	if (json_integer_value(json_object_get(hello, "protocol")) != GATE_PROTOCOL ||
 		!is_ours(g->fleet, pid))
 		return -EPROTO;
-	return proc_adopt(g->fleet->loop, pid, process_start_ticks(pid), on_ended, g, &g->proc);
+	r = proc_adopt(g->fleet->loop, pid, process_start_ticks(pid), on_ended, g, &g->proc);
+	if (r == 0)
+		port_is_let_go_by(pid);
+	return r;
 }
 
 /* One thing that it says of itself. 1: that was all; 0; or a negative errno. */
@@ -408,6 +416,7 @@ void gate_new(struct fleet *f)
 	}
 	gate_link_close(TAKE_PTR(g->link));
 	proc_free(TAKE_PTR(g->proc));
+	port_is_let_go_by(0);
 	doors_unknown(f);
 }
 
