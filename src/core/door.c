@@ -28,7 +28,8 @@ static int make_counters(struct door *d, struct err *e)
 {
 	if (d->counters)
 		return 0;
-	d->counters_fd = memfd_create("h2ofleet-door", MFD_CLOEXEC);
+	if (d->counters_fd < 0)
+		d->counters_fd = memfd_create("h2ofleet-door", MFD_CLOEXEC);
 	if (d->counters_fd >= 0)
 		d->counters = gate_counters_map(d->counters_fd);
 	return d->counters ? 0 : err_set_errno(e, -errno, "cannot make the gate's counters");
@@ -228,7 +229,7 @@ static void tell(struct supervised *s)
 	struct door *d = &s->door;
 	struct door_told t = what_to_tell(s);
 	json_auto_t *j = NULL;
-	int fds[GATE_MAX_FDS] = {d->counters_fd};
+	int fds[GATE_MAX_FDS] = {d->counters_fd}, r;
 	unsigned n = 1;
 
 	if (d->known && !d->stale && streq(t.mode, d->told.mode) && t.port == d->told.port &&
@@ -240,7 +241,12 @@ static void tell(struct supervised *s)
 	if (!streq(t.mode, "refuse"))
 		listen_now(d);
 	j = door_message(s, &t);
-	if (gate_tell(s->fleet, j, fds, d->known ? 0 : n) < 0)
+	r = gate_tell(s->fleet, j, fds, d->known ? 0 : n);
+	if (r == -EMSGSIZE)
+		trouble_set(s->fleet, TROUBLE_GATE, s->cloud->conf->name,
+			"the gate cannot be told who may come in: gate_allow is too long; name a "
+			"group");
+	if (r < 0)
 		return; /* it is told when it can be: gate.c calls door_look() */
 	d->known = true;
 	d->stale = false;

@@ -38,6 +38,7 @@ struct gate {
 	uint64_t started_ms, delay_ms;
 	bool said_hello;
 	unsigned quick_deaths; /* in a row */
+	uint64_t lost_ms;      /* when the link was lost last */
 	uint64_t pinged_ms;    /* fleet_now() of the first question without an answer; 0: none */
 	unsigned beats;
 	bool ending;
@@ -202,30 +203,7 @@ static void on_hello(struct gate *g, const json_t *body)
 		"the gate runs as pid %d", pid);
 }
 
-static void on_message(const struct gate_message *m, void *arg)
-{
-	struct gate *g = arg;
-	const char *op = m ? json_string_value(json_object_get(m->body, "op")) : NULL;
-	const char *name = m ? json_string_value(json_object_get(m->body, "cloud")) : NULL;
-	struct supervised *s = name ? supervised_find(g->fleet, name) : NULL;
-
-	g->pinged_ms = 0;
-	if (!m) { /* it ends, or has gone mad */
-		gate_link_close(TAKE_PTR(g->link));
-		doors_unknown(g->fleet);
-		if (g->proc)
-			proc_kill_group(g->proc);
-	} else if (streq(op, "hello")) {
-		on_hello(g, m->body);
-	} else if (s && streq(op, "knock")) {
-		log_info("cloud %s: a connection waits at the gate", name);
-		supervised_feed(s, &(struct cloud_event){.type = EVENT_KNOCK});
-	} else if (s && streq(op, "refused")) {
-		on_refused(g->fleet, s->cloud, m->body);
-	} else if (s && streq(op, "unreachable")) {
-		on_unreachable(g->fleet, s->cloud, m->body);
-	}
-}
+static void on_message(const struct gate_message *m, void *arg);
 
 static void on_room(void *arg)
 {
@@ -239,6 +217,48 @@ static void say_hello(struct gate *g)
 	json_auto_t *hello = json_pack("{s:s, s:i}", "op", "hello", "protocol", GATE_PROTOCOL);
 
 	gate_link_send(g->link, hello, NULL, 0);
+}
+
+/* It ends, as its pidfd will say; or somebody else has talked to it, and it takes the newest for
+ * its daemon: then it is told that we are. One with which that does not help is replaced. */
+static void lost_link(struct gate *g)
+{
+	bool again = fleet_now(g->fleet) - g->lost_ms >= WELL_MS;
+
+	gate_link_close(TAKE_PTR(g->link));
+	g->lost_ms = fleet_now(g->fleet);
+	if (!g->proc || g->ending)
+		return;
+	if (again && gate_link_open(g->fleet->loop, g->path, &g->link) == 0) {
+		gate_link_start(g->link, on_message, on_room, g);
+		say_hello(g);
+		doors_look(g->fleet);
+		return;
+	}
+	doors_unknown(g->fleet);
+	proc_kill_group(g->proc);
+}
+
+static void on_message(const struct gate_message *m, void *arg)
+{
+	struct gate *g = arg;
+	const char *op = m ? json_string_value(json_object_get(m->body, "op")) : NULL;
+	const char *name = m ? json_string_value(json_object_get(m->body, "cloud")) : NULL;
+	struct supervised *s = name ? supervised_find(g->fleet, name) : NULL;
+
+	g->pinged_ms = 0;
+	if (!m) {
+		lost_link(g);
+	} else if (streq(op, "hello")) {
+		on_hello(g, m->body);
+	} else if (s && streq(op, "knock")) {
+		log_info("cloud %s: a connection waits at the gate", name);
+		supervised_feed(s, &(struct cloud_event){.type = EVENT_KNOCK});
+	} else if (s && streq(op, "refused")) {
+		on_refused(g->fleet, s->cloud, m->body);
+	} else if (s && streq(op, "unreachable")) {
+		on_unreachable(g->fleet, s->cloud, m->body);
+	}
 }
 
 /* ---- its beginning ---- */
@@ -388,7 +408,13 @@ static void on_timer_closed(uv_handle_t *h)
 	free(h);
 }
 
-void gate_new(struct fleet *f)
+/* What we lack ourselves says nothing of the gate. */
+static bool is_our_lack(int r)
+{
+	return r == -EMFILE || r == -ENFILE || r == -ENOMEM || r == -ENOBUFS;
+}
+
+int gate_new(struct fleet *f)
 {
 	struct gate *g = xcalloc(1, sizeof(*g));
 	int r;
@@ -406,8 +432,10 @@ void gate_new(struct fleet *f)
 		g->said_hello = true;
 		gate_link_start(g->link, on_message, on_room, g);
 		log_notice("the gate is adopted: pid %d", (int)proc_pid(g->proc));
-		return;
+		return 0;
 	}
+	if (is_our_lack(r))
+		return r;
 	if (r != -ENOENT && r != -ECONNREFUSED) {
 		log_warning("the gate of an earlier daemon does not answer as it should (%s); it "
 			    "is replaced",
@@ -418,6 +446,7 @@ void gate_new(struct fleet *f)
 	proc_free(TAKE_PTR(g->proc));
 	port_is_let_go_by(0);
 	doors_unknown(f);
+	return 0;
 }
 
 void gate_free(struct fleet *f)
