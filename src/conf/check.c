@@ -123,6 +123,11 @@ static int64_t last_port(const struct cloud_conf *c)
 	return c->port.port + cloud_conf_n_ports(c) - 1;
 }
 
+bool cloud_conf_insists_on(const struct cloud_conf *c, uint16_t port)
+{
+	return c->port.port && c->port.exact && port >= c->port.port && port <= last_port(c);
+}
+
 bool cloud_conf_ports_overlap(const struct cloud_conf *a, const struct cloud_conf *b)
 {
 	if (!a->port.exact || !b->port.exact)

@@ -236,6 +236,8 @@ int cloud_conf_check(const struct cloud_conf *c, int64_t baseport, struct err *e
 char *cloud_conf_warning(const struct cloud_conf *c);
 /* How many ports it takes, from its first one up: the gate's, and two of each node. */
 int64_t cloud_conf_n_ports(const struct cloud_conf *c);
+/* Whether this is one of the ports that it insists on. */
+bool cloud_conf_insists_on(const struct cloud_conf *c, uint16_t port);
 /* Whether both insist on ports of which some are the same. */
 bool cloud_conf_ports_overlap(const struct cloud_conf *a, const struct cloud_conf *b);
 

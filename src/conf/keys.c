@@ -276,7 +276,7 @@ static const struct key table[] = {
 	{FLEET(baseport), .name = "baseport", .type = &type_int, .dflt = "54321", .min = 1,
 		.max = 65533, .reload = RELOAD_CLOUD,
 		.help = "Where clouds without a 'port' begin to look for free ports (baseport of "
-			"H2OLocalServer.start). Each node needs two."},
+			"H2OLocalServer.start). A cloud needs one, and two for each node."},
 	{FLEET(scopes), .name = "scopes", .type = &type_word, .dflt = "auto", .words = scopes_modes,
 		.reload = RELOAD_DAEMON,
 		.help = "Whether each cloud runs in a control group of its own (a systemd scope, "
@@ -311,8 +311,11 @@ static const struct key table[] = {
 		.reload = RELOAD_CLOUD, .help = "Number of nodes, each a JVM."},
 	{CLOUD(port), .name = "port", .type = &type_port, .min = 1, .max = 65533,
 		.reload = RELOAD_CLOUD,
-		.help = "API port of the first node; each node needs this one and the next. 'N+' "
-			"looks for free ports from N up, 'N' insists on N, N+2 and so on (port of "
+		.help = "Port of the endpoint, where clients connect; the nodes have those above "
+			"it, each an "
+			"API port and the next (with gate_mode = off the first node's own is the "
+			"endpoint). 'N+' looks for free ports from N up, 'N' insists on these "
+			"(port of "
 			"H2OLocalServer.start). Without it: from [fleet] baseport up."},
 	{CLOUD(max_mem_size), .name = "max_mem_size", .type = &type_memory, .dflt = "auto",
 		.min = 32ll << 20, .max = 64ll << 40, .words = auto_memory, .reload = RELOAD_CLOUD,

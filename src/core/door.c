@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 
 #include "base/clock.h"
@@ -27,7 +28,8 @@ static int make_counters(struct door *d, struct err *e)
 {
 	if (d->counters)
 		return 0;
-	d->counters_fd = memfd_create("h2ofleet-door", MFD_CLOEXEC);
+	if (d->counters_fd < 0)
+		d->counters_fd = memfd_create("h2ofleet-door", MFD_CLOEXEC);
 	if (d->counters_fd >= 0)
 		d->counters = gate_counters_map(d->counters_fd);
 	return d->counters ? 0 : err_set_errno(e, -errno, "cannot make the gate's counters");
@@ -41,10 +43,20 @@ void door_close(struct supervised *s)
 	s->door = DOOR_NULL;
 }
 
+/* At once, however busy the gate is, which closes its own only when it reads of it. */
+static void stop_listening(const int *fds, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		if (fds[i] >= 0)
+			shutdown(fds[i], SHUT_RD);
+}
+
 void door_release(struct supervised *s)
 {
 	struct door *d = &s->door;
 
+	if (!d->foreign)
+		stop_listening(d->port.fds, ARRAY_SIZE(d->port.fds));
 	if (d->known)
 		gate_forget(s->fleet, s->cloud->conf->name);
 	door_close(s);
@@ -72,8 +84,10 @@ int door_bind(struct supervised *s, uint16_t port, struct err *e)
 		return r;
 	if (!take_systemds(d, port))
 		r = door_port_bind(!s->cloud->conf->bind_to_localhost, port, &d->port);
-	if (r == 0)
+	if (r == 0) {
 		d->stale = true;
+		trouble_clear(s->fleet, TROUBLE_GATE, s->cloud->conf->name);
+	}
 	if (r < 0 && r != -EADDRINUSE)
 		err_set_errno(e, r, "cannot bind port %u", port);
 	return r;
@@ -86,6 +100,20 @@ static bool door_fits(const struct supervised *s, uint16_t first, bool exact)
 	return port && (exact ? port == first : port >= first);
 }
 
+/* What another cloud insists on is left to it, also while it does not run. */
+static int try_port(struct supervised *s, uint16_t port, bool exact, struct err *e)
+{
+	const struct fleet *f = s->fleet;
+
+	for (size_t i = 0; i < f->n && !exact; i++) {
+		const struct cloud *c = f->clouds[i]->cloud;
+
+		if (f->clouds[i] != s && !c->removed && cloud_conf_insists_on(c->conf, port))
+			return -EADDRINUSE;
+	}
+	return door_bind(s, port, e);
+}
+
 int door_hold(struct supervised *s, uint16_t first, bool exact, struct err *e)
 {
 	unsigned port = first;
@@ -93,8 +121,9 @@ int door_hold(struct supervised *s, uint16_t first, bool exact, struct err *e)
 
 	if (door_fits(s, first, exact))
 		return 0;
-	door_release(s);
-	while (port < UINT16_MAX && (r = door_bind(s, (uint16_t)port, e)) != 0) {
+	if (s->door.port.port)
+		door_release(s);
+	while (port < UINT16_MAX && (r = try_port(s, (uint16_t)port, exact, e)) != 0) {
 		if (r != -EADDRINUSE)
 			return r;
 		if (exact) {
@@ -200,7 +229,7 @@ static void tell(struct supervised *s)
 	struct door *d = &s->door;
 	struct door_told t = what_to_tell(s);
 	json_auto_t *j = NULL;
-	int fds[GATE_MAX_FDS] = {d->counters_fd};
+	int fds[GATE_MAX_FDS] = {d->counters_fd}, r;
 	unsigned n = 1;
 
 	if (d->known && !d->stale && streq(t.mode, d->told.mode) && t.port == d->told.port &&
@@ -212,7 +241,12 @@ static void tell(struct supervised *s)
 	if (!streq(t.mode, "refuse"))
 		listen_now(d);
 	j = door_message(s, &t);
-	if (gate_tell(s->fleet, j, fds, d->known ? 0 : n) < 0)
+	r = gate_tell(s->fleet, j, fds, d->known ? 0 : n);
+	if (r == -EMSGSIZE)
+		trouble_set(s->fleet, TROUBLE_GATE, s->cloud->conf->name,
+			"the gate cannot be told who may come in: gate_allow is too long; name a "
+			"group");
+	if (r < 0)
 		return; /* it is told when it can be: gate.c calls door_look() */
 	d->known = true;
 	d->stale = false;
@@ -237,7 +271,21 @@ static int bind_as_needed(struct supervised *s, struct err *e)
 		}
 		return r;
 	}
-	return cloud_armed(c) ? door_hold(s, first, conf->port.exact, e) : 0;
+	return cloud_armed(c) || cloud_door(c) == DOOR_SHUT
+		       ? door_hold(s, first, conf->port.exact, e)
+		       : 0;
+}
+
+/* Where systemd listens somebody must turn those away who come to a cloud at rest. */
+static bool stays_foreign(const struct supervised *s)
+{
+	const struct cloud_conf *conf = s->cloud->conf;
+	uint16_t first = conf->port.port ? conf->port.port : (uint16_t)conf->baseport;
+
+	if (s->fleet->ending || s->cloud->removed || conf->gate_mode == GATE_OFF)
+		return false;
+	return s->door.port.port ? s->door.foreign
+				 : !s->cloud->ports_planned && activation_listens(first);
 }
 
 void door_look(struct supervised *s)
@@ -247,7 +295,7 @@ void door_look(struct supervised *s)
 	const struct cloud *c = s->cloud;
 	enum cloud_door door = cloud_door(c);
 
-	if (door == DOOR_SHUT && (!d->foreign || s->fleet->ending || c->removed)) {
+	if (door == DOOR_SHUT && !stays_foreign(s)) {
 		if (d->port.port || d->counters)
 			door_release(s);
 		return;
@@ -256,8 +304,6 @@ void door_look(struct supervised *s)
 		if (bind_as_needed(s, &e) < 0) {
 			d->retry_ms = clock_monotonic_ms() + RETRY_MS;
 			trouble_set(s->fleet, TROUBLE_GATE, c->conf->name, err_msg(&e));
-		} else if (d->port.port) {
-			trouble_clear(s->fleet, TROUBLE_GATE, c->conf->name);
 		}
 	}
 	if (d->port.port)
@@ -294,13 +340,30 @@ static bool is_ipv6(int fd)
 	return getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &len) == 0 && domain == AF_INET6;
 }
 
-/* Whether the door is one that this cloud may go on with. */
-static bool may_keep(const struct supervised *s, uint16_t port)
+static bool is_everywhere(int fd)
+{
+	union {
+		struct sockaddr_in in;
+		struct sockaddr_in6 in6;
+	} a = {.in = {.sin_family = 0}};
+	socklen_t len = sizeof(a);
+
+	if (getsockname(fd, (struct sockaddr *)&a, &len) < 0)
+		return false;
+	return a.in.sin_family == AF_INET6 ? IN6_IS_ADDR_UNSPECIFIED(&a.in6.sin6_addr)
+					   : a.in.sin_addr.s_addr == htonl(INADDR_ANY);
+}
+
+/* Whether the door with this socket is one that the cloud may go on with. */
+static bool may_keep(const struct supervised *s, int fd, bool foreign)
 {
 	const struct cloud *c = s->cloud;
 	const struct cloud_conf *conf = c->conf;
+	uint16_t port = port_of(fd);
 
 	if (conf->gate_mode == GATE_OFF || !port)
+		return false;
+	if (!foreign && is_everywhere(fd) == conf->bind_to_localhost)
 		return false;
 	if (c->ports_planned)
 		return port == c->endpoint.port;
@@ -308,13 +371,11 @@ static bool may_keep(const struct supervised *s, uint16_t port)
 				: port >= (conf->port.port ? conf->port.port : conf->baseport);
 }
 
-bool door_adopt(struct fleet *f, struct gate_message *m)
+static bool take_over(struct supervised *s, struct gate_message *m, bool foreign)
 {
-	const char *name = json_string_value(json_object_get(m->body, "cloud"));
-	struct supervised *s = name ? supervised_find(f, name) : NULL;
-	struct door *d = s ? &s->door : NULL;
+	struct door *d = &s->door;
 
-	if (!s || d->port.port || m->n_fds < 2 || !may_keep(s, port_of(m->fds[1])))
+	if (d->port.port || m->n_fds < 2 || !may_keep(s, m->fds[1], foreign))
 		return false;
 	d->counters = gate_counters_map(m->fds[0]);
 	if (!d->counters)
@@ -324,11 +385,24 @@ bool door_adopt(struct fleet *f, struct gate_message *m)
 	for (unsigned i = 1; i < m->n_fds; i++)
 		d->port.fds[is_ipv6(m->fds[i])] = TAKE_FD(m->fds[i]);
 	m->n_fds = 0;
-	d->foreign = json_is_true(json_object_get(m->body, "foreign"));
+	d->foreign = foreign;
 	d->known = d->stale = true;
-	if (!d->foreign && door_port_claim(&d->port) < 0)
-		log_warning("cloud %s: cannot claim port %u", name, d->port.port);
+	if (!foreign && door_port_claim(&d->port) < 0)
+		log_warning("cloud %s: cannot claim port %u", s->cloud->conf->name, d->port.port);
 	return true;
+}
+
+bool door_adopt(struct fleet *f, struct gate_message *m)
+{
+	const char *name = json_string_value(json_object_get(m->body, "cloud"));
+	bool foreign = json_is_true(json_object_get(m->body, "foreign"));
+	struct supervised *s = name ? supervised_find(f, name) : NULL;
+
+	if (s && take_over(s, m, foreign))
+		return true;
+	if (!foreign && m->n_fds)
+		stop_listening(m->fds + 1, m->n_fds - 1);
+	return false;
 }
 
 /* ---- what is seen of it ---- */

@@ -260,13 +260,15 @@ int fleet_new(uv_loop_t *loop, struct conf *conf, struct fleet **out, struct err
 	f->clouds = xcalloc(f->n, sizeof(*f->clouds));
 	for (size_t i = 0; i < f->n; i++)
 		f->clouds[i] = supervised_new(f, conf->clouds[i]);
+	r = gate_new(f);
+	if (r < 0)
+		f->cannot_adopt = r;
 	if (f->cannot_adopt) { /* not now; whoever starts us tries again */
 		r = err_set_errno(e, f->cannot_adopt,
 			"cannot take over what an earlier daemon has left (see above)");
 		fleet_free(f);
 		return r;
 	}
-	gate_new(f);
 	*out = f;
 	return 0;
 }

@@ -14,8 +14,11 @@
 
 /* Answers come within a ms; longer only from a gate that hangs, which is then replaced. */
 #define ADOPT_MS 2000
-/* One that has lived this long may be begun anew at once. */
-#define WELL_MS         10000
+/* One that has lived this long may be begun anew at once; so may one that has begun well, a few
+ * times in a row: somebody kills it. One that does not come up, or dies again and again, later each
+ * time. */
+#define WELL_MS         2000
+#define QUICK_DEATHS    20
 #define RESPAWN_MS      UINT64_C(100)
 #define RESPAWN_MAX_MS  UINT64_C(5000)
 #define END_PATIENCE_MS 2000
@@ -33,7 +36,10 @@ struct gate {
 	struct gate_link *link;
 	uv_timer_t *timer; /* respawn, or patience at the end; freed in its close callback */
 	uint64_t started_ms, delay_ms;
-	uint64_t pinged_ms; /* fleet_now() of the first question without an answer; 0: none */
+	bool said_hello;
+	unsigned quick_deaths; /* in a row */
+	uint64_t lost_ms;      /* when the link was lost last */
+	uint64_t pinged_ms;    /* fleet_now() of the first question without an answer; 0: none */
 	unsigned beats;
 	bool ending;
 };
@@ -71,14 +77,16 @@ static void on_respawn(uv_timer_t *t)
 
 static void respawn_later(struct gate *g)
 {
-	uint64_t lived = fleet_now(g->fleet) - g->started_ms;
-	uint64_t delay = lived >= WELL_MS ? 0 : g->delay_ms;
+	bool well = fleet_now(g->fleet) - g->started_ms >= WELL_MS;
 
-	g->delay_ms = lived >= WELL_MS ? 0 : MIN(MAX(2 * g->delay_ms, RESPAWN_MS), RESPAWN_MAX_MS);
-	if (delay == 0)
+	g->quick_deaths = well ? 0 : g->quick_deaths + 1;
+	if (well || (g->said_hello && g->quick_deaths <= QUICK_DEATHS)) {
+		g->delay_ms = 0;
 		start(g);
-	else
-		uv_timer_start(g->timer, on_respawn, delay, 0);
+		return;
+	}
+	g->delay_ms = MIN(MAX(2 * g->delay_ms, RESPAWN_MS), RESPAWN_MAX_MS);
+	uv_timer_start(g->timer, on_respawn, g->delay_ms, 0);
 }
 
 static void say_exit(struct gate *g, const struct proc_exit *x)
@@ -90,8 +98,10 @@ static void say_exit(struct gate *g, const struct proc_exit *x)
 		how = xasprintf("cannot be executed (%s): %s", g->program, strerror(x->exec_errno));
 	else if (x->signal)
 		how = xasprintf("was killed by SIG%s", sig ? sig : "?");
+	else if (x->known)
+		how = xasprintf("exited with %d", x->code);
 	else
-		how = xasprintf("exited with %d", x->known ? x->code : -1);
+		how = xstrdup("has ended");
 	if (x->exec_errno) {
 		trouble_set(g->fleet, TROUBLE_GATE, NULL, how);
 		return;
@@ -113,6 +123,7 @@ static void on_ended(struct proc *p, const struct proc_exit *x, void *arg)
 	if (!g->ending)
 		say_exit(g, x);
 	proc_free(TAKE_PTR(g->proc));
+	port_is_let_go_by(0);
 	g->pinged_ms = 0;
 	if (g->ending) {
 		uv_timer_stop(g->timer);
@@ -185,36 +196,14 @@ static void on_hello(struct gate *g, const json_t *body)
 	const char *version = json_string_value(json_object_get(body, "version"));
 	int pid = (int)gate_pid(g->fleet);
 
+	g->said_hello = true;
 	trouble_clear(g->fleet, TROUBLE_GATE, NULL);
 	log_info("the gate is pid %d, h2ofleet-gate %s", pid, version ? version : "?");
 	fleet_event(g->fleet, "gate-started", NULL, -1, json_pack("{s:i}", "pid", pid),
 		"the gate runs as pid %d", pid);
 }
 
-static void on_message(const struct gate_message *m, void *arg)
-{
-	struct gate *g = arg;
-	const char *op = m ? json_string_value(json_object_get(m->body, "op")) : NULL;
-	const char *name = m ? json_string_value(json_object_get(m->body, "cloud")) : NULL;
-	struct supervised *s = name ? supervised_find(g->fleet, name) : NULL;
-
-	g->pinged_ms = 0;
-	if (!m) { /* it ends, or has gone mad */
-		gate_link_close(TAKE_PTR(g->link));
-		doors_unknown(g->fleet);
-		if (g->proc)
-			proc_kill_group(g->proc);
-	} else if (streq(op, "hello")) {
-		on_hello(g, m->body);
-	} else if (s && streq(op, "knock")) {
-		log_info("cloud %s: a connection waits at the gate", name);
-		supervised_feed(s, &(struct cloud_event){.type = EVENT_KNOCK});
-	} else if (s && streq(op, "refused")) {
-		on_refused(g->fleet, s->cloud, m->body);
-	} else if (s && streq(op, "unreachable")) {
-		on_unreachable(g->fleet, s->cloud, m->body);
-	}
-}
+static void on_message(const struct gate_message *m, void *arg);
 
 static void on_room(void *arg)
 {
@@ -228,6 +217,48 @@ static void say_hello(struct gate *g)
 	json_auto_t *hello = json_pack("{s:s, s:i}", "op", "hello", "protocol", GATE_PROTOCOL);
 
 	gate_link_send(g->link, hello, NULL, 0);
+}
+
+/* It ends, as its pidfd will say; or somebody else has talked to it, and it takes the newest for
+ * its daemon: then it is told that we are. One with which that does not help is replaced. */
+static void lost_link(struct gate *g)
+{
+	bool again = fleet_now(g->fleet) - g->lost_ms >= WELL_MS;
+
+	gate_link_close(TAKE_PTR(g->link));
+	g->lost_ms = fleet_now(g->fleet);
+	if (!g->proc || g->ending)
+		return;
+	if (again && gate_link_open(g->fleet->loop, g->path, &g->link) == 0) {
+		gate_link_start(g->link, on_message, on_room, g);
+		say_hello(g);
+		doors_look(g->fleet);
+		return;
+	}
+	doors_unknown(g->fleet);
+	proc_kill_group(g->proc);
+}
+
+static void on_message(const struct gate_message *m, void *arg)
+{
+	struct gate *g = arg;
+	const char *op = m ? json_string_value(json_object_get(m->body, "op")) : NULL;
+	const char *name = m ? json_string_value(json_object_get(m->body, "cloud")) : NULL;
+	struct supervised *s = name ? supervised_find(g->fleet, name) : NULL;
+
+	g->pinged_ms = 0;
+	if (!m) {
+		lost_link(g);
+	} else if (streq(op, "hello")) {
+		on_hello(g, m->body);
+	} else if (s && streq(op, "knock")) {
+		log_info("cloud %s: a connection waits at the gate", name);
+		supervised_feed(s, &(struct cloud_event){.type = EVENT_KNOCK});
+	} else if (s && streq(op, "refused")) {
+		on_refused(g->fleet, s->cloud, m->body);
+	} else if (s && streq(op, "unreachable")) {
+		on_unreachable(g->fleet, s->cloud, m->body);
+	}
 }
 
 /* ---- its beginning ---- */
@@ -255,6 +286,7 @@ static void start(struct gate *g)
 	int r = listening < 0 ? listening : spawn(g, listening, &e);
 
 	g->started_ms = fleet_now(g->fleet);
+	g->said_hello = false;
 	if (r == 0)
 		r = gate_link_open(g->fleet->loop, g->path, &g->link);
 	if (r < 0) {
@@ -266,12 +298,12 @@ static void start(struct gate *g)
 		trouble_set(g->fleet, TROUBLE_GATE, NULL, why);
 		if (g->proc)
 			proc_free(TAKE_PTR(g->proc)); /* sees the end of its pipe and exits */
-		g->delay_ms = MAX(g->delay_ms, RESPAWN_MS);
 		respawn_later(g);
 		return;
 	}
 	gate_link_start(g->link, on_message, on_room, g);
 	proc_release(g->proc);
+	port_is_let_go_by(proc_pid(g->proc));
 	say_hello(g);
 	doors_look(g->fleet);
 }
@@ -314,11 +346,15 @@ static bool is_ours(const struct fleet *f, pid_t pid)
 static int watch_process(struct gate *g, const json_t *hello)
 {
 	pid_t pid = (pid_t)json_integer_value(json_object_get(hello, "pid"));
+	int r;
 
 	if (json_integer_value(json_object_get(hello, "protocol")) != GATE_PROTOCOL ||
 		!is_ours(g->fleet, pid))
 		return -EPROTO;
-	return proc_adopt(g->fleet->loop, pid, process_start_ticks(pid), on_ended, g, &g->proc);
+	r = proc_adopt(g->fleet->loop, pid, process_start_ticks(pid), on_ended, g, &g->proc);
+	if (r == 0)
+		port_is_let_go_by(pid);
+	return r;
 }
 
 /* One thing that it says of itself. 1: that was all; 0; or a negative errno. */
@@ -372,7 +408,13 @@ static void on_timer_closed(uv_handle_t *h)
 	free(h);
 }
 
-void gate_new(struct fleet *f)
+/* What we lack ourselves says nothing of the gate. */
+static bool is_our_lack(int r)
+{
+	return r == -EMFILE || r == -ENFILE || r == -ENOMEM || r == -ENOBUFS;
+}
+
+int gate_new(struct fleet *f)
 {
 	struct gate *g = xcalloc(1, sizeof(*g));
 	int r;
@@ -387,10 +429,13 @@ void gate_new(struct fleet *f)
 	g->started_ms = fleet_now(f);
 	r = adopt(g);
 	if (r == 0) {
+		g->said_hello = true;
 		gate_link_start(g->link, on_message, on_room, g);
 		log_notice("the gate is adopted: pid %d", (int)proc_pid(g->proc));
-		return;
+		return 0;
 	}
+	if (is_our_lack(r))
+		return r;
 	if (r != -ENOENT && r != -ECONNREFUSED) {
 		log_warning("the gate of an earlier daemon does not answer as it should (%s); it "
 			    "is replaced",
@@ -399,7 +444,9 @@ void gate_new(struct fleet *f)
 	}
 	gate_link_close(TAKE_PTR(g->link));
 	proc_free(TAKE_PTR(g->proc));
+	port_is_let_go_by(0);
 	doors_unknown(f);
+	return 0;
 }
 
 void gate_free(struct fleet *f)

@@ -23,18 +23,24 @@ static void report(struct supervised *s, uint64_t idle_ms, bool busy)
 		s, &(struct cloud_event){.type = EVENT_IDLE, .idle_ms = idle_ms, .flag = busy});
 }
 
-static void unknown(struct supervised *s, const char *question, const struct http_response *rsp)
-{
-	log_info("cloud %s: whether it is used is not known: no good answer to %s (%s)",
-		s->cloud->conf->name, question, rsp->error ? rsp->error : "not what H2O says");
-	report(s, IDLE_UNKNOWN, false);
-}
-
 static uint64_t since(struct supervised *s, uint64_t at_ms)
 {
 	uint64_t now = fleet_now(s->fleet);
 
 	return now - MIN(at_ms, now);
+}
+
+/* With what has come through the gate while it was asked. */
+static void report_use(struct supervised *s, bool busy)
+{
+	report(s, since(s, MAX(s->idle.used_ms, gate_traffic_ms(s))), busy);
+}
+
+static void unknown(struct supervised *s, const char *question, const struct http_response *rsp)
+{
+	log_info("cloud %s: whether it is used is not known: no good answer to %s (%s)",
+		s->cloud->conf->name, question, rsp->error ? rsp->error : "not what H2O says");
+	report(s, IDLE_UNKNOWN, false);
 }
 
 static void ask(struct supervised *s, const char *path, http_cb cb)
@@ -85,9 +91,8 @@ static void on_jobs(const struct http_response *rsp, void *arg)
 	if (!strstr(rsp->body, "\"jobs\""))
 		unknown(s, "/3/Jobs", rsp);
 	else
-		report(s, since(s, s->idle.used_ms),
-			has_status(rsp->body, "RUNNING") ||
-				has_status(rsp->body, "CANCEL_PENDING"));
+		report_use(s, has_status(rsp->body, "RUNNING") ||
+				      has_status(rsp->body, "CANCEL_PENDING"));
 }
 
 static int64_t behind(struct supervised *s)
@@ -135,7 +140,7 @@ static void on_cloud(const struct http_response *rsp, void *arg)
 	if (h2o_cloud_view_parse(rsp->body, rsp->body_len, &view, NULL) < 0)
 		unknown(s, "/3/Cloud", rsp);
 	else if (!view.locked)
-		report(s, since(s, s->idle.used_ms), false);
+		report_use(s, false);
 	else
 		ask(s, "/3/SteamMetrics", on_metrics);
 }

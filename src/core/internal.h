@@ -213,8 +213,9 @@ void adopt_end_session(const struct fleet *f);
 /* In the token of its environment, where a member's cloud, number and generation are. No cloud can
  * be called so. */
 #define GATE_TOKEN "@gate"
-/* Takes over the one of an earlier daemon, with the doors that it has. */
-void gate_new(struct fleet *f);
+/* Takes over the one of an earlier daemon, with the doors that it has. A negative errno when we
+ * cannot, for reasons of our own. */
+int gate_new(struct fleet *f);
 void gate_free(struct fleet *f);
 /* 0 when there is none. */
 pid_t gate_pid(const struct fleet *f);

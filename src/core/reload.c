@@ -47,13 +47,18 @@ static void remove_traces(const struct supervised *s, const struct member *m)
 	}
 }
 
-static bool ports_differ(const struct cloud_conf *old, const struct cloud_conf *new)
+/* Else the door stays, with those who wait at it. */
+static bool doors_differ(const struct cloud_conf *old, const struct cloud_conf *new)
 {
-
 	return old->port.port != new->port.port || old->port.exact != new->port.exact ||
-	       old->nodes != new->nodes || old->gate_mode != new->gate_mode ||
+	       old->gate_mode != new->gate_mode ||
 	       old->bind_to_localhost != new->bind_to_localhost ||
 	       (!new->port.port && old->baseport != new->baseport);
+}
+
+static bool ports_differ(const struct cloud_conf *old, const struct cloud_conf *new)
+{
+	return doors_differ(old, new) || old->nodes != new->nodes;
 }
 
 /* Takes `new` over; frees the old one. */
@@ -76,7 +81,8 @@ static void put_in_force(struct supervised *s, struct cloud_conf *new)
 
 	if (ports_differ(old, new)) {
 		launch_forget_ports(s);
-		door_release(s);
+		if (doors_differ(old, new))
+			door_release(s);
 		s->cloud->ports_planned = false;
 	}
 	for (unsigned i = 0; i < s->cloud->n_nodes; i++)

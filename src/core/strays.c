@@ -9,6 +9,7 @@
 #include "base/log.h"
 #include "core/internal.h"
 #include "drv/machine.h"
+#include "drv/procinfo.h"
 
 #define STRAY_TERM_MS 10000
 #define MAX_ENVIRON   (2u << 20)
@@ -156,13 +157,21 @@ static bool belongs_to_member(const struct fleet *f, const char *token)
 	return false;
 }
 
+/* The gate that we talk to asks the name service by children. */
+static bool is_child_of(pid_t pid, pid_t parent)
+{
+	struct process_stat st;
+
+	return parent && process_stat_read(pid, &st) == 0 && st.ppid == parent;
+}
+
 static void look_at(struct fleet *f, pid_t pid)
 {
 	uint64_t ticks = process_start_ticks(pid); /* before the token: the pair is checked later */
 	_cleanup_free_ char *token = ticks && pid != getpid() ? token_of(f, pid) : NULL;
 
 	if (token && streq(token, GATE_TOKEN)) {
-		if (pid != gate_pid(f))
+		if (pid != gate_pid(f) && !is_child_of(pid, gate_pid(f)))
 			end_gate(f, pid, ticks);
 	} else if (token && !belongs_to_member(f, token)) {
 		end_stray(f, pid, ticks, token);

@@ -11,6 +11,7 @@
 #include "base/handover.h"
 #include "base/log.h"
 #include "daemon/daemon.h"
+#include "drv/activation.h"
 #include "drv/command.h"
 #include "drv/spawn.h"
 
@@ -64,6 +65,7 @@ static void become(struct daemon *d)
 	fleet_event(d->fleet, "daemon-reexec", NULL, -1, NULL, "h2ofleetd replaces itself by %s",
 		d->reexec.path);
 	api_hand_over(d->api);
+	activation_hand_over();
 	spawn_hand_over_limits();
 	handover_add_word("reexecs", count);
 	r = handover_exec(d->reexec.path, d->options->argv);

@@ -6,18 +6,33 @@
 
 #include <systemd/sd-daemon.h>
 
+#include "base/handover.h"
 #include "base/log.h"
 
 static struct {
 	char **names; /* owned, as its strings; NULL where taken */
+	int *fds;     /* owned */
 	unsigned n;
 } passed;
 
+static void add(char *name, int fd)
+{
+	passed.names = xreallocarray(passed.names, passed.n + 1, sizeof(*passed.names));
+	passed.fds = xreallocarray(passed.fds, passed.n + 1, sizeof(*passed.fds));
+	passed.names[passed.n] = name;
+	passed.fds[passed.n++] = fd;
+}
+
 unsigned activation_init(void)
 {
-	int n = sd_listen_fds_with_names(1, &passed.names);
+	char **names = NULL;
+	int fd, n = sd_listen_fds_with_names(1, &names);
 
-	passed.n = n > 0 ? (unsigned)n : 0;
+	for (int i = 0; i < n; i++)
+		add(names[i], SD_LISTEN_FDS_START + i);
+	free(names);
+	while ((fd = handover_take_fd("listener %u", passed.n)) >= 0)
+		add(xstrdup("listener"), fd);
 	return passed.n;
 }
 
@@ -26,7 +41,7 @@ int activation_take(const char *name)
 	for (unsigned i = 0; i < passed.n; i++)
 		if (passed.names[i] && streq(passed.names[i], name)) {
 			free(TAKE_PTR(passed.names[i]));
-			return SD_LISTEN_FDS_START + (int)i;
+			return passed.fds[i];
 		}
 	return -1;
 }
@@ -47,21 +62,40 @@ static uint16_t listening_port(int fd, bool v6)
 	return ntohs(v6 ? a.in6.sin6_port : a.in.sin_port);
 }
 
-int activation_listener(uint16_t port, bool v6)
+static int find(uint16_t port, bool v6)
 {
 	for (unsigned i = 0; i < passed.n; i++) {
-		int fd = SD_LISTEN_FDS_START + (int)i;
-
-		if (passed.names[i] && port && listening_port(fd, v6) == port)
-			return fcntl(fd, F_DUPFD_CLOEXEC, 3);
+		if (passed.names[i] && port && listening_port(passed.fds[i], v6) == port)
+			return passed.fds[i];
 	}
 	return -1;
+}
+
+int activation_listener(uint16_t port, bool v6)
+{
+	int fd = find(port, v6);
+
+	return fd < 0 ? -1 : fcntl(fd, F_DUPFD_CLOEXEC, 3);
+}
+
+bool activation_listens(uint16_t port)
+{
+	return find(port, false) >= 0 || find(port, true) >= 0;
+}
+
+void activation_hand_over(void)
+{
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < passed.n; i++)
+		if (passed.names[i])
+			handover_add_fd(passed.fds[i], "listener %u", n++);
 }
 
 void activation_close_rest(void)
 {
 	for (unsigned i = 0; i < passed.n; i++) {
-		int fd = SD_LISTEN_FDS_START + (int)i;
+		int fd = passed.fds[i];
 
 		if (!passed.names[i] || listening_port(fd, false) || listening_port(fd, true))
 			continue;

@@ -17,5 +17,10 @@ int activation_take(const char *name);
  * listening, too. */
 int activation_listener(uint16_t port, bool v6);
 
+bool activation_listens(uint16_t port);
+
+/* Those TCP sockets go on to the image that replaces this one. After activation_close_rest(). */
+void activation_hand_over(void);
+
 /* Closes those that nobody wanted, but for TCP sockets, and says so. */
 void activation_close_rest(void);

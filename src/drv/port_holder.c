@@ -119,7 +119,27 @@ static void read_bound(int family, unsigned port, struct sockets *s)
 		continue;
 }
 
-bool port_has_only_remains(uint16_t port)
+/* A process; 0: none. */
+static pid_t letting_go;
+
+void port_is_let_go_by(pid_t pid)
+{
+	letting_go = pid;
+}
+
+static int match_inode(const char *target, void *arg)
+{
+	unsigned long inode;
+
+	return sscanf(target, "socket:[%lu]", &inode) == 1 && inode == *(const unsigned long *)arg;
+}
+
+static bool is_let_go(unsigned long inode)
+{
+	return letting_go && process_each_fd(letting_go, match_inode, &inode) == 1;
+}
+
+static bool has_only_remains(uint16_t port)
 {
 	struct sockets s;
 
@@ -127,9 +147,16 @@ bool port_has_only_remains(uint16_t port)
 	read_bound(AF_INET, port, &s);
 	read_bound(AF_INET6, port, &s);
 	for (size_t i = 0; i < s.n; i++)
-		if (s.v[i].inode || s.v[i].state == TCP_LISTEN)
+		if (s.v[i].state == TCP_LISTEN || (s.v[i].inode && !is_let_go(s.v[i].inode)))
 			return false; /* a process has it */
-	return s.n > 0;
+	return s.n > 0 || letting_go; /* it has just closed it */
+}
+
+/* Once more, as what was seen in the tables may have been closed before its holder was looked for.
+ */
+bool port_has_only_remains(uint16_t port)
+{
+	return has_only_remains(port) || (letting_go && has_only_remains(port));
 }
 
 /* ---- from sockets to processes ---- */

@@ -72,28 +72,20 @@ static int bind_port(const union address *a, socklen_t len, bool reuse, int v6on
 	return TAKE_FD(fd);
 }
 
-/* A socket that is bound; over remains of connections, too, which takes some ms to find out. */
-static int bind_over(const char *address, uint16_t port, bool over_remains, int v6only)
+/* Binds a hold that is only claimed; over remains of connections, too, which takes some ms to find
+ * out. 0, or a negative errno. */
+static int complete(const char *address, uint16_t port, bool over_remains, struct port_hold *h)
 {
 	union address a;
 	int fd, len = parse_address(address, port, &a);
 
 	if (len < 0)
 		return len;
-	fd = bind_port(&a, (socklen_t)len, false, v6only);
-	if (fd == -EADDRINUSE && over_remains && port_has_only_remains(port))
-		fd = bind_port(&a, (socklen_t)len, true, v6only);
-	return fd;
-}
-
-/* Binds a hold that is only claimed. 0, or a negative errno. */
-static int complete(const char *address, uint16_t port, bool over_remains, struct port_hold *h)
-{
-	int fd;
-
 	if (h->fd >= 0)
 		return 0;
-	fd = bind_over(address, port, over_remains, 0);
+	fd = bind_port(&a, (socklen_t)len, false, 0);
+	if (fd == -EADDRINUSE && over_remains && port_has_only_remains(port))
+		fd = bind_port(&a, (socklen_t)len, true, 0);
 	if (fd < 0)
 		return fd;
 	h->fd = fd;
@@ -215,6 +207,25 @@ static bool is_missing(int r)
 	return r == -EAFNOSUPPORT || r == -EADDRNOTAVAIL || r == -EPROTONOSUPPORT;
 }
 
+/* All or nothing. */
+static int bind_both(bool everywhere, bool reuse, struct door_port *d)
+{
+	static const char *const addresses[2][2] = {{"127.0.0.1", "::1"}, {"0.0.0.0", "::"}};
+	int r = 0;
+
+	for (size_t i = 0; r >= 0 && i < ARRAY_SIZE(d->fds); i++) {
+		union address a;
+		int len = parse_address(addresses[everywhere][i], d->port, &a);
+
+		r = d->fds[i] = bind_port(&a, (socklen_t)len, reuse, 1);
+		if (i && is_missing(r))
+			r = 0;
+	}
+	for (size_t i = 0; r < 0 && i < ARRAY_SIZE(d->fds); i++)
+		closep(&d->fds[i]);
+	return MIN(r, 0);
+}
+
 int door_port_bind(bool everywhere, uint16_t port, struct door_port *out)
 {
 	int r;
@@ -223,14 +234,12 @@ int door_port_bind(bool everywhere, uint16_t port, struct door_port *out)
 	out->port = port;
 	r = door_port_claim(out);
 	if (r == 0)
-		r = out->fds[0] = bind_over(everywhere ? "0.0.0.0" : "127.0.0.1", port, true, 0);
-	if (r >= 0)
-		r = out->fds[1] = bind_over(everywhere ? "::" : "::1", port, true, 1);
-	if (out->fds[0] >= 0 && is_missing(r))
-		r = 0;
+		r = bind_both(everywhere, false, out);
+	if (r == -EADDRINUSE && out->claim >= 0 && port_has_only_remains(port))
+		r = bind_both(everywhere, true, out);
 	if (r < 0)
 		door_port_release(out);
-	return MIN(r, 0);
+	return r;
 }
 
 void door_port_release(struct door_port *d)

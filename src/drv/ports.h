@@ -71,8 +71,13 @@ char *port_holder(uint16_t port);
 char *port_holder_sentence(uint16_t port);
 
 /* Is there nothing on the port but what is left of connections: TIME_WAIT, or FIN_WAIT until the
- * other side has closed, too? That hinders a plain bind, and is what a stopped cloud leaves. */
+ * other side has closed, too? That hinders a plain bind, and is what a stopped cloud leaves. So is
+ * what the gate has not closed yet. */
 bool port_has_only_remains(uint16_t port);
+
+/* From now on sockets of this process count as remains, but for listening ones: it is told to close
+ * them, and may need a moment. 0: none. */
+void port_is_let_go_by(pid_t pid);
 
 /* Could a server that sets SO_REUSEADDR, as every JVM does, bind it on `address` now? A hold of
  * ours does not hinder it, a listener does. */

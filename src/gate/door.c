@@ -1,5 +1,6 @@
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <sys/socket.h>
 
 #include "base/log.h"
@@ -36,14 +37,26 @@ static void accept_later(struct listener *li)
 	timer_set(l, &li->again, l->now + GATE_RETRY_MS);
 }
 
+/* systemd makes its sockets blocking whenever it passes them to a service, and what blocks one
+ * descriptor of a socket blocks all. Nobody else accepts from it. */
+static bool would_block(const struct listener *li)
+{
+	struct pollfd p = {.fd = li->w.fd, .events = POLLIN};
+
+	return li->door->conf.foreign && poll(&p, 1, 0) == 0;
+}
+
 static void on_listener(struct watch *w, _unused_ uint32_t events)
 {
 	struct listener *li = container_of(w, struct listener, w);
 	struct door *d = li->door;
 
 	for (int i = 0; i < ACCEPT_BUDGET; i++) {
-		int fd = accept4(w->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+		int fd = -1;
 
+		if (would_block(li))
+			return;
+		fd = accept4(w->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
 		if (fd >= 0) {
 			conn_new(d, fd);
 			continue;

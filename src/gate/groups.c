@@ -9,6 +9,7 @@
 #include <sys/prctl.h>
 #include <sys/wait.h>
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "gate/gate.h"
 
@@ -207,7 +208,8 @@ static int start(struct lookup *lu)
 	lu->pid = pid;
 	g->n_children++;
 	lu->timer.on = on_timer;
-	timer_set(&g->loop, &lu->timer, g->loop.now + GATE_NAMES_MS);
+	/* Not of this turn's time, which the forking of others may have made old. */
+	timer_set(&g->loop, &lu->timer, clock_monotonic_ms() + GATE_NAMES_MS);
 	return 0;
 }
 

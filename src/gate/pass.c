@@ -24,6 +24,15 @@ enum pumped {
 	PUMP_BROKEN,
 };
 
+/* Nothing can be written to it any more, but read: what came before it died. */
+static int side_died(struct side *s)
+{
+	int rc = -errno;
+
+	s->dead = s->readable = true;
+	return rc;
+}
+
 /* Pipe to socket. 1: the pipe is empty; 0: not yet. */
 static int flow_write(struct flow *f, struct side *to, uint64_t *bytes)
 {
@@ -40,8 +49,10 @@ static int flow_write(struct flow *f, struct side *to, uint64_t *bytes)
 			to->writable = false;
 			return 0;
 		}
-		if (n <= 0)
-			return n < 0 ? -errno : -EPIPE;
+		if (n < 0)
+			return side_died(to);
+		if (n == 0)
+			return -EPIPE;
 		f->in_pipe -= (size_t)n;
 		*bytes += (uint64_t)n;
 	}
@@ -141,6 +152,16 @@ static enum pumped pump_flow(struct conn *c, bool in)
 	return rc;
 }
 
+/* As long as somebody is there to be given it. One that dies of it is not the end: what it has sent
+ * is moved still. */
+static enum pumped pump_to(struct conn *c, bool in)
+{
+	const struct side *to = in ? &c->server : &c->client;
+	enum pumped rc = to->dead ? PUMP_WAITS : pump_flow(c, in);
+
+	return rc == PUMP_BROKEN && to->dead ? PUMP_WAITS : rc;
+}
+
 /* With nothing to read, or nowhere to put what is there. */
 static bool is_stuck(const struct conn *c, bool in)
 {
@@ -148,7 +169,7 @@ static bool is_stuck(const struct conn *c, bool in)
 	const struct side *from = in ? &c->client : &c->server;
 	const struct side *to = in ? &c->server : &c->client;
 
-	return f->in_pipe ? !to->writable : !from->readable;
+	return f->in_pipe ? !to->writable : f->eof || !from->readable;
 }
 
 void pass_events(struct conn *c, struct side *from, uint32_t events)
@@ -162,9 +183,10 @@ void pass_events(struct conn *c, struct side *from, uint32_t events)
 		from->writable = true;
 	if (events & EPOLLERR)
 		from->dead = true;
-	/* Nothing more can be given to a dead side, so only what comes from it is moved. */
-	in = c->server.dead ? PUMP_WAITS : pump_flow(c, true);
-	out = c->client.dead ? PUMP_WAITS : pump_flow(c, false);
+	in = pump_to(c, true);
+	out = pump_to(c, false);
+	if (c->client.dead) /* perhaps since just now */
+		in = pump_to(c, true);
 	if (in == PUMP_BROKEN || out == PUMP_BROKEN || (c->client.dead && is_stuck(c, true)) ||
 		(c->server.dead && is_stuck(c, false)))
 		conn_reset(c);

@@ -106,7 +106,7 @@ bool cloud_armed(const struct cloud *c)
 
 enum cloud_door cloud_door(const struct cloud *c)
 {
-	if (c->conf->gate_mode == GATE_OFF)
+	if (c->conf->gate_mode == GATE_OFF || c->shutting_down)
 		return DOOR_SHUT;
 	switch (c->state) {
 	case CLOUD_READY:
@@ -116,7 +116,7 @@ enum cloud_door cloud_door(const struct cloud *c)
 	case CLOUD_FORMING:
 	case CLOUD_RECOVERING:
 	case CLOUD_BACKOFF:
-		return c->shutting_down ? DOOR_SHUT : DOOR_HOLD;
+		return DOOR_HOLD;
 	case CLOUD_STOPPED:
 	case CLOUD_STOPPING:
 		return comes_again(c) || cloud_armed(c) ? DOOR_HOLD : DOOR_SHUT;

@@ -20,7 +20,8 @@ import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "e2e"))
 
-from fleet import FAKEJAVA, H2OFLEETD, SLOW, Fleet, PortBlock, pid_alive, read, until  # noqa: E402
+from fleet import (  # noqa: E402
+    FAKEJAVA, H2OFLEETD, MARK, SLOW, Fleet, PortBlock, is_gate, pid_alive, processes, read, until)
 
 CRASHPOINT = os.environ.get(
     "CRASHPOINT", str(pathlib.Path(FAKEJAVA).resolve().parents[1] / "crash/crashpoint"))
@@ -564,10 +565,22 @@ class Crash:
             return "stopped"
         cloud = fleet.ready(timeout=READY_S)
         scenario.after(fleet)
+        wrong += self._endpoint(fleet, cloud)
         lives_on = {n["pid"] for n in cloud["nodes"]} <= {s.pid for s in alive}
         if not lives_on and self._was_whole(fleet, left, alive, begun):
             wrong.append(f"a whole cloud, {[s[1:] for s in alive]}, was not adopted: {cloud}")
         return "adopted" if lives_on else "begun anew" if alive else "begun"
+
+    @staticmethod
+    def _endpoint(fleet, cloud):
+        """Clients come in, by one gate and no more."""
+        connection = http.client.HTTPConnection("127.0.0.1", cloud["endpoint_port"], timeout=20)
+        until("one gate", 5, lambda: len([cmd for cmd in processes(f"{MARK}={fleet.dir}").values()
+                                          if is_gate(cmd)]) == 1)
+        with contextlib.closing(connection):
+            connection.request("GET", "/3/Cloud")
+            status = connection.getresponse().status
+        return [] if status == 200 else [f"the endpoint answers {status}"]
 
     @staticmethod
     def _was_whole(fleet, left, alive, begun):

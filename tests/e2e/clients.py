@@ -169,6 +169,16 @@ def browser():
     return None
 
 
+# Executes a program that speaks on descriptors 3 and 4.
+PIPE = """
+import os, sys
+os.dup2(int(sys.argv[1]), 100, False)
+os.dup2(int(sys.argv[2]), 101, False)
+os.dup2(100, 3)
+os.dup2(101, 4)
+os.execv(sys.argv[3], sys.argv[3:])
+"""
+
 # Shows the cloud and the jobs, and lets both refresh themselves every 2 s.
 WATCH_CLOUD = """
 (async () => {
@@ -186,7 +196,7 @@ class Tab:
     """Flow in a tab of a headless browser, steered over a pipe (the DevTools protocol). A tab that shows
     nothing new for a while is loaded again, as people do."""
 
-    STALE = 4
+    STALE = 3
 
     def __init__(self, port):
         self.url = f"http://127.0.0.1:{port}/flow/index.html"
@@ -194,8 +204,7 @@ class Tab:
         theirs_in, self.out = os.pipe()
         self.input, theirs_out = os.pipe()
         self.browser = subprocess.Popen(
-            # The pipe has to be descriptors 3 and 4.
-            ["sh", "-c", f'exec "$@" 3<&{theirs_in} 4>&{theirs_out}', "sh", browser(), "--headless",
+            [sys.executable, "-c", PIPE, str(theirs_in), str(theirs_out), browser(), "--headless",
              "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-proxy-server",
              "--remote-debugging-pipe", f"--user-data-dir={self.profile}", "about:blank"],
             pass_fds=(theirs_in, theirs_out), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
@@ -206,7 +215,8 @@ class Tab:
         self.changed, self.answers, self.calls, self.session = threading.Condition(), {}, 0, None
         self.seen = []  # (when, path) of what was answered with 200
         self.over, self.gone = threading.Event(), False
-        threading.Thread(target=self._read, daemon=True).start()
+        self.reader = threading.Thread(target=self._read, daemon=True)
+        self.reader.start()
         target = self._call("Target.createTarget", url="about:blank")["targetId"]
         self.session = self._call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         self._call("Network.enable")
@@ -272,5 +282,7 @@ class Tab:
         os.killpg(self.browser.pid, signal.SIGKILL)
         self.browser.wait()
         self.watch.join()
+        self.reader.join()
         os.close(self.out)
+        os.close(self.input)
         shutil.rmtree(self.profile, ignore_errors=True)

@@ -1,18 +1,19 @@
 """The gate before real H2O nodes: whoever comes when, in whatever way, finds a whole cloud."""
 
 import contextlib
+import hashlib
 import http.client
-import itertools
 import json
 import os
 import random
 import signal
 import statistics
 import time
+import urllib.parse
 
 import pytest
 
-from clients import Poller, Tab, Visitor, browser, client, finish, get, hammer, pings, port_of
+from clients import FRAME, Tab, Visitor, browser, client, finish, get, hammer, pings, port_of
 from fleet import until
 
 BOOTS = int(os.environ.get("H2OFLEET_BOOTS", "10"))
@@ -170,3 +171,160 @@ def test_flow(real):
                 fleet.kill_member(0)
     cloud = fleet.cloud()
     assert cloud["short_locks"] == 0 and cloud["generation"] == 2
+
+
+# --- bytes ----------------------------------------------------------------------------------------
+
+
+NAMES = (",".join(f'"C{i}"' for i in range(1, 17)) + "\n").encode()
+
+
+def table_of(mb):
+    """Blocks of a CSV file, written as H2O writes it, but without the names."""
+    some = random.Random(1)
+    # The same rows over and over, in another order each time: making them is not to take long.
+    rows = [",".join(str(some.randrange(10**8, 2 * 10**9)) for _ in range(16)).encode() + b"\n"
+            for _ in range(8000)]
+    made = 0
+    while made < mb << 20:
+        some.shuffle(rows)
+        block = b"".join(rows)
+        made += len(block)
+        yield block
+
+
+class Halfway:
+    """Passes blocks on, and does something once, with half of `size` gone by; keeps a checksum."""
+
+    def __init__(self, size, do):
+        self.size, self.do, self.passed, self.hash = size, do, 0, hashlib.sha256()
+
+    def over(self, blocks):
+        for block in blocks:
+            self.passed += len(block)
+            self.hash.update(block)
+            if self.do and self.passed >= self.size / 2:
+                self.do()
+                self.do = None
+            yield block
+
+
+def upload(port, blocks, size, key):
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=300)
+    with contextlib.closing(connection):
+        connection.request("POST", f"/3/PostFile?destination_frame={key}", body=blocks,
+                           headers={"Content-Length": str(size)})
+        answer = connection.getresponse()
+        said = json.loads(answer.read())
+        assert answer.status == 200, said
+        return said
+
+
+def download(port, key):
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=300)
+    with contextlib.closing(connection):
+        connection.request("GET", f"/3/DownloadDataset.bin?frame_id={key}")
+        answer = connection.getresponse()
+        assert answer.status == 200
+        while block := answer.read(1 << 20):
+            yield block
+
+
+PARSE = """
+frame = h2o.parse_raw(h2o.parse_setup(["raw"], header=-1, destination_frame="table"))
+print("ROWS", frame.nrow, frame.ncol)
+"""
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("mb", [200, pytest.param(1024, marks=pytest.mark.slow)])
+def test_transfer(real, mb):
+    """A large file goes in through the gate, is parsed, and comes out again, the same to the last byte,
+    though the daemon is killed in the midst of both, and there is none in between."""
+    fleet = real(nodes=1, max_mem_size="3g")
+    before = fleet.ready(timeout=60)
+    port, size = port_of(before), sum(map(len, table_of(mb)))
+    there = Halfway(size, fleet.kill_daemon)
+    begun = time.monotonic()
+    assert upload(port, there.over(table_of(mb)), size, "raw")["total_bytes"] == size
+    print(f"\n{size >> 20} MB in: {time.monotonic() - begun:.1f} s")
+    finish(client(PARSE, before["endpoint"]), timeout=300)
+    fleet.start()
+    back = Halfway(size, fleet.kill_daemon)
+    begun = time.monotonic()
+    came = back.over(download(port, "table"))
+    first = next(came)
+    back.hash = hashlib.sha256(first.removeprefix(NAMES))
+    for _ in came:
+        pass
+    print(f"and out: {time.monotonic() - begun:.1f} s")
+    fleet.start()
+    assert there.passed == size and back.passed == len(NAMES) + size
+    assert back.hash.digest() == there.hash.digest()
+    after = fleet.cloud()
+    assert after["generation"] == 1 and after["nodes"][0]["pid"] == before["nodes"][0]["pid"]
+    assert after["gate"]["bytes_in"] > size and after["gate"]["bytes_out"] > size
+
+
+# --- on demand ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("nodes", [1, pytest.param(3, marks=pytest.mark.slow)])
+def test_start_on_connect(real, nodes):
+    """A plain h2o.connect, in a program that knows of nothing, boots the cloud and just works."""
+    fleet = real(nodes=nodes, autostart="no", start_on="connect")
+    url = f"http://127.0.0.1:{fleet.ports.base}"
+    with Visitor(url) as visitor:
+        until("the door is held", 10, lambda: fleet.cloud()["gate"]["door"] == "hold")
+        assert not fleet.members()
+        visitor.connect()
+        said = visitor.result()
+    print(f"\n{nodes} nodes from nothing: h2o.connect took {said['seconds']:.1f} s")
+    assert said["size"] == nodes and said["locked"] and not said["failed"]
+    cloud = fleet.cloud()
+    assert cloud["state"] == "ready" and cloud["generation"] == 1 and cloud["short_locks"] == 0
+
+
+ENDLESS = """
+from h2o.estimators import H2OGradientBoostingEstimator
+model = H2OGradientBoostingEstimator(ntrees=100000, max_depth=3, seed=1)
+model.start(y="y", x=["C1", "C2"], training_frame=frame)
+"""
+
+
+def test_idle(real):
+    """max_idle_duration: a cloud in which a job runs is not stopped though nobody asks for anything; when
+    the job has ended it is, announced beforehand; and the next client starts it again."""
+    fleet = real(nodes=1, start_on="connect", max_idle_duration="5s")
+    url = fleet.ready(timeout=60)["endpoint"]
+    finish(client(FRAME.replace("60000", "2000") + ENDLESS, url))
+    left = time.monotonic()
+    cloud = fleet.cloud()
+    member = cloud["nodes"][0]["api_port"]  # not through the gate: that would be use
+
+    def running():
+        return [j["key"]["name"] for j in get(member, "/3/Jobs")[1]["jobs"] if j["status"] == "RUNNING"]
+
+    assert running()
+    while time.monotonic() < left + 9:
+        assert fleet.cloud()["state"] == "ready", "a job runs"
+        time.sleep(0.2)
+    for job in running():
+        connection = http.client.HTTPConnection("127.0.0.1", member, timeout=20)
+        with contextlib.closing(connection):
+            connection.request("POST", f"/3/Jobs/{urllib.parse.quote(job)}/cancel")
+            assert connection.getresponse().status == 200
+    begun = time.monotonic()
+    fleet.wait("stopped", timeout=30)
+    print(f"\nstopped {time.monotonic() - begun:.1f} s after its last job")
+    assert time.monotonic() - begun > 4
+    assert fleet.cloud()["generation"] == 1
+    events = [json.loads(line) for line in fleet.cli("events", "--json").stdout.splitlines()]
+    kinds = [e["type"] for e in events]
+    assert "cloud-idle" in kinds, "it was announced"
+    stopping = next(i for i, e in enumerate(events) if e.get("to") == "stopping")
+    assert kinds.index("cloud-idle") < stopping
+    with Visitor(url) as visitor:
+        visitor.connect()
+        assert visitor.result()["size"] == 1
+    assert fleet.cloud()["generation"] == 2
