@@ -4,7 +4,10 @@
 
 #include "gate/gate.h"
 
-#define ALL_EVENTS (EPOLLIN | EPOLLOUT | EPOLLRDHUP)
+#define ALL_EVENTS (EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLPRI)
+/* MiB of a request that are thrown away: as much as a socket may have, but a client can go on
+ * sending. */
+#define DROP_BUDGET 64
 
 static void set_option(int fd, int level, int option, int value)
 {
@@ -103,7 +106,8 @@ void conn_expire(struct conn *c)
 
 	door_count(c->door, expired_total, 1);
 	shutdown(fd, SHUT_WR);
-	while (recv(fd, NULL, 1 << 20, MSG_TRUNC | MSG_DONTWAIT) > 0)
+	for (int i = 0; i < DROP_BUDGET && recv(fd, NULL, 1 << 20, MSG_TRUNC | MSG_DONTWAIT) > 0;
+		i++)
 		;
 	conn_close(c);
 }

@@ -169,7 +169,8 @@ enum conn_state { CONN_NEW, CONN_CHECKING, CONN_HELD, CONN_CONNECTING, CONN_PASS
 struct side {
 	struct watch w;
 	bool readable, writable;
-	bool ends; /* there may be an end behind what is there, which was told of */
+	bool ends; /* there may be an end (or more, behind urgent data) after what a read
+		      returns, which was told of */
 	bool dead; /* an error came: what it sent before can still be read, nothing written */
 };
 

@@ -61,11 +61,15 @@ static int flow_write(struct flow *f, struct side *to, uint64_t *bytes)
 	return 1;
 }
 
-/* Nothing was read. 0: nothing is there, or the end; or a negative errno. */
+/* Nothing was read. 0: nothing is there, or the end; 1: to be copied; or a negative errno. */
 static int flow_drained(struct flow *f, struct side *from, ssize_t n)
 {
 	if (n < 0 && errno != EAGAIN)
 		return -errno;
+	if (n < 0 && f->bulk && from->ends) { /* splice(2) does not get past urgent data */
+		f->bulk = false;
+		return 1;
+	}
 	from->readable = false;
 	if (n < 0)
 		from->ends = false;
@@ -217,11 +221,11 @@ void pass_events(struct conn *c, struct side *from, uint32_t events)
 	struct loop *l = &c->door->gate->loop;
 	enum pumped in, out;
 
-	if (events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR))
+	if (events & (EPOLLIN | EPOLLPRI | EPOLLRDHUP | EPOLLHUP | EPOLLERR))
 		from->readable = true;
 	if (events & (EPOLLOUT | EPOLLHUP | EPOLLERR))
 		from->writable = true;
-	if (events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR))
+	if (events & (EPOLLPRI | EPOLLRDHUP | EPOLLHUP | EPOLLERR))
 		from->ends = true;
 	if (events & EPOLLERR)
 		from->dead = true;

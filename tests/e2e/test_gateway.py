@@ -193,6 +193,24 @@ def test_answer_during_upload(gate):
     until(lambda: door.connections == 0, "all have ended")
 
 
+def test_urgent_bytes_do_not_stall(gate):
+    """What follows urgent data is not forgotten: a read stops in front of it."""
+    member = gate.member()
+    door = gate.door("c", member)
+    for size in (10, 20000):
+        client = door.connect()
+        server = member.accept()
+        os.kill(gate.pid, signal.SIGSTOP)
+        client.sendall(b"a" * size)
+        client.send(b"!", socket.MSG_OOB)
+        client.sendall(b"b" * 10)
+        os.kill(gate.pid, signal.SIGCONT)
+        data = received(server, size + 10)
+        assert data.count(b"a") == size and data.endswith(b"b" * 9)
+        client.close()
+        server.close()
+
+
 def blocks(total):
     """Incompressible, and different everywhere."""
     block = os.urandom(1 << 20)
