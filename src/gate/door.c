@@ -237,6 +237,16 @@ static void reset_all(struct door *d, enum conn_state state)
 		conn_reset(c);
 }
 
+static void judge_held(struct door *d)
+{
+	struct list *next;
+
+	for (struct list *l = d->conns[CONN_HELD].next; l != &d->conns[CONN_HELD]; l = next) {
+		next = l->next;
+		conn_judge_again(container_of(l, struct conn, link));
+	}
+}
+
 /* They have not passed a byte, so they can wait as well. */
 static void hold_connecting(struct door *d)
 {
@@ -292,6 +302,7 @@ void door_change(struct door *d, struct door_conf *conf)
 		/* They come again, and are judged by the new rules. */
 		groups_forget(d);
 		reset_all(d, CONN_CHECKING);
+		judge_held(d);
 	}
 	apply(d);
 }

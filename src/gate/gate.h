@@ -202,6 +202,8 @@ void conn_new(struct door *d, int fd);
 /* The client may come in: passes it on, or lets it wait, as the door is. */
 void conn_admit(struct conn *c);
 void conn_refuse(struct conn *c, const char *why);
+/* A HELD one, by the rules as they are now. */
+void conn_judge_again(struct conn *c);
 void conn_connect(struct conn *c);
 /* Back from CONNECTING, or anew. */
 void conn_hold(struct conn *c);

@@ -613,6 +613,41 @@ def test_users(gate):
 
 
 @root_only
+def test_max_held_with_names(gate):
+    """Who is asked about has its place already."""
+    import pwd
+
+    uid = pwd.getpwnam("daemon").pw_uid
+    door = gate.door("c", gate.member(echo), mode="hold", max_held=1, names=["group:daemon"])
+    child = begin_as_user(uid, lambda: ask(door))
+    until(lambda: door.held == 1, "it is held")
+    door.change(mode="open")
+    assert end_as_user(child) == "ping"
+
+
+@root_only
+def test_held_and_other_rules(gate):
+    """Who waits is judged anew when the rules change."""
+    import pwd
+
+    uid = pwd.getpwnam("daemon").pw_uid
+    member = gate.member(echo)
+    door = gate.door("c", member, mode="hold", anyone=True)
+    mine = door.connect()
+    theirs = begin_as_user(54322, lambda: ask(door))
+    named = begin_as_user(uid, lambda: ask(door))
+    until(lambda: door.held == 3, "all are held")
+    door.change(anyone=False, names=["group:daemon"])
+    assert end_as_user(theirs) == "RST"
+    until(lambda: door.held == 2, "the others wait still")
+    assert (door.refused_total, door.held_total) == (1, 4)
+    door.change(mode="open")
+    assert end_as_user(named) == "ping"
+    mine.sendall(b"ping")
+    assert received(mine, 4) == b"ping"
+
+
+@root_only
 def test_users_over_ipv6(gate):
     try:
         door = gate.door("c", gate.member(echo), ipv6=True, uids=[54321])
