@@ -190,9 +190,16 @@ static json_t *door_message(const struct supervised *s, const struct door_told *
  * in the queue then. */
 static void listen_now(struct door *d)
 {
-	for (size_t i = 0; i < ARRAY_SIZE(d->port.fds); i++)
-		if (d->port.fds[i] >= 0 && !d->foreign && listen(d->port.fds[i], SOMAXCONN) < 0)
+	int one = 1;
+
+	for (size_t i = 0; i < ARRAY_SIZE(d->port.fds); i++) {
+		if (d->port.fds[i] < 0 || d->foreign)
+			continue;
+		/* The gate takes it away while nobody listens. */
+		setsockopt(d->port.fds[i], SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
+		if (listen(d->port.fds[i], SOMAXCONN) < 0)
 			log_warning("cannot listen on port %u: %s", d->port.port, strerror(errno));
+	}
 }
 
 static void tell(struct supervised *s)

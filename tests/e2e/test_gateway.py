@@ -561,6 +561,17 @@ def test_refuse_and_open_again(gate):
     assert (door.held, door.connections) == (0, 0)
 
 
+def test_refuse_from_the_start(gate):
+    """A door that is refused when the gate is told of it: the gate before it, or the daemon, had it
+    listen. Nobody is left in a queue that is never looked at."""
+    listener = gateway.Door.bind()
+    listener.listen(16)
+    door = gate.door("c", gate.member(echo), listeners=[listener], mode="refuse")
+    assert ask(door, 2) == "refused"
+    door.change(mode="open")
+    assert ask(door) == "ping"
+
+
 def test_foreign_listener(gate):
     """systemd's sockets go on listening: whoever comes is turned away one by one."""
     listener = gateway.Door.bind()
@@ -645,6 +656,36 @@ def test_held_and_other_rules(gate):
     assert end_as_user(named) == "ping"
     mine.sendall(b"ping")
     assert received(mine, 4) == b"ping"
+
+
+@root_only
+def test_refused_port_is_not_to_be_had(gate):
+    """While nobody listens no other user can put a server of its own there."""
+    with gateway.Door.bind() as probe:
+        address = probe.getsockname()
+    listener = socket.socket()
+    listener.bind(address)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # afterwards, as the daemon does
+    door = gate.door("c", gate.member(echo), listeners=[listener], mode="refuse")
+
+    def steal():
+        with socket.socket() as thief:
+            thief.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                thief.bind(("127.0.0.1", door.port))
+                thief.listen(1)
+            except OSError as e:
+                return e.strerror
+            return "stolen"
+
+    assert as_user(54322, steal) == "Address already in use"
+    door.change(mode="open")
+    assert as_user(54322, steal) == "Address already in use"
+    assert ask(door) == "ping"
+    door.change(mode="refuse")
+    assert as_user(54322, steal) == "Address already in use"
+    door.change(mode="open")
+    assert ask(door) == "ping"
 
 
 @root_only
