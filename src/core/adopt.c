@@ -220,7 +220,6 @@ void adopt_resume(struct fleet *f)
 {
 	for (size_t i = 0; i < f->n; i++)
 		adopt_cloud(f->clouds[i]);
-	doors_look(f);
 }
 
 /* The end of the last daemon has stopped it; nobody wants it to run now. */
@@ -246,6 +245,8 @@ void adopt_clouds(struct fleet *f)
 			supervised_feed(s, &(struct cloud_event){.type = EVENT_START});
 		else if (!goes_on && comes_to_rest(s->cloud))
 			supervised_feed(s, &(struct cloud_event){.type = EVENT_STOP});
+		door_look(s);
 	}
+	doors_begin(f);
 	session_begin(f); /* only now: what was begun goes on after a crash */
 }

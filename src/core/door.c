@@ -219,9 +219,16 @@ static json_t *door_message(const struct supervised *s, const struct door_told *
  * in the queue then. */
 static void listen_now(struct door *d)
 {
-	for (size_t i = 0; i < ARRAY_SIZE(d->port.fds); i++)
-		if (d->port.fds[i] >= 0 && !d->foreign && listen(d->port.fds[i], SOMAXCONN) < 0)
+	int one = 1;
+
+	for (size_t i = 0; i < ARRAY_SIZE(d->port.fds); i++) {
+		if (d->port.fds[i] < 0 || d->foreign)
+			continue;
+		/* The gate takes it away while nobody listens. */
+		setsockopt(d->port.fds[i], SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
+		if (listen(d->port.fds[i], SOMAXCONN) < 0)
 			log_warning("cannot listen on port %u: %s", d->port.port, strerror(errno));
+	}
 }
 
 static void tell(struct supervised *s)
@@ -295,6 +302,8 @@ void door_look(struct supervised *s)
 	const struct cloud *c = s->cloud;
 	enum cloud_door door = cloud_door(c);
 
+	if (door == DOOR_SHUT && !s->fleet->doors_begun)
+		return; /* it may be about to start: nobody is turned away yet */
 	if (door == DOOR_SHUT && !stays_foreign(s)) {
 		if (d->port.port || d->counters)
 			door_release(s);
@@ -314,6 +323,12 @@ void doors_look(struct fleet *f)
 {
 	for (size_t i = 0; i < f->n; i++)
 		door_look(f->clouds[i]);
+}
+
+void doors_begin(struct fleet *f)
+{
+	f->doors_begun = true;
+	doors_look(f);
 }
 
 void doors_unknown(struct fleet *f)

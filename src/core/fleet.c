@@ -311,6 +311,7 @@ void fleet_end_left_behind(struct fleet *f, void (*done)(void *arg), void *arg)
 		f->clouds[i]->cloud->shutting_down = true;
 	strays_find(f);
 	adopt_resume(f);
+	doors_begin(f);
 	fleet_shutdown(f, false, done, arg);
 }
 

@@ -153,6 +153,7 @@ struct fleet {
 	struct journal *journal;
 	struct cgroups *cgroups;
 	struct gate *gate;
+	bool doors_begun;  /* doors_begin() was called */
 	int cannot_adopt;  /* what an earlier daemon has left: -errno; 0: it can be had */
 	bool ending;       /* fleet_shutdown() was called */
 	uv_timer_t *sweep; /* reload.c: runs once, soon; freed in its close callback; or NULL */
@@ -231,6 +232,8 @@ void gate_beat(struct fleet *f);
 /* Makes it what it should be now, and tells the gate; after each step. */
 void door_look(struct supervised *s);
 void doors_look(struct fleet *f);
+/* All clouds are where they go on from: from now on doors may be shut, too. */
+void doors_begin(struct fleet *f);
 /* The gate is gone, and what it was told with it. */
 void doors_unknown(struct fleet *f);
 /* Has it a port on which the cloud can have its endpoint? Else takes one: `first`, or the next free

@@ -79,9 +79,13 @@ int gate_receive(int sock, struct gate_message *out)
 	do
 		n = recvmsg(sock, &m, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
 	while (n < 0 && errno == EINTR);
-	if (n <= 0)
-		return n < 0 ? -errno : 0;
+	if (n < 0)
+		return -errno;
 	take_fds(&m, out);
+	if (n == 0) { /* the end, or an empty packet, which may have descriptors nevertheless */
+		gate_message_clear(out);
+		return 0;
+	}
 	if (!(m.msg_flags & (MSG_TRUNC | MSG_CTRUNC)))
 		out->body = json_loadb(text, (size_t)n, JSON_REJECT_DUPLICATES, NULL);
 	if (!json_is_string(json_object_get(out->body, "op"))) {

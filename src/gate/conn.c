@@ -4,7 +4,7 @@
 
 #include "gate/gate.h"
 
-#define ALL_EVENTS (EPOLLIN | EPOLLOUT | EPOLLRDHUP)
+#define ALL_EVENTS (EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLPRI)
 
 static void set_option(int fd, int level, int option, int value)
 {
@@ -262,7 +262,8 @@ void conn_connect(struct conn *c)
 
 void conn_hold(struct conn *c)
 {
-	if (!door_has_room(c->door)) {
+	/* Who was asked about has its place already. */
+	if (c->state != CONN_CHECKING && !door_has_room(c->door)) {
 		conn_refuse(c, "too many are waiting");
 		return;
 	}
@@ -316,6 +317,26 @@ static enum verdict judge(struct conn *c)
 	return conf->names.n ? groups_ask(c->door, c->uid) : VERDICT_NO;
 }
 
+static void refuse_judged(struct conn *c)
+{
+	conn_refuse(c, c->uid == UID_UNKNOWN ? "it is not known whose connection this is"
+					     : "this user may not use the cloud");
+}
+
+void conn_judge_again(struct conn *c)
+{
+	switch (judge(c)) {
+	case VERDICT_YES:
+		break;
+	case VERDICT_NO:
+		refuse_judged(c);
+		break;
+	case VERDICT_WAIT:
+		set_state(c, CONN_CHECKING);
+		break;
+	}
+}
+
 void conn_new(struct door *d, int fd)
 {
 	struct conn *c = xcalloc(1, sizeof(*c));
@@ -342,8 +363,7 @@ void conn_new(struct door *d, int fd)
 		conn_admit(c);
 		break;
 	case VERDICT_NO:
-		conn_refuse(c, c->uid == UID_UNKNOWN ? "it is not known whose connection this is"
-						     : "this user may not use the cloud");
+		refuse_judged(c);
 		break;
 	case VERDICT_WAIT:
 		if (door_has_room(d))

@@ -82,15 +82,20 @@ static void on_listener(struct watch *w, _unused_ uint32_t events)
 	loop_again(&d->gate->loop, w);
 }
 
+/* Without SO_REUSEADDR the connections that came in by it would keep it from listening again; with
+ * it, and not listening, whoever sets it too could listen in our place. */
+static void set_reuse(const struct listener *li, int reuse)
+{
+	if (!li->door->conf.foreign)
+		setsockopt(li->w.fd, SOL_SOCKET, SO_REUSEADDR, &reuse, sizeof(reuse));
+}
+
 static void listen_on(struct listener *li)
 {
 	struct loop *l = &li->door->gate->loop;
-	int one = 1, rc;
+	int rc;
 
-	/* Without SO_REUSEADDR the connections that came in by it would keep it from listening
-	 * again. */
-	if (!li->door->conf.foreign)
-		setsockopt(li->w.fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
+	set_reuse(li, true);
 	rc = !li->door->conf.foreign && listen(li->w.fd, SOMAXCONN) < 0 ? -errno : 0;
 	if (rc == 0)
 		rc = loop_watch(l, &li->w, li->w.fd, EPOLLIN);
@@ -104,14 +109,25 @@ static void listen_on(struct listener *li)
 	accept_later(li);
 }
 
+static bool is_listening(int fd)
+{
+	int on = 0;
+	socklen_t len = sizeof(on);
+
+	return getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &on, &len) == 0 && on;
+}
+
 /* shutdown(2) takes a listening socket back to bound only, for all who hold it; those in its queue
- * get RST. The port stays taken because it was bound to by number. */
+ * get RST. The port stays taken because it was bound to by number. Of one
+ * that does not listen it would be remembered: whatever it accepts later looks as if it had ended.
+ */
 static void listen_off(struct listener *li)
 {
 	loop_unwatch(&li->door->gate->loop, &li->w);
 	timer_stop(&li->again);
-	if (!li->door->conf.foreign)
+	if (!li->door->conf.foreign && is_listening(li->w.fd))
 		shutdown(li->w.fd, SHUT_RD);
+	set_reuse(li, false);
 	li->listens = false;
 }
 
@@ -132,10 +148,8 @@ static void set_listening(struct door *d, bool on)
 
 		if (on && !li->listens)
 			listen_on(li);
-		else if (!on && li->listens)
+		else if (!on) /* even if it is not us who made it listen */
 			listen_off(li);
-		else if (!on)
-			timer_stop(&li->again);
 	}
 }
 
@@ -250,6 +264,16 @@ static void reset_all(struct door *d, enum conn_state state)
 		conn_reset(c);
 }
 
+static void judge_held(struct door *d)
+{
+	struct list *next;
+
+	for (struct list *l = d->conns[CONN_HELD].next; l != &d->conns[CONN_HELD]; l = next) {
+		next = l->next;
+		conn_judge_again(container_of(l, struct conn, link));
+	}
+}
+
 /* They have not passed a byte, so they can wait as well. */
 static void hold_connecting(struct door *d)
 {
@@ -305,6 +329,7 @@ void door_change(struct door *d, struct door_conf *conf)
 		/* They come again, and are judged by the new rules. */
 		groups_forget(d);
 		reset_all(d, CONN_CHECKING);
+		judge_held(d);
 	}
 	apply(d);
 }

@@ -169,7 +169,8 @@ enum conn_state { CONN_NEW, CONN_CHECKING, CONN_HELD, CONN_CONNECTING, CONN_PASS
 struct side {
 	struct watch w;
 	bool readable, writable;
-	bool dead; /* an error came: what it sent before can still be read, nothing written */
+	bool urgent; /* it has sent urgent data, at whose mark splice(2) stops */
+	bool dead;   /* an error came: what it sent before can still be read, nothing written */
 };
 
 /* One direction. */
@@ -199,6 +200,8 @@ void conn_new(struct door *d, int fd);
 /* The client may come in: passes it on, or lets it wait, as the door is. */
 void conn_admit(struct conn *c);
 void conn_refuse(struct conn *c, const char *why);
+/* A HELD one, by the rules as they are now. */
+void conn_judge_again(struct conn *c);
 void conn_connect(struct conn *c);
 /* Back from CONNECTING, or anew. */
 void conn_hold(struct conn *c);

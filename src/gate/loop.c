@@ -133,6 +133,16 @@ static void tell_timers(struct loop *l)
 	}
 }
 
+/* A full batch: there may be more to read before a deadline is believed. But where so many always
+ * have something to say the deadlines would never have their turn. */
+static bool may_be_late(struct loop *l, int n)
+{
+	l->full = n < LOOP_BATCH ? 0 : l->full + 1;
+	if (l->full == 1)
+		l->full_since = l->now;
+	return l->full > 0 && (l->full < LOOP_FULL || l->now < l->full_since + LOOP_FULL_MS);
+}
+
 /* Timers come last: when we could not run for a while (stopped, no processor), what arrived
  * meanwhile counts before what ran out. */
 void loop_run(struct loop *l)
@@ -144,8 +154,7 @@ void loop_run(struct loop *l)
 		l->now = clock_monotonic_ms();
 		tell_events(l);
 		give_turns(l);
-		/* A full batch: there may be more to read before a deadline is believed. */
-		if (n < LOOP_BATCH)
+		if (!may_be_late(l, n))
 			tell_timers(l);
 	}
 }

@@ -25,6 +25,9 @@ struct timer {
 };
 
 #define LOOP_BATCH 64
+/* Full batches one after the other, and ms since the first, after which timers are told anyway. */
+#define LOOP_FULL    16
+#define LOOP_FULL_MS 50
 
 struct loop {
 	int epoll;
@@ -34,6 +37,8 @@ struct loop {
 	struct list turns;
 	struct epoll_event batch[LOOP_BATCH];
 	int n_batch, at; /* of the batch being told */
+	unsigned full;   /* so many batches were full */
+	uint64_t full_since;
 };
 
 /* 0 or a negative errno. */

@@ -59,6 +59,18 @@ static int flow_write(struct flow *f, struct side *to, uint64_t *bytes)
 	return 1;
 }
 
+/* splice(2) does not get past the mark of urgent data, recv(2) does. Until it finds nothing: there
+ * may be more marks. As recv(2). */
+static ssize_t read_urgent(struct flow *f, struct side *from)
+{
+	char buf[4096]; /* a pipe takes it even when the kernel grants no more than a page */
+	ssize_t n = recv(from->w.fd, buf, sizeof(buf), MSG_DONTWAIT);
+
+	if (n <= 0)
+		from->urgent = false;
+	return n > 0 ? write(f->pipe.w, buf, (size_t)n) : n;
+}
+
 /* Socket to (empty) pipe. 1: something is in it; 0: nothing is there, or the end. */
 static int flow_read(struct flow *f, struct side *from)
 {
@@ -68,6 +80,8 @@ static int flow_read(struct flow *f, struct side *from)
 		n = splice(from->w.fd, NULL, f->pipe.w, NULL, CHUNK,
 			SPLICE_F_NONBLOCK | SPLICE_F_MOVE);
 	while (n < 0 && errno == EINTR);
+	if (n < 0 && errno == EAGAIN && from->urgent)
+		n = read_urgent(f, from);
 	if (n > 0) {
 		f->in_pipe = (size_t)n;
 		return 1;
@@ -177,10 +191,12 @@ void pass_events(struct conn *c, struct side *from, uint32_t events)
 	struct loop *l = &c->door->gate->loop;
 	enum pumped in, out;
 
-	if (events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR))
+	if (events & (EPOLLIN | EPOLLPRI | EPOLLRDHUP | EPOLLHUP | EPOLLERR))
 		from->readable = true;
 	if (events & (EPOLLOUT | EPOLLHUP | EPOLLERR))
 		from->writable = true;
+	if (events & EPOLLPRI)
+		from->urgent = true;
 	if (events & EPOLLERR)
 		from->dead = true;
 	in = pump_to(c, true);

@@ -232,6 +232,24 @@ def test_answer_during_upload(gate):
     until(lambda: door.connections == 0, "all have ended")
 
 
+def test_urgent_bytes_do_not_stall(gate):
+    """What follows urgent data is not forgotten: a read stops in front of it."""
+    member = gate.member()
+    door = gate.door("c", member)
+    for size in (10, 20000):
+        client = door.connect()
+        server = member.accept()
+        os.kill(gate.pid, signal.SIGSTOP)
+        client.sendall(b"a" * size)
+        client.send(b"!", socket.MSG_OOB)
+        client.sendall(b"b" * 10)
+        os.kill(gate.pid, signal.SIGCONT)
+        data = received(server, size + 10)
+        assert data.count(b"a") == size and data.endswith(b"b" * 9)
+        client.close()
+        server.close()
+
+
 def blocks(total):
     """Incompressible, and different everywhere."""
     block = os.urandom(1 << 20)
@@ -634,6 +652,17 @@ def test_refuse_and_open_again(gate):
     assert (door.held, door.connections) == (0, 0)
 
 
+def test_refuse_from_the_start(gate):
+    """A door that is refused when the gate is told of it: the gate before it, or the daemon, had it
+    listen. Nobody is left in a queue that is never looked at."""
+    listener = gateway.Door.bind()
+    listener.listen(16)
+    door = gate.door("c", gate.member(echo), listeners=[listener], mode="refuse")
+    assert ask(door, 2) == "refused"
+    door.change(mode="open")
+    assert ask(door) == "ping"
+
+
 def test_foreign_listener(gate):
     """systemd's sockets go on listening: whoever comes is turned away one by one."""
     listener = gateway.Door.bind()
@@ -685,6 +714,71 @@ def test_users(gate):
     assert gate.silent()
     door.change(uids=[], anyone=True)
     assert as_user(54322, lambda: ask(door)) == "ping"
+
+
+@root_only
+def test_max_held_with_names(gate):
+    """Who is asked about has its place already."""
+    import pwd
+
+    uid = pwd.getpwnam("daemon").pw_uid
+    door = gate.door("c", gate.member(echo), mode="hold", max_held=1, names=["group:daemon"])
+    child = begin_as_user(uid, lambda: ask(door))
+    until(lambda: door.held == 1, "it is held")
+    door.change(mode="open")
+    assert end_as_user(child) == "ping"
+
+
+@root_only
+def test_held_and_other_rules(gate):
+    """Who waits is judged anew when the rules change."""
+    import pwd
+
+    uid = pwd.getpwnam("daemon").pw_uid
+    member = gate.member(echo)
+    door = gate.door("c", member, mode="hold", anyone=True)
+    mine = door.connect()
+    theirs = begin_as_user(54322, lambda: ask(door))
+    named = begin_as_user(uid, lambda: ask(door))
+    until(lambda: door.held == 3, "all are held")
+    door.change(anyone=False, names=["group:daemon"])
+    assert end_as_user(theirs) == "RST"
+    until(lambda: door.held == 2, "the others wait still")
+    assert (door.refused_total, door.held_total) == (1, 4)
+    door.change(mode="open")
+    assert end_as_user(named) == "ping"
+    mine.sendall(b"ping")
+    assert received(mine, 4) == b"ping"
+
+
+@root_only
+def test_refused_port_is_not_to_be_had(gate):
+    """While nobody listens no other user can put a server of its own there."""
+    with gateway.Door.bind() as probe:
+        address = probe.getsockname()
+    listener = socket.socket()
+    listener.bind(address)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # afterwards, as the daemon does
+    door = gate.door("c", gate.member(echo), listeners=[listener], mode="refuse")
+
+    def steal():
+        with socket.socket() as thief:
+            thief.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                thief.bind(("127.0.0.1", door.port))
+                thief.listen(1)
+            except OSError as e:
+                return e.strerror
+            return "stolen"
+
+    assert as_user(54322, steal) == "Address already in use"
+    door.change(mode="open")
+    assert as_user(54322, steal) == "Address already in use"
+    assert ask(door) == "ping"
+    door.change(mode="refuse")
+    assert as_user(54322, steal) == "Address already in use"
+    door.change(mode="open")
+    assert ask(door) == "ping"
 
 
 @root_only

@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <grp.h>
 #include <pwd.h>
+#include <sys/eventfd.h>
 #include <sys/socket.h>
 
 #include "base/clock.h"
@@ -227,6 +228,8 @@ static void note(char name)
 		loop.end = true;
 }
 
+static uint64_t deadline;
+
 static void on_timer(struct timer *t)
 {
 	note(container_of(t, struct mark, t)->name);
@@ -325,6 +328,43 @@ static void test_unwatch_in_turn(_unused_ void **state)
 	loop_free(&loop);
 }
 
+/* Those who always have something to say do not keep a timer from its turn. */
+struct talker {
+	struct watch w;
+	int fd;
+};
+
+static void on_talker(struct watch *w, _unused_ uint32_t events)
+{
+	uint64_t one = 1;
+
+	if (clock_monotonic_ms() > deadline)
+		loop.end = true; /* in vain */
+	assert_int_equal(write(w->fd, &one, sizeof(one)), sizeof(one));
+}
+
+static void test_timer_under_load(_unused_ void **state)
+{
+	struct talker k[LOOP_BATCH];
+	struct mark m = {.name = 'z'};
+
+	memset(order, 0, sizeof(order));
+	assert_int_equal(loop_init(&loop), 0);
+	deadline = clock_monotonic_ms() + 5000;
+	for (size_t i = 0; i < ARRAY_SIZE(k); i++) {
+		k[i].fd = eventfd(1, EFD_NONBLOCK | EFD_CLOEXEC);
+		watch_init(&k[i].w, on_talker);
+		assert_int_equal(loop_watch(&loop, &k[i].w, k[i].fd, EPOLLIN), 0);
+	}
+	timer_init(&m.t, on_timer);
+	timer_set(&loop, &m.t, clock_monotonic_ms() + 20);
+	loop_run(&loop);
+	assert_string_equal(order, "z");
+	for (size_t i = 0; i < ARRAY_SIZE(k); i++)
+		close(k[i].fd);
+	loop_free(&loop);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -338,6 +378,7 @@ int main(void)
 		cmocka_unit_test(test_timers),
 		cmocka_unit_test(test_turns),
 		cmocka_unit_test(test_unwatch_in_turn),
+		cmocka_unit_test(test_timer_under_load),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -121,6 +121,28 @@ static void test_nonsense(void **state)
 	json_decref(body);
 }
 
+/* An empty packet is taken for the end; its descriptors do not stay. */
+static void test_empty_with_descriptor(void **state)
+{
+	struct pair *p = *state;
+	union {
+		struct cmsghdr align;
+		char buf[CMSG_SPACE(sizeof(int))];
+	} room = {.buf = {0}};
+	struct msghdr h = {.msg_control = room.buf, .msg_controllen = sizeof(room.buf)};
+	struct cmsghdr *c = CMSG_FIRSTHDR(&h);
+	unsigned before = open_descriptors();
+	struct gate_message m;
+
+	*c = (struct cmsghdr){.cmsg_level = SOL_SOCKET,
+		.cmsg_type = SCM_RIGHTS,
+		.cmsg_len = CMSG_LEN(sizeof(int))};
+	memcpy(CMSG_DATA(c), &p->a, sizeof(int));
+	assert_int_equal(sendmsg(p->a, &h, 0), 0);
+	assert_int_equal(gate_receive(p->b, &m), 0);
+	assert_int_equal(open_descriptors(), before);
+}
+
 /* More descriptors than a message may have: none is kept. */
 static void test_too_many_descriptors(void **state)
 {
@@ -223,6 +245,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_message, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_descriptors, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_nonsense, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_empty_with_descriptor, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_too_many_descriptors, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_size, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_full_and_gone, setup, teardown),
