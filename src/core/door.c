@@ -262,6 +262,20 @@ static void tell(struct supervised *s)
 
 /* ---- the door as it should be ---- */
 
+/* While Java is still asked for its version: clouds get their ports in the order in which they were
+ * started, and clients wait from the beginning. What is wrong launch.c finds, and says. */
+static void bind_early(struct supervised *s, uint16_t first, bool exact)
+{
+	_cleanup_(err_clear) struct err e = ERR_NULL;
+
+	if (s->pending || s->cloud->state != CLOUD_STARTING)
+		return;
+	if (exact)
+		try_port(s, first, true, &e);
+	else
+		door_hold(s, first, false, &e);
+}
+
 static int bind_as_needed(struct supervised *s, struct err *e)
 {
 	const struct cloud *c = s->cloud;
@@ -278,9 +292,10 @@ static int bind_as_needed(struct supervised *s, struct err *e)
 		}
 		return r;
 	}
-	return cloud_armed(c) || cloud_door(c) == DOOR_SHUT
-		       ? door_hold(s, first, conf->port.exact, e)
-		       : 0;
+	if (cloud_armed(c) || cloud_door(c) == DOOR_SHUT)
+		return door_hold(s, first, conf->port.exact, e);
+	bind_early(s, first, conf->port.exact);
+	return 0;
 }
 
 /* Where systemd listens somebody must turn those away who come to a cloud at rest. */
