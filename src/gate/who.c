@@ -163,12 +163,17 @@ static uid_t search_proc(const char *path, const struct sockaddr_storage *local,
 	_cleanup_free_ char *line = NULL;
 	FILE *f = fopen(path, "re");
 	uid_t uid = UID_UNKNOWN;
+	char here[64], there[64], pair[130];
 	size_t size = 0;
 
 	if (!f)
 		return UID_UNKNOWN;
+	proc_address(local, here);
+	proc_address(remote, there);
+	snprintf(pair, sizeof(pair), " %s %s ", here, there);
 	while (uid == UID_UNKNOWN && getline(&line, &size, f) > 0)
-		uid = who_in_line(line, local, remote);
+		if (strstr(line, pair)) /* there may be tens of thousands */
+			uid = who_in_line(line, local, remote);
 	fclose(f);
 	return uid;
 }
