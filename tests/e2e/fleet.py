@@ -46,6 +46,13 @@ def until(what, seconds, probe, interval=0.02):
         time.sleep(interval)
 
 
+def has_ipv6():
+    with contextlib.suppress(OSError), socket.socket(socket.AF_INET6) as s:
+        s.bind(("::1", 0))
+        return True
+    return False
+
+
 def read(path):
     with contextlib.suppress(OSError):
         return pathlib.Path(path).read_text(errors="replace")

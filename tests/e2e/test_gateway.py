@@ -15,12 +15,15 @@ import time
 import pytest
 
 import gateway
-from fleet import SLOW, WRAPPER
+from fleet import SLOW, WRAPPER, has_ipv6
 from gateway import Gate, digest, echo, received, until, was_reset
 
 root_only = pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user")
 "localhost".encode("idna")  # loaded now: another user may not be able to read Python's library
 RST = struct.pack("ii", 1, 0)
+
+
+needs_ipv6 = pytest.mark.skipif(not has_ipv6(), reason="no IPv6 here")
 
 
 @pytest.fixture
@@ -904,6 +907,7 @@ def no_netlink(directory):
 
 
 @root_only
+@needs_ipv6
 def test_users_without_netlink(gates, tmp_path):
     """/proc/net/tcp knows it, too; also of an IPv6 socket that talks IPv4."""
     gate = gates(preload=no_netlink(tmp_path))
@@ -924,6 +928,7 @@ def ask_mapped(door):
 
 
 @root_only
+@needs_ipv6
 def test_mapped_addresses(gate):
     """IPv6 sockets that talk IPv4, at either end or both."""
     listener = socket.socket(socket.AF_INET6)
