@@ -59,6 +59,19 @@ static int flow_write(struct flow *f, struct side *to, uint64_t *bytes)
 	return 1;
 }
 
+/* Nothing was read: nothing is there (0), or it was the end (0), or an error. */
+static int flow_drained(struct flow *f, struct side *from, ssize_t n)
+{
+	if (n < 0 && errno != EAGAIN)
+		return -errno;
+	from->readable = false;
+	/* An error that a write has already been told of looks like an end. */
+	if (n == 0 && from->dead)
+		return -ECONNRESET;
+	f->eof = n == 0;
+	return 0;
+}
+
 /* splice(2) does not get past the mark of urgent data, recv(2) does. Until it finds nothing: there
  * may be more marks. As recv(2). */
 static ssize_t read_urgent(struct flow *f, struct side *from)
@@ -86,14 +99,7 @@ static int flow_read(struct flow *f, struct side *from)
 		f->in_pipe = (size_t)n;
 		return 1;
 	}
-	if (n < 0 && errno != EAGAIN)
-		return -errno;
-	from->readable = false;
-	/* An error that a write has already been told of looks like an end. */
-	if (n == 0 && from->dead)
-		return -ECONNRESET;
-	f->eof = n == 0;
-	return 0;
+	return flow_drained(f, from, n);
 }
 
 /* No pipe is to be had: bytes wait, but the end is seen, or connections that are over would keep
@@ -103,15 +109,7 @@ static int flow_peek(struct flow *f, struct side *from)
 	char byte;
 	ssize_t n = recv(from->w.fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT);
 
-	if (n > 0)
-		return 1;
-	if (n < 0 && errno != EAGAIN)
-		return -errno;
-	from->readable = false;
-	if (n == 0 && from->dead)
-		return -ECONNRESET;
-	f->eof = n == 0;
-	return 0;
+	return n > 0 ? 1 : flow_drained(f, from, n);
 }
 
 static enum pumped pump(
