@@ -265,8 +265,19 @@ static void on_listener(struct watch *w, _unused_ uint32_t events)
 			close(fd);
 		alone_again(g);
 	}
-	if (errno != EAGAIN && errno != EINTR)
-		log_warning("the gate cannot take the daemon's connection: %s", strerror(errno));
+	if (errno == EAGAIN)
+		return;
+	if (errno != EINTR && !timer_is_set(&g->retry))
+		log_warning(
+			"the gate cannot take the daemon's connection yet: %s", strerror(errno));
+	timer_set(&g->loop, &g->retry, g->loop.now + GATE_RETRY_MS); /* no edge comes again */
+}
+
+static void on_retry(struct timer *t)
+{
+	struct gate *g = container_of(t, struct gate, retry);
+
+	on_listener(&g->listener, 0);
 }
 
 int control_init(struct gate *g)
@@ -274,6 +285,7 @@ int control_init(struct gate *g)
 	watch_init(&g->listener, on_listener);
 	watch_init(&g->daemon, on_daemon);
 	timer_init(&g->alone, on_alone);
+	timer_init(&g->retry, on_retry);
 	alone_again(g);
 	return loop_watch(&g->loop, &g->listener, STDIN_FILENO, EPOLLIN);
 }
@@ -282,5 +294,6 @@ void control_free(struct gate *g)
 {
 	drop_daemon(g);
 	timer_stop(&g->alone);
+	timer_stop(&g->retry);
 	loop_unwatch(&g->loop, &g->listener);
 }

@@ -71,6 +71,7 @@ struct gate {
 	struct list *telling;  /* the door that a new daemon is told next; NULL: it knows all */
 	bool told_hello;
 	struct timer alone;
+	struct timer retry; /* accept(2) failed for a while */
 	struct watch signals;
 
 	/* groups.c */
