@@ -253,6 +253,7 @@ static void on_listener(struct watch *w, _unused_ uint32_t events)
 		gate_use_descriptors(FOR_CONNECTIONS);
 		if (fd < 0)
 			break;
+		g->retries = 0;
 		if (!may_command(fd)) {
 			log_warning("somebody who is neither root nor uid %u wanted to command "
 				    "the gate",

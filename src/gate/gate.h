@@ -71,7 +71,8 @@ struct gate {
 	struct list *telling;  /* the door that a new daemon is told next; NULL: it knows all */
 	bool told_hello;
 	struct timer alone;
-	struct timer retry; /* accept(2) failed for a while */
+	struct timer retry; /* accept(2) fails for a while, */
+	unsigned retries;   /* so often by now */
 	struct watch signals;
 
 	/* groups.c */
