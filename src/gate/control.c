@@ -268,7 +268,7 @@ static void on_listener(struct watch *w, _unused_ uint32_t events)
 	}
 	if (errno == EAGAIN)
 		return;
-	if (errno != EINTR && !timer_is_set(&g->retry))
+	if (errno != EINTR && !g->retries++)
 		log_warning(
 			"the gate cannot take the daemon's connection yet: %s", strerror(errno));
 	timer_set(&g->loop, &g->retry, g->loop.now + GATE_RETRY_MS); /* no edge comes again */
