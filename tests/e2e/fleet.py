@@ -97,6 +97,12 @@ def listeners(first, last):
     return ports
 
 
+def ports_of(cloud):
+    """Of a cloud that runs: its endpoint's and its nodes'."""
+    nodes = {n["api_port"] + i for n in cloud["nodes"] for i in (0, 1)}
+    return nodes | {cloud["endpoint_port"]}
+
+
 class PortBlock:
     """64 free ports outside of the kernel's range for outgoing connections, ours by a lock file:
     other tests, workers and runs keep out."""
