@@ -412,8 +412,12 @@ static bool take_over(struct supervised *s, struct gate_message *m, bool foreign
 		return false;
 	d->counters_fd = TAKE_FD(m->fds[0]);
 	d->port.port = port_of(m->fds[1]);
-	for (unsigned i = 1; i < m->n_fds; i++)
-		d->port.fds[is_ipv6(m->fds[i])] = TAKE_FD(m->fds[i]);
+	for (unsigned i = 1; i < m->n_fds; i++) {
+		int *fd = &d->port.fds[is_ipv6(m->fds[i])];
+
+		closep(fd); /* never two of a kind */
+		*fd = TAKE_FD(m->fds[i]);
+	}
 	m->n_fds = 0;
 	d->foreign = foreign;
 	d->known = d->stale = true;

@@ -357,6 +357,35 @@ def test_daemon_goes(fake, tmp_path):
         assert connection.sock.recv(1) == b"", "the new daemon steers the gate"
 
 
+def sockets_on(pid, port):
+    """How many listening sockets of that port the process has."""
+    inodes = {line.split()[9] for path in ("/proc/net/tcp", "/proc/net/tcp6")
+              for line in read(path).splitlines()[1:]
+              if line.split()[3] == "0A" and line.split()[1].endswith(f":{port:04X}")}
+    links = []
+    for fd in os.listdir(f"/proc/{pid}/fd"):
+        with contextlib.suppress(OSError):
+            links.append(os.readlink(f"/proc/{pid}/fd/{fd}"))
+    return sum(links.count(f"socket:[{inode}]") for inode in inodes)
+
+
+@whole_image
+def test_adopted_sockets(fake):
+    """The next daemon has the endpoint's sockets, each once, over IPv4 and IPv6, and lets go of them
+    with the cloud: after a stop nobody has the port any more, and anybody can."""
+    fleet = fake(nodes=1)
+    port = fleet.ready()["endpoint_port"]
+    families = 2 if has_ipv6() else 1
+    assert sockets_on(fleet.daemon.pid, port) == sockets_on(fleet.gate(), port) == families
+    fleet.kill_daemon()
+    fleet.start()
+    assert sockets_on(fleet.daemon.pid, port) == sockets_on(fleet.gate(), port) == families
+    fleet.cli("stop", "c", "--wait")
+    assert not listeners(port, port)
+    with socket.socket() as anybody:
+        anybody.bind(("127.0.0.1", port))
+
+
 @whole_image
 def test_gate_and_daemon_killed(fake):
     """Both gone: the next daemon has the same endpoint, and the cloud was not touched."""
