@@ -52,6 +52,11 @@ static void check_order(
 	report(u, low, high, sentence);
 }
 
+uint16_t cloud_conf_first_port(const struct cloud_conf *c)
+{
+	return c->port.port ? c->port.port : (uint16_t)c->baseport;
+}
+
 int64_t cloud_conf_n_ports(const struct cloud_conf *c)
 {
 	return (c->gate_mode != GATE_OFF) + 2 * c->nodes;

@@ -234,6 +234,8 @@ bool cloud_conf_is_privileged(const char *key, const char *value);
 int cloud_conf_check(const struct cloud_conf *c, int64_t baseport, struct err *e) _must_check_;
 /* What is allowed but may be a mistake, as a sentence; NULL: nothing. Owned by the caller. */
 char *cloud_conf_warning(const struct cloud_conf *c);
+/* Its first port, or where the search for one begins. */
+uint16_t cloud_conf_first_port(const struct cloud_conf *c);
 /* How many ports it takes, from its first one up: the gate's, and two of each node. */
 int64_t cloud_conf_n_ports(const struct cloud_conf *c);
 /* Whether this is one of the ports that it insists on. */

@@ -280,7 +280,7 @@ static int bind_as_needed(struct supervised *s, struct err *e)
 {
 	const struct cloud *c = s->cloud;
 	const struct cloud_conf *conf = c->conf;
-	uint16_t first = conf->port.port ? conf->port.port : (uint16_t)conf->baseport;
+	uint16_t first = cloud_conf_first_port(conf);
 	int r;
 
 	if (c->ports_planned) { /* these cannot change while members use theirs */
@@ -302,7 +302,7 @@ static int bind_as_needed(struct supervised *s, struct err *e)
 static bool stays_foreign(const struct supervised *s)
 {
 	const struct cloud_conf *conf = s->cloud->conf;
-	uint16_t first = conf->port.port ? conf->port.port : (uint16_t)conf->baseport;
+	uint16_t first = cloud_conf_first_port(conf);
 
 	if (s->fleet->ending || s->cloud->removed || conf->gate_mode == GATE_OFF)
 		return false;
@@ -397,8 +397,7 @@ static bool may_keep(const struct supervised *s, int fd, bool foreign)
 		return false;
 	if (c->ports_planned)
 		return port == c->endpoint.port;
-	return conf->port.exact ? port == conf->port.port
-				: port >= (conf->port.port ? conf->port.port : conf->baseport);
+	return conf->port.exact ? port == conf->port.port : port >= cloud_conf_first_port(conf);
 }
 
 static bool take_over(struct supervised *s, struct gate_message *m, bool foreign)

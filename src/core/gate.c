@@ -196,8 +196,10 @@ static void on_hello(struct gate *g, const json_t *body)
 	const char *version = json_string_value(json_object_get(body, "version"));
 	int pid = (int)gate_pid(g->fleet);
 
-	g->said_hello = true;
 	trouble_clear(g->fleet, TROUBLE_GATE, NULL);
+	if (g->said_hello) /* to us, who have connected once more */
+		return;
+	g->said_hello = true;
 	log_info("the gate is pid %d, h2ofleet-gate %s", pid, version ? version : "?");
 	fleet_event(g->fleet, "gate-started", NULL, -1, json_pack("{s:i}", "pid", pid),
 		"the gate runs as pid %d", pid);

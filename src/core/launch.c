@@ -193,7 +193,7 @@ static int hold_new(struct supervised *s, bool exact, uint16_t first, struct err
 static int hold_ports(struct supervised *s, struct err *e)
 {
 	const struct cloud_conf *conf = s->cloud->conf;
-	uint16_t first = conf->port.port ? conf->port.port : (uint16_t)conf->baseport;
+	uint16_t first = cloud_conf_first_port(conf);
 	int r;
 
 	if (s->cloud->ports_planned)

@@ -43,9 +43,9 @@ unsigned plan_nthreads(const struct cloud_conf *conf, const struct machine_facts
 
 /* The flatfile, the same for every member: all of them, "ip:port" a line. A first connect that
  * fails costs H2O 5 s (h2o-core water/H2ONode.java), but whichever of two comes up later reaches
- * the other at once. Launched all at once, the others reach member 0, where clients arrive, before
- * its REST opens more often than not, so an early client locks a whole cloud (measured: HACKING.md,
- * "What H2O really does"). Owned by the caller. */
+ * the other at once. Launched all at once, the others reach member 0, where clients arrive when
+ * there is no gate, before its REST opens more often than not, so an early client locks a whole
+ * cloud (measured: HACKING.md, "What H2O really does"). Owned by the caller. */
 char *plan_flatfile(const struct cloud *c);
 
 /* The command line, argv[0] = java. -ERANGE as plan_memory(). */

@@ -5,8 +5,9 @@
 #include "model/plan.h"
 #include "model/transitions.h"
 
-/* While forming, member 0 is asked often: it is where clients arrive, so where a short lock shows.
- * The others are asked less until it is whole. See HACKING.md, "What H2O really does". */
+/* While forming, member 0 is asked often: it is where clients arrive when there is no gate, so
+ * where a short lock shows. The others are asked less until it is whole. See HACKING.md, "What H2O
+ * really does". */
 #define BOOT_QUIET_MS     250 /* no JVM serves earlier */
 #define FORMING_FIRST_MS  60
 #define FORMING_OTHERS_MS 250
