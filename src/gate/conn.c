@@ -151,8 +151,9 @@ static void established(struct conn *c)
 	}
 	timer_stop(&c->timer);
 	set_state(c, CONN_PASSING);
-	c->client.readable = c->client.writable = true;
-	c->server.readable = c->server.writable = true;
+	/* What the edges told before, nobody noted. */
+	c->client.readable = c->client.writable = c->client.urgent = true;
+	c->server.readable = c->server.writable = c->server.urgent = true;
 	pass_events(c, NULL, 0);
 }
 

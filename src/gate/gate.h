@@ -171,7 +171,7 @@ enum conn_state { CONN_NEW, CONN_CHECKING, CONN_HELD, CONN_CONNECTING, CONN_PASS
 struct side {
 	struct watch w;
 	bool readable, writable;
-	bool urgent; /* it has sent urgent data, at whose mark splice(2) stops */
+	bool urgent; /* it may have sent urgent data, at whose mark splice(2) stops */
 	bool dead;   /* an error came: what it sent before can still be read, nothing written */
 };
 

@@ -72,8 +72,8 @@ static int flow_drained(struct flow *f, struct side *from, ssize_t n)
 	return 0;
 }
 
-/* splice(2) does not get past the mark of urgent data, recv(2) does. Until it finds nothing: there
- * may be more marks. As recv(2). */
+/* splice(2) does not get past the mark of urgent data, and calls it the end when there is a FIN
+ * behind; recv(2) does. Until it finds nothing: there may be more marks. As recv(2). */
 static ssize_t read_urgent(struct flow *f, struct side *from)
 {
 	char buf[4096]; /* a pipe takes it even when the kernel grants no more than a page */
@@ -93,7 +93,7 @@ static int flow_read(struct flow *f, struct side *from)
 		n = splice(from->w.fd, NULL, f->pipe.w, NULL, CHUNK,
 			SPLICE_F_NONBLOCK | SPLICE_F_MOVE);
 	while (n < 0 && errno == EINTR);
-	if (n < 0 && errno == EAGAIN && from->urgent)
+	if ((n == 0 || (n < 0 && errno == EAGAIN)) && from->urgent)
 		n = read_urgent(f, from);
 	if (n > 0) {
 		f->in_pipe = (size_t)n;

@@ -235,22 +235,33 @@ def test_answer_during_upload(gate):
     until(lambda: door.connections == 0, "all have ended")
 
 
-def test_urgent_bytes_do_not_stall(gate):
-    """What follows urgent data is not forgotten: a read stops in front of it."""
+@pytest.mark.parametrize("passing", (True, False))
+def test_urgent_bytes_do_not_stall(gate, passing):
+    """What follows urgent data is not forgotten: a read stops in front of it. Neither when it came while
+    the gate was still connecting, nor with an end right behind it."""
     member = gate.member()
     door = gate.door("c", member)
     for size in (10, 20000):
-        client = door.connect()
-        server = member.accept()
-        os.kill(gate.pid, signal.SIGSTOP)
-        client.sendall(b"a" * size)
-        client.send(b"!", socket.MSG_OOB)
-        client.sendall(b"b" * 10)
-        os.kill(gate.pid, signal.SIGCONT)
-        data = received(server, size + 10)
-        assert data.count(b"a") == size and data.endswith(b"b" * 9)
-        client.close()
-        server.close()
+        for _ in range(10):
+            if not passing:
+                os.kill(gate.pid, signal.SIGSTOP)
+            client = door.connect()
+            if passing:
+                server = member.accept()
+                client.sendall(b"?")
+                assert received(server, 1) == b"?"
+                os.kill(gate.pid, signal.SIGSTOP)
+            client.sendall(b"a" * size)
+            client.send(b"!", socket.MSG_OOB)
+            client.sendall(b"b" * 10)
+            client.shutdown(socket.SHUT_WR)
+            os.kill(gate.pid, signal.SIGCONT)
+            if not passing:
+                server = member.accept()
+            data = received(server)
+            assert data.replace(b"!", b"") == b"a" * size + b"b" * 10
+            client.close()
+            server.close()
 
 
 def blocks(total):
