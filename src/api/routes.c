@@ -27,7 +27,15 @@ static const char *segment_end(const char *s)
 	return s + strcspn(s, "/");
 }
 
-/* Does `path` fit `pattern`? Then NAME and I are in the request. */
+/* Where the segment that fits `pattern` goes. */
+static char **path_argument(struct request *rq, const char *pattern)
+{
+	return has_prefix(pattern, "{name}")    ? &rq->cloud_name
+	       : has_prefix(pattern, "{index}") ? &rq->node_index
+						: &rq->id;
+}
+
+/* Does `path` fit `pattern`? Then NAME, I and ID are in the request. */
 static bool match(struct request *rq, const char *pattern, const char *path)
 {
 	while (*pattern == '/' && *path == '/') {
@@ -36,8 +44,7 @@ static bool match(struct request *rq, const char *pattern, const char *path)
 		size_t path_len = (size_t)(path_end - path);
 
 		if (*pattern == '{') {
-			char **into =
-				has_prefix(pattern, "{name}") ? &rq->cloud_name : &rq->node_index;
+			char **into = path_argument(rq, pattern);
 
 			if (path_len == 0)
 				return false;
@@ -184,9 +191,41 @@ static void check_request(struct request *rq)
 	else if (rq->bad_url)
 		problem(rq, MHD_HTTP_BAD_REQUEST, "bad-request", "Bad request",
 			"the URL contains a NUL byte");
-	else if (rq->body)
+}
+
+static bool is_json(const struct request *rq)
+{
+	const char *type = MHD_lookup_connection_value(
+		rq->conn, MHD_HEADER_KIND, MHD_HTTP_HEADER_CONTENT_TYPE);
+
+	return type && strcspn(type, "; \t") == strlen("application/json") &&
+	       strncasecmp(type, "application/json", strlen("application/json")) == 0;
+}
+
+/* Sets rq->input, or answers. */
+static void take_body(struct request *rq)
+{
+	json_error_t e;
+
+	if (!rq->body)
+		return;
+	if (!rq->route->body) {
 		problem(rq, MHD_HTTP_BAD_REQUEST, "bad-request", "Bad request",
 			"a body means nothing here; parameters go into the query");
+		return;
+	}
+	if (!is_json(rq)) {
+		problem(rq, MHD_HTTP_UNSUPPORTED_MEDIA_TYPE, "bad-media-type", "Bad media type",
+			"the body must be JSON, with the header Content-Type: application/json");
+		return;
+	}
+	rq->input = json_loadb(rq->body_text, (size_t)rq->body, JSON_REJECT_DUPLICATES, &e);
+	if (!rq->input)
+		problem(rq, MHD_HTTP_BAD_REQUEST, "bad-body", "Bad body",
+			"the body is not JSON: line %d, column %d: %s", e.line, e.column, e.text);
+	else if (!json_is_object(rq->input))
+		problem(rq, MHD_HTTP_BAD_REQUEST, "bad-body", "Bad body",
+			"the body must be a JSON object, {...}");
 }
 
 void route_request(struct request *rq, const char *method, const char *path)
@@ -199,6 +238,8 @@ void route_request(struct request *rq, const char *method, const char *path)
 			"only root and the daemon's user may do this");
 	if (!rq->status)
 		MHD_get_connection_values(rq->conn, MHD_GET_ARGUMENT_KIND, take_param, rq);
+	if (!rq->status)
+		take_body(rq);
 	if (!rq->status && rq->cloud_name && !fleet_find(rq->api->fleet, rq->cloud_name))
 		problem_no_such_cloud(rq);
 	if (!rq->status)

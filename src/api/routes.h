@@ -5,10 +5,11 @@
 
 struct route {
 	const char *method;  /* GET serves HEAD too */
-	const char *pattern; /* segments in braces are "{name}" and "{index}" */
+	const char *pattern; /* segments in braces: "{name}", "{index}", "{id}" */
 	enum access access;  /* the least that may */
 	void (*handler)(struct request *rq);
-	const char *params[4]; /* query parameters; ends in NULL */
+	const char *params[6]; /* query parameters; ends in NULL */
+	bool body;             /* takes a JSON object: request.input */
 };
 
 /* handlers.c */

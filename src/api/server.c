@@ -121,6 +121,9 @@ static void on_completed(void *arg _unused_, struct MHD_Connection *conn _unused
 	json_decref(rq->json);
 	free(rq->cloud_name);
 	free(rq->node_index);
+	free(rq->id);
+	free(rq->body_text);
+	json_decref(rq->input);
 	free(rq->text);
 	free(rq->allow);
 	free(rq->header_value);
@@ -180,10 +183,18 @@ static uint64_t announced_body(struct MHD_Connection *conn)
 	return s ? strtoull(s, NULL, 10) : 0;
 }
 
+static void keep_body(struct request *rq, const char *data, size_t n)
+{
+	if (rq->body + n > API_MAX_BODY)
+		return; /* it will be refused */
+	rq->body_text = xreallocarray(rq->body_text, (size_t)rq->body + n, 1);
+	memcpy(rq->body_text + rq->body, data, n);
+}
+
 /* Called with the headers, for each piece of the body, at the end of the request, and once more
  * after a suspension. */
 static enum MHD_Result on_request(void *arg _unused_, struct MHD_Connection *conn, const char *url,
-	const char *method, const char *version _unused_, const char *data _unused_, size_t *size,
+	const char *method, const char *version _unused_, const char *data, size_t *size,
 	void **context)
 {
 	struct request *rq = *context;
@@ -200,6 +211,7 @@ static enum MHD_Result on_request(void *arg _unused_, struct MHD_Connection *con
 		return send_answer(rq);
 	}
 	if (*size) {
+		keep_body(rq, data, *size);
 		rq->body += *size;
 		*size = 0;
 		return rq->body > MAX_DISCARDED ? MHD_NO : MHD_YES;

@@ -33,11 +33,14 @@ struct request {
 	bool bad_url; /* holds a %00, which would end the path early */
 	bool begun;
 	bool head; /* a HEAD: libmicrohttpd would end even its chunked body, which there is not */
-	uint64_t body; /* bytes of it that came, or will as the header says */
+	uint64_t body;   /* bytes of it that came, or will as the header says */
+	char *body_text; /* owned: the first API_MAX_BODY of them; not ended by a NUL */
 
 	const struct route *route;
 	char *cloud_name; /* owned: NAME of the path, or NULL */
 	char *node_index; /* owned: I of the path, or NULL */
+	char *id;         /* owned: ID of the path, or NULL */
+	json_t *input;    /* owned: the body, an object, of a route that takes one; or NULL */
 	struct param params[API_MAX_PARAM];
 	size_t n_params;
 
