@@ -125,7 +125,7 @@ struct fleet_pressure {
 	double cpu, memory, io;
 };
 
-/* Read now. False when nothing is known. */
+/* At most a second old. False when nothing is known. */
 bool fleet_pressure(struct fleet *f, const char *cloud, struct fleet_pressure *out);
 
 /* A cloud's door, and what has come to it. Totals count from when the port was taken. */

@@ -121,6 +121,11 @@ struct supervised {
 	uint64_t save_delay_ms; /* 0: it could */
 	uint64_t clean_due; /* nothing could be looked for and removed: when it is tried again */
 	unsigned clean_tries;
+	struct {
+		struct fleet_pressure last;
+		bool known;
+		uint64_t read_ms; /* monotonic; 0: never */
+	} pressure;
 	struct cloud_conf *pending; /* owned: waits until no member is alive; NULL: none */
 	bool prepare_waits;         /* ACTION_PREPARE waits for it */
 	struct queued_event *queue, **queue_end;
