@@ -7,6 +7,7 @@ static const struct route routes[] = {
 	{"GET", "/v1/fleet", ACCESS_GROUP, handle_fleet, {}},
 	{"GET", "/v1/version", ACCESS_GROUP, handle_version, {}},
 	{"GET", "/v1/healthz", ACCESS_GROUP, handle_health, {"settled"}},
+	{"GET", "/v1/config", ACCESS_GROUP, handle_config, {}},
 	{"GET", "/v1/openapi.json", ACCESS_GROUP, handle_openapi, {}},
 	{"GET", "/v1/events", ACCESS_GROUP, handle_events, {"since", "cloud", "follow"}},
 	{"GET", "/v1/clouds", ACCESS_GROUP, handle_clouds, {}},

@@ -15,6 +15,8 @@ struct route {
 
 const struct route *routes_all(size_t *n);
 
+/* config.c */
+void handle_config(struct request *rq);
 /* fleet.c */
 void handle_fleet(struct request *rq);
 void handle_health(struct request *rq);

@@ -89,6 +89,14 @@ const struct cli_command cli_commands[] = {
 		"               h2o.connect() does not\n\n"
 		"example: h2ofleet connect dev --h2oconfig > .h2oconfig\n",
 		cmd_connect},
+	{"config", "[CLOUD] [--all]",
+		"Shows the configuration that is in force, and where it is from",
+		"As the daemon has it, with the file and the line of each key; what was\n"
+		"changed in the files since shows `h2ofleet reload --dry-run`. Secrets are ***.\n\n"
+		"options:\n"
+		"  -a, --all  also what nobody has set\n\n"
+		"example: h2ofleet config dev\n",
+		cmd_config},
 	{"reload", "[--dry-run] [--restart]",
 		"Lets the daemon read its configuration again, and shows what changes",
 		"Either all of it is put in force, or, with an error in it, nothing (exit code "
@@ -104,6 +112,13 @@ const struct cli_command cli_commands[] = {
 		"cannot go on from here, the old one does (exit code 1).\n\n"
 		"example: h2ofleet reexec\n",
 		cmd_reexec},
+	{"shutdown", "[--at-once] [--no-wait]", "Stops all clouds, then the daemon",
+		"As `systemctl stop h2ofleetd`, for a daemon that systemd does not run.\n\n"
+		"options:\n"
+		"  --at-once  kill the clouds\n"
+		"  --no-wait  do not wait for the end\n\n"
+		"example: h2ofleet shutdown\n",
+		cmd_shutdown},
 	{"doctor", "[--config FILE]", "Looks for what could keep clouds from running here",
 		"options:\n"
 		"  -c, --config FILE  the daemon's configuration (default: the usual places)\n\n"

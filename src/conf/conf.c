@@ -131,6 +131,7 @@ void conf_free(struct conf *c)
 		cloud_conf_free(c->clouds[i]);
 	free(c->clouds);
 	strv_free(&c->files);
+	conf_free_places(c);
 	free(c);
 }
 

@@ -349,6 +349,13 @@ int reload_check_others(const struct supervised *s, struct err *e)
 	return 0;
 }
 
+const struct cloud_conf *fleet_pending(const struct fleet *f, const char *cloud)
+{
+	const struct supervised *s = supervised_find(f, cloud);
+
+	return s ? s->pending : NULL;
+}
+
 /* ---- the whole ---- */
 
 static bool restarts(const struct conf *new_conf, const struct reload_options *opts)
@@ -463,6 +470,7 @@ int fleet_reload(struct fleet *f, struct conf *new_conf, const struct reload_opt
 		&out->diff.fleet, SECTION_FLEET, RELOAD_CLOUD, &f->conf->fleet, &new->fleet);
 	strv_free(&f->conf->files);
 	strv_copy(&f->conf->files, &new->files);
+	conf_take_places(f->conf, new);
 	take_clouds(f, new, &out->diff);
 	for (size_t i = 0; i < out->diff.n; i++)
 		act(supervised_find(f, out->diff.clouds[i].name), &out->diff.clouds[i], restart);

@@ -27,7 +27,8 @@ struct fleet {
 	struct journal *journal; /* owned; NULL: none */
 	char trouble[200];       /* the newest; "": none, or over */
 	unsigned n_troubles;
-	struct conf conf; /* paths and [fleet] */
+	struct conf conf;                 /* paths and [fleet] */
+	const struct cloud_conf *pending; /* of all clouds */
 	bool ending, unsettled;
 	uint64_t overdue_ms;
 	fleet_observer observer;

@@ -14,6 +14,7 @@
 #include "config.h"
 
 #include "api_fixture.h"
+#include "base/clock.h"
 #include "base/file.h"
 
 static const struct {
@@ -438,6 +439,30 @@ static void test_silent_connections(void **state)
 		close(fds[i]);
 }
 
+/* However often a byte comes, the request must be whole in time; one that has had its answer, or
+ * waits for it, is not cut. */
+static void test_dribbling_request(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t end = clock_monotonic_ms() + PATIENCE_MS;
+	int waiting = ask(f, "POST", "/v1/clouds/dev/start?wait=ready"), fd = dial(f->socket);
+	_cleanup_(reply_free) struct reply r = {0};
+	char c;
+
+	until_waiting(f, 1);
+	f->api->request_max_ms = 200;
+	send_text(f, fd, "GET /v1/version HTTP/1.1\r\nX: ", 29);
+	while (recv(fd, &c, 1, 0) != 0) {
+		send(fd, "x", 1, MSG_NOSIGNAL);
+		turn(f, fd, POLLIN);
+		assert_true(clock_monotonic_ms() < end);
+	}
+	close(fd);
+	fake_fleet_set(f->fleet, f->dev, CLOUD_READY, NULL);
+	r = take_reply(f, waiting);
+	assert_int_equal(r.status, 200);
+}
+
 static void test_too_many_connections(void **state)
 {
 	struct fixture *f = *state;
@@ -502,6 +527,7 @@ int main(int argc, char **argv)
 		TEST(test_endless_chunked_body),
 		TEST(test_large_headers),
 		TEST(test_silent_connections),
+		TEST(test_dribbling_request),
 		TEST(test_too_many_connections),
 		TEST(test_stuck_reader),
 	};
