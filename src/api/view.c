@@ -279,6 +279,14 @@ json_t *view_troubles(const struct trouble *first, uint64_t now_ms)
 	return list;
 }
 
+json_t *view_live_node(struct fleet *f, const struct cloud *c, const struct node *n)
+{
+	json_t *j = view_node(n, fleet_now(f));
+
+	add_usage(j, f, c, n);
+	return j;
+}
+
 json_t *view_live_cloud(struct fleet *f, const struct cloud *c)
 {
 	uint64_t now = fleet_now(f);
