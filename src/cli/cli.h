@@ -18,6 +18,8 @@ enum cli_exit {
 	CLI_INTERRUPTED = 130,
 };
 
+struct cli_option;
+
 struct cli {
 	const struct cli_command *command;
 	const char *socket; /* --socket; NULL: to be searched */
@@ -30,17 +32,20 @@ struct cli {
 	size_t err_width; /* of that terminal */
 	bool json_said;   /* the one JSON text of --json was written */
 	char *failure;    /* owned: the first sentence of cli_fail() */
+	/* For tests: is told what a command takes instead of parsing anything. */
+	void (*probe)(const struct cli_option *options, size_t n, void *arg);
+	void *probe_arg;
 };
 
 struct cli_command {
 	const char *name;
 	const char *args;
 	const char *help;  /* one line */
-	const char *usage; /* the rest of --help: options, and an example */
+	const char *usage; /* the rest of --help; options.h says how its options are read */
 	int (*run)(struct cli *cli, int argc, char **argv);
 };
 
-/* One option: a flag, or one with a value. */
+/* One option: a flag, or one with a value; with both, a flag that may have one ("--watch=2s"). */
 struct cli_option {
 	const char *name; /* without "--" */
 	char letter;      /* 0: none */
@@ -50,6 +55,9 @@ struct cli_option {
 
 extern const struct cli_command cli_commands[];
 extern const size_t cli_n_commands;
+
+/* Not for people: "__complete". */
+bool cli_is_hidden(const struct cli_command *c);
 
 /* The whole program: parses, runs the command; returns the exit code. */
 int cli_main(int argc, char **argv);
@@ -73,6 +81,9 @@ bool cli_name_ok(struct cli *cli, const char *name);
 /* The one JSON text of the command. */
 void cli_json(struct cli *cli, const json_t *j);
 
+/* How wide the terminal is now; 80 where `fd` is none. */
+size_t cli_terminal_width(int fd);
+
 /* The exit code of a cloud in this state; CLI_ERROR for an unknown one. */
 int cli_state_exit(const char *state);
 /* Of two exit codes the worse: 0, stopped, on its way, failed, absent, error. */
@@ -91,3 +102,4 @@ int cmd_logs(struct cli *cli, int argc, char **argv);
 int cmd_reexec(struct cli *cli, int argc, char **argv);
 int cmd_reload(struct cli *cli, int argc, char **argv);
 int cmd_connect(struct cli *cli, int argc, char **argv);
+int cmd_help(struct cli *cli, int argc, char **argv);

@@ -128,6 +128,18 @@ struct fleet_pressure {
 /* At most a second old. False when nothing is known. */
 bool fleet_pressure(struct fleet *f, const char *cloud, struct fleet_pressure *out);
 
+/* What a node's process takes. */
+struct fleet_usage {
+	uint64_t rss_bytes;
+	double cpu_percent; /* of one core, since about when it was last asked, at least a second
+			       before; the first time since its launch; negative: not known */
+};
+
+/* Read now, but not more often than once a second: for the time between, it is as it was. False
+ * when it has no process, or nothing is known of it. */
+bool fleet_node_usage(
+	struct fleet *f, const struct cloud *c, unsigned node, struct fleet_usage *out);
+
 /* A cloud's door, and what has come to it. Totals count from when the port was taken. */
 struct fleet_gate {
 	enum cloud_door door;

@@ -25,6 +25,12 @@ struct member {
 	uint64_t log_start; /* where this life begins in its log: a position of drv/logfile.h */
 	int log_to;         /* enum log_target: of this life */
 	char *ice_dir, *tmp_dir, *flatfile, *log; /* owned */
+	struct {
+		pid_t pid; /* whose it is */
+		uint64_t at_ms;
+		uint64_t cpu_ms; /* used by then, since its start */
+		struct fleet_usage last;
+	} usage; /* usage.c */
 };
 
 /* Who starts it, found anew for each generation. */

@@ -101,6 +101,7 @@ struct node {
 	bool ask_full; /* its last full poll had no good answer: the next one is full, too */
 	uint64_t unhealthy_ms;      /* since when it calls the cloud unhealthy; 0: it does not */
 	int sent_signal;            /* last one that we sent in this life */
+	uint64_t max_mem, free_mem; /* of its heap, bytes, as its cloud was last told; 0: not yet */
 	bool hung;                  /* hang verdict: ended with SIGKILL at once */
 	struct last_exit last_exit; /* survives the next launch */
 };

@@ -207,6 +207,13 @@ bool fleet_pressure(struct fleet *f, _unused_ const char *cloud, struct fleet_pr
 	return f->pressure_known;
 }
 
+bool fleet_node_usage(
+	struct fleet *f, const struct cloud *c, unsigned node, struct fleet_usage *out)
+{
+	*out = f->usage;
+	return f->usage_known && c->nodes[node].pid > 0;
+}
+
 bool fleet_gate(struct fleet *f, const char *cloud, struct fleet_gate *out)
 {
 	*out = f->gate;

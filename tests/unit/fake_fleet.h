@@ -20,6 +20,8 @@ struct fleet {
 	size_t n_commands;
 	struct fleet_pressure pressure;
 	bool pressure_known;
+	struct fleet_usage usage; /* of every node that has a process */
+	bool usage_known;
 	struct fleet_gate gate; /* of all clouds that have one */
 	bool gated;
 	bool lazy; /* commands change nothing at once */

@@ -56,7 +56,8 @@ static void test_new_cloud(void **state)
 		"\"idle_ms\":null,\"idle_stop_ms\":null,\"gate\":null,"
 		"\"restart_needed\":false,\"pending_keys\":[],\"removed\":false,"
 		"\"nodes\":[{\"index\":0,\"state\":\"down\",\"pid\":null,\"ip\":\"127.0.0.1\","
-		"\"api_port\":null,\"uptime_ms\":null,\"last_exit\":null}]}");
+		"\"api_port\":null,\"uptime_ms\":null,\"memory\":null,\"rss_bytes\":null,"
+		"\"cpu_percent\":null,\"last_exit\":null}]}");
 }
 
 static void make_ready(struct cloud *c)
@@ -94,6 +95,7 @@ static void test_ready_cloud(void **state)
 		"\"restart_needed\":false,\"pending_keys\":[],\"removed\":false,\"nodes\":[{"
 		"\"index\":0,\"state\":\"up\",\"pid\":77,"
 		"\"ip\":\"127.0.0.1\",\"api_port\":54321,\"uptime_ms\":1060,"
+		"\"memory\":null,\"rss_bytes\":null,\"cpu_percent\":null,"
 		"\"last_exit\":null}]}");
 }
 
@@ -197,6 +199,36 @@ static void test_idle_times(void **state)
 	assert_in_range(
 		json_integer_value(json_object_get(json_object_get(j, "gate"), "traffic_ms")), 0,
 		20000);
+	json_decref(j);
+}
+
+/* Proves: what a node's process takes is told while it has one, with the part of the heap that is
+ * its own; null otherwise. */
+static void test_usage(void **state)
+{
+	struct fleet *f = *state;
+	struct cloud *c = fake_fleet_add(f, "dev", 2);
+	json_t *j, *nodes;
+
+	make_ready(c);
+	c->nodes[0].max_mem = 4096;
+	c->nodes[0].free_mem = 1000;
+	c->nodes[1].max_mem = 4096; /* it was; there is no process now */
+	f->usage_known = true;
+	f->usage = (struct fleet_usage){.rss_bytes = 5000, .cpu_percent = 12.345};
+	j = view_live_cloud(f, c);
+	nodes = json_object_get(j, "nodes");
+	assert_json(json_incref(json_object_get(json_array_get(nodes, 0), "memory")),
+		"{\"max_bytes\":4096,\"free_bytes\":1000}");
+	assert_int_equal(
+		json_integer_value(json_object_get(json_array_get(nodes, 0), "rss_bytes")), 5000);
+	assert_json(json_incref(json_object_get(json_array_get(nodes, 0), "cpu_percent")), "12.35");
+	assert_true(json_is_null(json_object_get(json_array_get(nodes, 1), "memory")));
+	assert_true(json_is_null(json_object_get(json_array_get(nodes, 1), "rss_bytes")));
+	json_decref(j);
+	f->usage.cpu_percent = -1;
+	j = view_live_node(f, c, &c->nodes[0]);
+	assert_true(json_is_null(json_object_get(j, "cpu_percent")));
 	json_decref(j);
 }
 
@@ -360,6 +392,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_new_cloud, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_ready_cloud, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_usage, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_pressure, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_gate, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_idle_times, setup, teardown),
