@@ -9,11 +9,14 @@
  *	POST /v1/clouds/NAME/touch
  *	GET  /v1/clouds/NAME/nodes/I/log?tail=100&follow=yes&from=POSITION
  *	GET  /v1/events?since=EPOCH:SEQ&cloud=NAME&follow=yes
+ *	GET  /v1/incidents?cloud=NAME&limit=N
+ *	GET  /v1/incidents/ID
+ *	DELETE /v1/incidents/ID
  *	POST /v1/reload?dry_run=yes&restart=yes
  *	POST /v1/reexec
  *
  * Errors are RFC 9457 problem+json. Who may: peer credentials; root, the daemon's user, and
- * the socket's group, to which all of these are open but the last two. */
+ * the socket's group, to which all of these are open but the last three. */
 #pragma once
 
 #include <uv.h>

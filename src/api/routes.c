@@ -17,6 +17,9 @@ static const struct route routes[] = {
 	{"POST", "/v1/clouds/{name}/touch", ACCESS_GROUP, handle_touch, {}},
 	{"GET", "/v1/clouds/{name}/nodes/{index}/log", ACCESS_GROUP, handle_log,
 		{"tail", "from", "follow"}},
+	{"GET", "/v1/incidents", ACCESS_GROUP, handle_incidents, {"cloud", "limit"}},
+	{"GET", "/v1/incidents/{id}", ACCESS_GROUP, handle_incident, {}},
+	{"DELETE", "/v1/incidents/{id}", ACCESS_ADMIN, handle_incident_delete, {}},
 	{"POST", "/v1/reexec", ACCESS_ADMIN, handle_reexec, {}},
 	{"POST", "/v1/reload", ACCESS_ADMIN, handle_reload, {"dry_run", "restart"}},
 };

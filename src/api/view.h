@@ -11,7 +11,8 @@
 /* New references, owned by the caller. now_ms: monotonic. */
 json_t *view_cloud(const struct cloud *c, uint64_t now_ms);
 json_t *view_node(const struct node *n, uint64_t now_ms);
-/* As it is now, with the pressure and the gate, which view_cloud() does not know. */
+/* As it is now, with the pressure, the gate and the newest incident, which view_cloud()
+ * does not know. */
 json_t *view_live_cloud(struct fleet *f, const struct cloud *c);
 
 /* A JSON string, with U+FFFD for each byte that is no UTF-8; null for NULL. A new reference. */
