@@ -1,13 +1,13 @@
 """Why clouds were lost: what is kept of it, for how long, and how it is shown. With fake nodes."""
 
+import contextlib
+import http.client
 import json
 import os
 import re
 import signal
-import time
 
-from clients import get
-from fleet import SLOW, pid_alive, until
+from fleet import pid_alive, until
 
 ID = re.compile(r"\d{8}-\d{6}-\d{3}")
 
@@ -38,13 +38,20 @@ def concluded(fleet, n=1):
 
 
 def events(fleet, kind):
-    body = fleet.api("GET", "/v1/events")[1]
-    body = body if isinstance(body, str) else json.dumps(body)
-    return [e for e in map(json.loads, body.splitlines()) if e["type"] == kind]
+    lines = fleet.cli("events", "--json").stdout.splitlines()
+    return [e for e in map(json.loads, lines) if e["type"] == kind]
+
+
+def post(port, path):
+    """What it does may be to end before it answers."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    with contextlib.closing(connection), contextlib.suppress(OSError, http.client.HTTPException):
+        connection.request("POST", path)
+        connection.getresponse().read()
 
 
 def knob(fleet, index, key, value=1):
-    get(fleet.nodes()[index]["api_port"], f"/fake/{key}?value={value}", "POST")
+    post(fleet.nodes()[index]["api_port"], f"/fake/{key}?value={value}")
 
 
 def files(fleet):
@@ -137,16 +144,19 @@ def test_stopped_process(fake):
     assert "stands still" in fleet.cli("incidents", "last").stdout
 
 
-def test_silent_about_threads(fake):
-    """One that writes no dump before it is killed: that is said, too."""
+def test_output_elsewhere(fake):
+    """With log_to = inherit what it printed, and its dump, are not in our hands: where they are is
+    said, and that nothing is known of an OutOfMemoryError."""
     fleet = fake(nodes=1, hang_timeout="1s", late_after="500ms", health_interval="200ms",
-                 jvm_custom_args="-Dfake.heartbeat_ms=100")
+                 log_to="inherit")
     fleet.ready()
-    log = fleet.log_dir / "c" / "0.log"
-    fleet.kill_member(0, signal.SIGSTOP)
+    knob(fleet, 0, "hang")
     fleet.ready(generation=2)
-    assert "Full thread dump" not in log.read_text(errors="replace")
-    assert concluded(fleet)["thread_dump_note"]
+    one = concluded(fleet)
+    assert one["log_tail"] is None and one["log_file"] is None and one["thread_dump"] is None
+    assert "standard output" in one["log_elsewhere"]
+    assert one["thread_dump_note"] == one["log_elsewhere"] and one["oom"]["java"] is None
+    assert one["log_elsewhere"] in fleet.cli("incidents", "last").stdout
 
 
 def test_crash_report(fake):
@@ -187,12 +197,13 @@ def test_never_ready(fake):
 def test_what_is_none(fake):
     """The operator's stop and restart, a client's /3/Shutdown, a formation begun anew because a
     client came too early: none of these is an incident."""
-    fleet = fake(nodes=2, knobs="-Dfake.g4.0.locked=1", gate_mode="off")
+    fleet = fake(nodes=2, knobs="-Dfake.g4.0.locked=1 -Dfake.g4.1.isolate=1",
+                 gate_mode="off")
     fleet.ready()
     fleet.cli("restart", "c", "--wait")
     fleet.cli("stop", "c", "--wait")
     fleet.cli("start", "c", "--wait")
-    get(fleet.cloud()["endpoint"], "/3/Shutdown", "POST")
+    post(fleet.cloud()["endpoint_port"], "/3/Shutdown")
     fleet.wait("stopped")
     fleet.cli("start", "c", "--wait")
     assert fleet.cloud()["short_locks"] == 1
