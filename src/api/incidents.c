@@ -48,7 +48,7 @@ static void cannot(struct request *rq, int r, const struct err *e)
 		problem(rq, MHD_HTTP_NOT_FOUND, "no-such-incident", "No such incident", "%s",
 			err_msg(e));
 	else
-		problem(rq, MHD_HTTP_INTERNAL_SERVER_ERROR, "cannot-read-incident",
+		problem(rq, MHD_HTTP_INTERNAL_SERVER_ERROR, "cannot-use-incident",
 			"Cannot use the incident", "%s", err_msg(e));
 }
 

@@ -78,7 +78,8 @@ int cli_state_exit(const char *state);
 /* Of two exit codes the worse: 0, stopped, on its way, failed, absent, error. */
 int cli_worse(int a, int b);
 
-/* version.c, status.c, operate.c, wait.c, events.c, incidents.c, logs.c, reload.c, reexec.c, connect.c */
+/* version.c, status.c, operate.c, wait.c, events.c, incidents.c, logs.c, reload.c, reexec.c,
+ * connect.c */
 int cmd_version(struct cli *cli, int argc, char **argv);
 int cmd_status(struct cli *cli, int argc, char **argv);
 int cmd_start(struct cli *cli, int argc, char **argv);

@@ -341,7 +341,7 @@ def test_client(fake):
     assert "no incident begins with '1999'" in fleet.cli("incidents", "1999", code=4).stderr
     assert "no cloud 'd'" in fleet.cli("incidents", "d", code=4).stderr
     assert "usage:" in fleet.cli("incidents", "--delete", code=2).stderr
-    assert fleet.api("GET", "/v1/incidents/..%2f..%2ffleet-id")[0] == 404
+    assert fleet.api("GET", "/v1/incidents/..%2f..%2ffleet-id")[0] == 400
     assert fleet.api("GET", "/v1/incidents?limit=0")[0] == 400
 
     assert fleet.cli("incidents", "--delete", unique).stdout == f"incident {oldest} is removed\n"
