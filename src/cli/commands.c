@@ -75,6 +75,17 @@ const struct cli_command cli_commands[] = {
 		"say where to go on; a line of \"type\" lost, or epoch, that some are missing.\n\n"
 		"example: h2ofleet events dev -f\n",
 		cmd_events},
+	{"incidents", "[CLOUD] [ID|last] [-n N]",
+		"Lists why clouds were lost, or shows the evidence of one such incident",
+		"An incident is kept each time a cloud is lost: how its node ended, what the OOM\n"
+		"killer did, the last lines of its log, the head of the JVM's crash report, a\n"
+		"thread dump and /proc of one that hung. ID: as listed, or the beginning of it\n"
+		"that no other has; last: the newest.\n\n"
+		"options:\n"
+		"  -n, --lines N  list only the newest N\n"
+		"      --delete   remove the incident ID; for root and the daemon's user\n\n"
+		"example: h2ofleet incidents dev last\n",
+		cmd_incidents},
 	{"logs", "CLOUD[/N] [-f] [-n N] [--since T] [--level L] [--grep RE]",
 		"Shows the last lines that nodes wrote, merged by their time",
 		"options:\n"

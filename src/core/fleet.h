@@ -10,6 +10,7 @@
 #include "base/err.h"
 #include "conf/conf.h"
 #include "conf/diff.h"
+#include "core/incidents.h"
 #include "core/journal.h"
 #include "model/cloud.h"
 
@@ -161,6 +162,8 @@ void fleet_observe(struct fleet *f, fleet_observer cb, void *arg);
 
 /* All events, numbered (core/journal.h). */
 struct journal *fleet_journal(const struct fleet *f);
+/* Why clouds were lost (core/incidents.h). */
+struct incidents *fleet_incidents(const struct fleet *f);
 /* Something happened: kept, then told to followers. `type` is stable, for programs; the format
  * makes one sentence for people. `c` may be NULL, `node` -1; `extra` (stolen; may be NULL) is an
  * object with members of this type, whose strings are UTF-8 (json_pack() makes nothing of others).

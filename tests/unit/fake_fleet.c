@@ -17,6 +17,7 @@ static void free_cloud(struct cloud *c)
 	cloud_for_each_node (n, c) {
 		free(n->last_exit.why);
 		free(n->last_exit.log_tail);
+		free(n->last_exit.incident);
 	}
 	free(conf->name);
 	free(conf->context_path);
@@ -32,6 +33,7 @@ void fake_fleet_free(struct fleet *f)
 	for (size_t i = 0; i < f->n_clouds; i++)
 		free_cloud(f->clouds[i]);
 	journal_close(f->journal);
+	incidents_close(f->incidents);
 	free(f);
 }
 
@@ -185,6 +187,11 @@ uint64_t fleet_overdue_ms(struct fleet *f)
 struct journal *fleet_journal(const struct fleet *f)
 {
 	return f->journal;
+}
+
+struct incidents *fleet_incidents(const struct fleet *f)
+{
+	return f->incidents;
 }
 
 char *fleet_node_log(const struct fleet *f, const char *cloud, unsigned node)

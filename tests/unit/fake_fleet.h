@@ -26,8 +26,9 @@ struct fleet {
 	bool gated;
 	bool lazy; /* commands change nothing at once */
 	const char *log_dir;
-	struct journal *journal; /* owned; NULL: none */
-	char trouble[200];       /* the newest; "": none, or over */
+	struct journal *journal;     /* owned; NULL: none */
+	struct incidents *incidents; /* likewise */
+	char trouble[200];           /* the newest; "": none, or over */
 	unsigned n_troubles;
 	struct conf conf; /* paths and [fleet] */
 	bool ending, unsettled;
