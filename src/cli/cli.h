@@ -15,7 +15,11 @@ enum cli_exit {
 	CLI_ABSENT = 4, /* no daemon, or no such cloud */
 	CLI_BUSY = 5,   /* on its way */
 	CLI_FAILED = 6,
-	CLI_INTERRUPTED = 130,
+	CLI_TIMED_OUT = 124, /* of `run`, as of timeout(1) */
+	CLI_RUN_FAILED = 125,
+	CLI_CANNOT_EXECUTE = 126,
+	CLI_NOT_FOUND = 127,
+	CLI_INTERRUPTED = 130, /* 128 and the number of a signal */
 };
 
 struct cli {
@@ -40,12 +44,13 @@ struct cli_command {
 	int (*run)(struct cli *cli, int argc, char **argv);
 };
 
-/* One option: a flag, or one with a value. */
+/* One option: a flag, or one with a value, or with several. */
 struct cli_option {
 	const char *name; /* without "--" */
 	char letter;      /* 0: none */
 	bool *flag;
 	const char **value;
+	struct strv *values; /* may be given again */
 };
 
 extern const struct cli_command cli_commands[];
@@ -78,7 +83,7 @@ int cli_state_exit(const char *state);
 /* Of two exit codes the worse: 0, stopped, on its way, failed, absent, error. */
 int cli_worse(int a, int b);
 
-/* version.c, status.c, operate.c, wait.c, events.c, logs.c, reload.c, reexec.c, connect.c */
+/* run.c, version.c, status.c, operate.c, wait.c, events.c, logs.c, reload.c, reexec.c, connect.c */
 int cmd_version(struct cli *cli, int argc, char **argv);
 int cmd_status(struct cli *cli, int argc, char **argv);
 int cmd_start(struct cli *cli, int argc, char **argv);
@@ -89,5 +94,6 @@ int cmd_wait(struct cli *cli, int argc, char **argv);
 int cmd_events(struct cli *cli, int argc, char **argv);
 int cmd_logs(struct cli *cli, int argc, char **argv);
 int cmd_reexec(struct cli *cli, int argc, char **argv);
+int cmd_run(struct cli *cli, int argc, char **argv);
 int cmd_reload(struct cli *cli, int argc, char **argv);
 int cmd_connect(struct cli *cli, int argc, char **argv);
