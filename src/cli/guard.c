@@ -1,18 +1,31 @@
 /* The guardian as `run` sees it: started, told what to do, replaced when it was killed. */
 #include <errno.h>
+#include <dirent.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <poll.h>
 #include <signal.h>
+#include <sys/file.h>
 #include <sys/random.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 #include <sys/wait.h>
+#include <time.h>
 
 #include "cli/guardian.h"
 
 /* Somebody who kills it again and again means it. */
 #define MAX_STARTS 50
 #define MADE_MS    30000
+/* One that is being made is not locked yet. */
+#define STALE_S 10
+
+#define LONGEST_SOCKET (sizeof(((struct sockaddr_un *)NULL)->sun_path) - 1)
+
+#define PREFIX "h2ofleet-run."
+#define KEPT   "h2ofleet-kept."
+#define LOCK   "guarded"
 
 /* ---- the place ---- */
 
@@ -20,6 +33,8 @@ void run_place_set(struct run_place *p, const char *dir, const char *socket_dir)
 {
 	p->dir = xstrdup(dir);
 	p->socket_dir = *socket_dir ? xstrdup(socket_dir) : NULL;
+	p->kept = xasprintf(
+		"%.*s/" KEPT "%s", (int)(strrchr(dir, '/') - dir), dir, strrchr(dir, '.') + 1);
 	p->socket = xasprintf("%s/control.sock", *socket_dir ? socket_dir : dir);
 	p->config = xasprintf("%s/h2ofleet.conf", dir);
 	p->daemon_log = xasprintf("%s/h2ofleetd.log", dir);
@@ -29,6 +44,7 @@ void run_place_free(struct run_place *p)
 {
 	free(p->dir);
 	free(p->socket_dir);
+	free(p->kept);
 	free(p->socket);
 	free(p->config);
 	free(p->daemon_log);
@@ -52,23 +68,36 @@ static char *temporary_dir(void)
 	return dir;
 }
 
+/* For a socket, when the path in there would be too long for its address. */
+static const char *short_dir(void)
+{
+	const char *run = absolute("XDG_RUNTIME_DIR");
+
+	return run && access(run, W_OK) == 0 && strlen(run) <= LONGEST_SOCKET / 2 ? run : "/tmp";
+}
+
 int run_place_choose(struct run_place *p, struct err *e)
 {
-	const size_t longest = sizeof(((struct sockaddr_un *)NULL)->sun_path) - 1;
 	_cleanup_free_ char *tmp = temporary_dir(), *dir = NULL, *other = NULL;
-	const char *run = absolute("XDG_RUNTIME_DIR");
 	uint64_t id;
 
 	if (getrandom(&id, sizeof(id), 0) != sizeof(id))
 		return err_set_errno(e, -errno, "cannot get a random number");
-	dir = xasprintf("%s/h2ofleet-run.%012llx", tmp, (unsigned long long)id >> 16);
-	if (strlen(dir) + strlen("/control.sock") > longest) {
-		if (!run || access(run, W_OK) < 0 || strlen(run) > longest / 2)
-			run = "/tmp";
-		other = xasprintf("%s/h2ofleet-run.%012llx", run, (unsigned long long)id >> 16);
-	}
+	dir = xasprintf("%s/" PREFIX "%012" PRIx64, tmp, id >> 16);
+	if (strlen(dir) + strlen("/control.sock") > LONGEST_SOCKET)
+		other = xasprintf("%s/" PREFIX "%012" PRIx64, short_dir(), id >> 16);
 	run_place_set(p, dir, other ? other : "");
 	return 0;
+}
+
+int run_place_hold(const char *path)
+{
+	_cleanup_free_ char *lock = xasprintf("%s/" LOCK, path);
+	int fd = open(lock, O_RDONLY | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
+
+	if (fd >= 0)
+		flock(fd, LOCK_SH | LOCK_NB);
+	return fd;
 }
 
 /* ---- the process ---- */
@@ -165,6 +194,10 @@ int guard_begin(struct guard *g, struct err *e)
 		if (g->ended)
 			return err_set(e, -ECHILD, "the guardian does not live");
 	}
+	if (r == 0) {
+		g->holds[0] = run_place_hold(g->place->dir);
+		g->holds[1] = g->place->socket_dir ? run_place_hold(g->place->socket_dir) : -1;
+	}
 	return r;
 }
 
@@ -182,12 +215,72 @@ void guard_turn(struct guard *g)
 	}
 }
 
+static void close_all(struct guard *g)
+{
+	int *fds[] = {&g->life[0], &g->life[1], &g->holds[0], &g->holds[1], &g->control};
+
+	for (size_t i = 0; i < ARRAY_SIZE(fds); i++)
+		if (*fds[i] >= 0)
+			close(TAKE_FD(*fds[i]));
+}
+
 void guard_close(struct guard *g)
 {
-	for (unsigned i = 0; i < ARRAY_SIZE(g->life); i++)
-		if (g->life[i] >= 0)
-			close(TAKE_FD(g->life[i]));
-	if (g->control >= 0)
-		close(TAKE_FD(g->control));
+	close_all(g);
 	strv_free(&g->env);
+}
+
+/* ---- what others have left ---- */
+
+static bool is_stale(const char *path)
+{
+	_cleanup_free_ char *lock = xasprintf("%s/" LOCK, path);
+	_cleanup_close_ int fd = -1;
+	struct stat st;
+
+	if (lstat(path, &st) < 0 || !S_ISDIR(st.st_mode) || st.st_uid != geteuid() ||
+		st.st_mtime + STALE_S > time(NULL))
+		return false;
+	fd = open(lock, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+	return fd < 0 ? errno == ENOENT : flock(fd, LOCK_EX | LOCK_NB) == 0;
+}
+
+/* A guardian whose `run` is gone from the first. */
+static void end_stale(const struct guard *g, const char *dir)
+{
+	struct guard other = GUARD_NULL;
+	struct run_place place;
+
+	run_place_set(&place, dir, "");
+	other.place = &place;
+	other.daemon = g->daemon;
+	other.env = g->env;
+	if (pipe2(other.life, O_CLOEXEC) == 0)
+		start(&other, NULL);
+	close_all(&other);
+	run_place_free(&place);
+}
+
+static void sweep(const struct guard *g, const char *base)
+{
+	DIR *d = opendir(base);
+	struct dirent *de;
+
+	while (d && (de = readdir(d))) {
+		_cleanup_free_ char *path = xasprintf("%s/%s", base, de->d_name);
+
+		if (has_prefix(de->d_name, PREFIX) && is_stale(path))
+			end_stale(g, path);
+	}
+	if (d)
+		closedir(d);
+}
+
+void guard_sweep(const struct guard *g)
+{
+	_cleanup_free_ char *tmp = temporary_dir();
+
+	sweep(g, tmp);
+	if (!streq(tmp, short_dir()))
+		sweep(g, short_dir());
 }

@@ -28,6 +28,7 @@
 #define LEFT_MS     20000
 #define KILL_MS     10000
 #define LOOK_MS     10
+#define HASTE_MS    300u
 /* Another daemon in charge of the directory: one more round. */
 #define END_ROUNDS  4
 #define MAX_ENVIRON (2u << 20)
@@ -44,7 +45,8 @@ struct guardian {
 	unsigned starts;
 	bool orderly; /* the last daemon ended as it should, and left nothing */
 	bool lost;
-	bool haste;
+	bool haste; /* told to hurry */
+	bool deaf;  /* `run` is gone */
 };
 
 static void say(const char *word)
@@ -123,18 +125,6 @@ static bool wait_readable(int fd, int timeout_ms)
 	return poll(&p, 1, timeout_ms) > 0;
 }
 
-/* Told to hurry while something ends? */
-static bool take_haste(struct guardian *g)
-{
-	char word[16] = "";
-
-	if (g->haste)
-		return false;
-	if (recv(GUARDIAN_CONTROL, word, sizeof(word) - 1, MSG_DONTWAIT) > 0)
-		g->haste = streq(word, GUARDIAN_HASTE);
-	return g->haste;
-}
-
 /* ---- the daemon ---- */
 
 /* One that an earlier guardian started, if it holds the lock of the state directory. */
@@ -188,15 +178,11 @@ static void start(struct guardian *g)
 		lose(g);
 }
 
-/* It has ended: which way? Where its status is not ours to know, by the mark that an orderly end
- * removes. */
+/* Not by itself? Of another guardian's child we cannot know; if it ends by itself, then so does the
+ * next, whose status is ours to see. */
 static bool was_killed(const struct guardian *g)
 {
-	_cleanup_free_ char *mark = xasprintf("%s/session", g->conf->fleet.state_dir);
-
-	if (g->is_child && g->status != -1)
-		return WIFSIGNALED(g->status);
-	return access(mark, F_OK) == 0;
+	return !g->is_child || g->status == -1 || WIFSIGNALED(g->status);
 }
 
 static void daemon_gone(struct guardian *g)
@@ -217,7 +203,19 @@ static void daemon_gone(struct guardian *g)
 
 /* ---- the end ---- */
 
-/* Is it gone within that time? Told to hurry, it is asked to. */
+/* Told to hurry while something ends? When `run` is gone nobody will tell. */
+static void listen_for_haste(struct guardian *g)
+{
+	char word[16] = "";
+
+	if (recv(GUARDIAN_CONTROL, word, sizeof(word) - 1, MSG_DONTWAIT) <= 0)
+		g->deaf = true;
+	else
+		g->haste = streq(word, GUARDIAN_HASTE);
+}
+
+/* Is it gone within that time? In haste it is asked more than once, since two signals that come at
+ * the same moment are one. */
 static bool wait_gone(struct guardian *g, uint64_t timeout_ms)
 {
 	uint64_t end = clock_monotonic_ms() + timeout_ms, now;
@@ -225,22 +223,21 @@ static bool wait_gone(struct guardian *g, uint64_t timeout_ms)
 	while ((now = clock_monotonic_ms()) < end) {
 		struct pollfd fds[] = {
 			{.fd = g->daemon_fd, .events = POLLIN},
-			{.fd = g->haste ? -1 : GUARDIAN_CONTROL, .events = POLLIN},
+			{.fd = g->deaf || g->haste ? -1 : GUARDIAN_CONTROL, .events = POLLIN},
 		};
 
-		poll(fds, 2, (int)MIN(end - now, 60000u));
+		poll(fds, 2, (int)MIN(end - now, g->haste ? HASTE_MS : 60000u));
 		if (fds[0].revents) {
 			reap(g);
 			return true;
 		}
-		if (!fds[1].revents)
-			continue;
-		if (take_haste(g)) {
-			syscall(SYS_pidfd_send_signal, g->daemon_fd, SIGTERM, NULL, 0);
-			end = MIN(end, clock_monotonic_ms() + MORE_END_MS);
-		} else {
-			g->haste = true; /* run is gone: nobody to listen to */
+		if (fds[1].revents) {
+			listen_for_haste(g);
+			if (g->haste)
+				end = MIN(end, clock_monotonic_ms() + MORE_END_MS);
 		}
+		if (g->haste)
+			syscall(SYS_pidfd_send_signal, g->daemon_fd, SIGTERM, NULL, 0);
 	}
 	return false;
 }
@@ -360,7 +357,9 @@ static void remove_place(const struct guardian *g, bool keep)
 {
 	_cleanup_(err_clear) struct err e = ERR_NULL;
 
-	if (!keep && file_remove_tree(g->place.dir, &e) < 0)
+	if (keep && rename(g->place.dir, g->place.kept) < 0)
+		rmdir(g->place.dir); /* of a guardian that came after the one that had done it */
+	else if (!keep && file_remove_tree(g->place.dir, &e) < 0)
 		file_remove_tree(g->place.dir, NULL); /* something that was being written */
 	if (g->place.socket_dir)
 		file_remove_tree(g->place.socket_dir, NULL);
@@ -486,6 +485,9 @@ int guardian_main(int argc, char **argv)
 	stand_apart(&g);
 	if (make_place(&g) < 0)
 		return 1;
+	run_place_hold(g.place.dir);
+	if (g.place.socket_dir)
+		run_place_hold(g.place.socket_dir);
 	say(GUARDIAN_MADE);
 	end(&g, live(&g));
 	run_place_free(&g.place);

@@ -269,6 +269,7 @@ static int start_and_run(struct run *r, bool *well)
 	if (run_write_conf(r, &e) < 0)
 		return cli_fail(r->cli, CLI_RUN_FAILED, "%s", err_msg(&e));
 	guard_tell(&r->guard, GUARDIAN_START);
+	guard_sweep(&r->guard);
 	code = start(r);
 	if (code != CLI_OK)
 		return code;
@@ -296,7 +297,7 @@ static void finish(struct run *r, bool keep)
 			guard_tell(&r->guard, GUARDIAN_HASTE);
 	}
 	if (keep)
-		fprintf(r->cli->err, "h2ofleet: kept %s\n", r->place.dir);
+		fprintf(r->cli->err, "h2ofleet: kept %s\n", r->place.kept);
 	else if (access(r->place.dir, F_OK) == 0)
 		cli_fail(r->cli, CLI_RUN_FAILED, "not all of %s could be removed", r->place.dir);
 }
