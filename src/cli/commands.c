@@ -115,6 +115,32 @@ const struct cli_command cli_commands[] = {
 		"               h2o.connect() does not\n\n"
 		"example: h2ofleet connect dev --h2oconfig > .h2oconfig\n",
 		cmd_connect},
+	{"run", "[-n N] [-m SIZE] [OPTIONS] -- COMMAND...",
+		"Runs a command with a cloud of its own, which ends with it",
+		"Needs no daemon and no configuration: a private one is started, the command once\n"
+		"the cloud is ready, with H2O_URL, H2O_IP, H2O_PORT and H2OFLEET_SOCKET (for\n"
+		"other commands of h2ofleet; the cloud is called run) in its environment.\n"
+		"Whatever ends the command, or us, or the daemon: nothing is left.\n\n"
+		"options:\n"
+		"  -n, --nodes N        number of nodes (default 1)\n"
+		"  -m, --memory SIZE    heap of each: 512m, 2g, 50% (key max_mem_size)\n"
+		"      --set KEY=VALUE  any key of a [cloud] section; may be given again\n"
+		"      --java FILE      the java program, instead of the one that is found\n"
+		"      --jar FILE       h2o.jar, likewise\n"
+		"      --timeout T      for start and command together: 90s, 5m; then the command\n"
+		"                       gets SIGTERM, and 10 s later SIGKILL\n"
+		"      --keep-on-failure\n"
+		"                       keep logs and state when the command or the cloud fails,\n"
+		"                       and say where\n"
+		"  -q, --quiet          say nothing but what is wrong\n\n"
+		"The exit code is the command's; 128+N when signal N ended it, 127 when there is "
+		"no\n"
+		"such command, 126 when it cannot be executed, 125 when we failed (the cloud's\n"
+		"reason and last lines are shown), 124 when the time was over. How long a start "
+		"may\n"
+		"take: --set ready_timeout=60s.\n\n"
+		"example: h2ofleet run -n 3 -m 1g -- pytest tests/\n",
+		cmd_run},
 	{"reload", "[--dry-run] [--restart]",
 		"Lets the daemon read its configuration again, and shows what changes",
 		"Either all of it is put in force, or, with an error in it, nothing (exit code "
