@@ -24,7 +24,7 @@ struct param {
 	const char *value; /* NULL: "?wait" without a value */
 };
 
-enum wait_for { WAIT_NONE, WAIT_READY, WAIT_STOPPED };
+enum wait_for { WAIT_NONE, WAIT_READY, WAIT_STOPPED, WAIT_DELETED };
 
 /* Made when the request line came, freed when the request is over. */
 struct request {
@@ -108,12 +108,18 @@ void server_run_soon(struct api *a);
 /* routes.c: fills the answer, or leaves the request waiting. */
 void route_request(struct request *rq, const char *method, const char *path);
 
+/* Who asks. */
+struct fleet_who request_who(const struct request *rq);
 /* A parameter's value, or NULL when it was not given. */
 const char *request_param(const struct request *rq, const char *key);
 /* Of one that is yes or no (the default); answers when it is something else. */
 bool request_flag(struct request *rq, const char *key);
 /* Answers: "expected WANT". */
 void request_bad_value(struct request *rq, const char *key, const char *value, const char *want);
+
+/* handlers.c: `wait`, one of those that `may` holds (1 << WAIT_...), and `timeout`. Answers the
+ * request when a value is wrong. Without `wait`: WAIT_NONE. */
+enum wait_for request_wait(struct request *rq, unsigned may, uint64_t *timeout_ms);
 
 /* waiter.c. Answers at once where the cloud is there already. */
 void waiter_begin(struct request *rq, enum wait_for what, uint64_t timeout_ms);

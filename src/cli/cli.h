@@ -46,6 +46,7 @@ struct cli_option {
 	char letter;      /* 0: none */
 	bool *flag;
 	const char **value;
+	struct strv *values; /* instead, of one that may be repeated */
 };
 
 extern const struct cli_command cli_commands[];
@@ -91,3 +92,9 @@ int cmd_logs(struct cli *cli, int argc, char **argv);
 int cmd_reexec(struct cli *cli, int argc, char **argv);
 int cmd_reload(struct cli *cli, int argc, char **argv);
 int cmd_connect(struct cli *cli, int argc, char **argv);
+/* create.c, keys.c */
+int cmd_create(struct cli *cli, int argc, char **argv);
+int cmd_delete(struct cli *cli, int argc, char **argv);
+int cmd_set(struct cli *cli, int argc, char **argv);
+int cmd_config(struct cli *cli, int argc, char **argv);
+int cmd_keys(struct cli *cli, int argc, char **argv);
