@@ -40,6 +40,11 @@ void handle_log(struct request *rq);
 void handle_incidents(struct request *rq);
 void handle_incident(struct request *rq);
 void handle_incident_delete(struct request *rq);
+/* create.c */
+void handle_create(struct request *rq);
+void handle_delete(struct request *rq);
+void handle_config(struct request *rq);
+void handle_configure(struct request *rq);
 /* reload.c */
 void handle_reload(struct request *rq);
 void handle_reexec(struct request *rq);

@@ -232,6 +232,7 @@ json_t *view_cloud(const struct cloud *c, uint64_t now_ms)
 	const char *version = c->usage.h2o_version;
 
 	json_object_set_new(j, "name", view_text(c->conf->name));
+	json_object_set_new(j, "origin", json_string(c->conf->created ? "created" : "config"));
 	json_object_set_new(j, "state", json_string(cloud_state_name(c->state)));
 	json_object_set_new(j, "wanted", json_string(cloud_wanted_name(c->wanted)));
 	json_object_set_new(j, "size", json_integer((json_int_t)c->n_nodes));

@@ -56,7 +56,7 @@ struct cli_option {
 	char letter;      /* 0: none */
 	bool *flag;
 	const char **value;
-	struct strv *values; /* may be given again */
+	struct strv *values; /* instead, of one that may be given again */
 };
 
 extern const struct cli_command cli_commands[];
@@ -112,3 +112,9 @@ int cmd_run(struct cli *cli, int argc, char **argv);
 int cmd_reload(struct cli *cli, int argc, char **argv);
 int cmd_connect(struct cli *cli, int argc, char **argv);
 int cmd_help(struct cli *cli, int argc, char **argv);
+/* create.c, keys.c */
+int cmd_create(struct cli *cli, int argc, char **argv);
+int cmd_delete(struct cli *cli, int argc, char **argv);
+int cmd_set(struct cli *cli, int argc, char **argv);
+int cmd_config(struct cli *cli, int argc, char **argv);
+int cmd_keys(struct cli *cli, int argc, char **argv);

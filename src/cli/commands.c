@@ -141,6 +141,39 @@ const struct cli_command cli_commands[] = {
 		"take: --set ready_timeout=60s.\n\n"
 		"example: h2ofleet run -n 3 -m 1g -- pytest tests/\n",
 		cmd_run},
+	{"create", "NAME [-n NODES] [-m MEMORY] [KEY=VALUE]... [--start] [--wait] [--timeout T]",
+		"Makes a cloud at run time, beside the configured ones",
+		"It stays until it is deleted, over restarts of the daemon and of the machine.\n"
+		"Keys are those of a [cloud NAME] section: see h2ofleet keys.\n\n"
+		"options:\n"
+		"  -n, --nodes N      number of nodes (nodes=N)\n"
+		"  -m, --memory SIZE  heap of each node, such as 2g (max_mem_size=SIZE)\n"
+		"      --set KEY=VALUE  the same as KEY=VALUE\n"
+		"      --start        start it as well\n"
+		"      --wait         start it, and end only when it is ready\n"
+		"      --timeout T    wait no longer than this: 500ms, 90s, 5m\n\n"
+		"example: h2ofleet create exp -n 3 -m 2g max_idle_duration=1h --wait\n",
+		cmd_create},
+	{"delete", "CLOUD... [--wait] [--timeout T]",
+		"Stops and removes clouds that were made at run time",
+		"Their logs stay.\n\n"
+		"options:\n"
+		"  --wait       end only when they are gone\n"
+		"  --timeout T  wait no longer than this: 500ms, 90s, 5m\n\n"
+		"example: h2ofleet delete exp --wait\n",
+		cmd_delete},
+	{"set", "CLOUD KEY=VALUE...", "Changes keys of a cloud that was made at run time",
+		"KEY= takes a key back to its default. What the cloud was launched with\n"
+		"changes when it is restarted.\n\n"
+		"example: h2ofleet set exp max_mem_size=4g hang_timeout=\n",
+		cmd_set},
+	{"config", "CLOUD [--all]", "Shows the keys of a cloud",
+		"options:\n"
+		"  -a, --all  also those that have their default\n\n"
+		"example: h2ofleet config exp\n",
+		cmd_config},
+	{"keys", "[KEY]...", "Explains the keys of a cloud",
+		"example: h2ofleet keys max_mem_size nthreads\n", cmd_keys},
 	{"reload", "[--dry-run] [--restart]",
 		"Lets the daemon read its configuration again, and shows what changes",
 		"Either all of it is put in force, or, with an error in it, nothing (exit code "

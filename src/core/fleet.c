@@ -265,6 +265,8 @@ int fleet_new(uv_loop_t *loop, struct conf *conf, struct fleet **out, struct err
 	cgroups_new(f);
 	open_journal(f);
 	open_incidents(f);
+	created_tidy(f);
+	created_put_aside(f, conf);
 	f->n = conf->n_clouds;
 	f->clouds = xcalloc(f->n, sizeof(*f->clouds));
 	for (size_t i = 0; i < f->n; i++)

@@ -385,6 +385,12 @@ struct supervised *supervised_find(const struct fleet *f, const char *name);
 void members_make(struct supervised *s);
 void members_free(struct supervised *s);
 
+/* created.c */
+/* Renames the files of created clouds that `conf` could not take, and says so. */
+void created_put_aside(struct fleet *f, const struct conf *conf);
+/* What a daemon that was killed has not finished writing. */
+void created_tidy(const struct fleet *f);
+
 /* reload.c */
 /* At the end of each supervised_feed(): can what waits be done now? It is, in a turn of the loop of
  * its own, when nobody further up the stack knows a member or the cloud. */
@@ -395,6 +401,10 @@ bool reload_defers_launch(struct supervised *s);
  * configuration: a port, a directory. */
 int reload_check_others(const struct supervised *s, struct err *e);
 void reload_free(struct fleet *f);
+/* For created.c. Both take `conf` over; *out: cloud_change_clear(). */
+struct supervised *reload_add(struct fleet *f, struct cloud_conf *conf);
+void reload_change(struct supervised *s, struct cloud_conf *conf, struct cloud_change *out);
+void reload_take_out(struct supervised *s);
 /* What the members were launched with, for the state file; and, in the next daemon, the same again:
  * what the files say now waits in `pending`, as after a reload. Before members are adopted. */
 json_t *reload_launched_with(const struct supervised *s);
