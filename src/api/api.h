@@ -7,6 +7,8 @@
  *	POST /v1/clouds/NAME/stop?wait=stopped&disarm=yes
  *	POST /v1/clouds/NAME/restart?wait=ready
  *	POST /v1/clouds/NAME/touch
+ *	GET  /v1/clouds/NAME/jobs
+ *	POST /v1/clouds/NAME/jobs/ID/cancel
  *	GET  /v1/clouds/NAME/nodes/I/log?tail=100&follow=yes&from=POSITION
  *	GET  /v1/events?since=EPOCH:SEQ&cloud=NAME&follow=yes
  *	POST /v1/reload?dry_run=yes&restart=yes

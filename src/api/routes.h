@@ -24,6 +24,9 @@ void handle_touch(struct request *rq);
 /* stream_events.c, stream_log.c */
 void handle_events(struct request *rq);
 void handle_log(struct request *rq);
+/* jobs.c */
+void handle_jobs(struct request *rq);
+void handle_job_cancel(struct request *rq);
 /* reload.c */
 void handle_reload(struct request *rq);
 void handle_reexec(struct request *rq);

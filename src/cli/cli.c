@@ -116,7 +116,10 @@ static int take_option(
 		value = argv[++*i];
 	if (!value || (!*value && o->value == &cli->socket))
 		return cli_usage(cli, "--%s needs a value", o->name);
-	*o->value = value;
+	if (o->many)
+		strv_add(o->many, value);
+	else
+		*o->value = value;
 	return CLI_OK;
 }
 
@@ -199,7 +202,7 @@ static void print_overview(FILE *f)
 	fprintf(f, "usage: h2ofleet [--socket S] [--json] COMMAND\n\n"
 		   "Talks to h2ofleetd, which keeps local H2O clouds alive.\n\ncommands:\n");
 	for (size_t i = 0; i < cli_n_commands; i++)
-		fprintf(f, "  %-9s %s\n", cli_commands[i].name, cli_commands[i].help);
+		fprintf(f, "  %-12s %s\n", cli_commands[i].name, cli_commands[i].help);
 	fprintf(f,
 		"\noptions:\n"
 		"  -s, --socket S  the daemon's control socket (default: $H2OFLEET_SOCKET, your\n"

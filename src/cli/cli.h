@@ -46,6 +46,7 @@ struct cli_option {
 	char letter;      /* 0: none */
 	bool *flag;
 	const char **value;
+	struct strv *many; /* instead of both: each value that is given */
 };
 
 extern const struct cli_command cli_commands[];
@@ -78,7 +79,8 @@ int cli_state_exit(const char *state);
 /* Of two exit codes the worse: 0, stopped, on its way, failed, absent, error. */
 int cli_worse(int a, int b);
 
-/* version.c, status.c, operate.c, wait.c, events.c, logs.c, reload.c, reexec.c, connect.c */
+/* version.c, status.c, operate.c, wait.c, events.c, logs.c, reload.c, reexec.c, connect.c, api.c,
+ * clean.c, info.c, jobs.c, timezone.c */
 int cmd_version(struct cli *cli, int argc, char **argv);
 int cmd_status(struct cli *cli, int argc, char **argv);
 int cmd_start(struct cli *cli, int argc, char **argv);
@@ -91,3 +93,9 @@ int cmd_logs(struct cli *cli, int argc, char **argv);
 int cmd_reexec(struct cli *cli, int argc, char **argv);
 int cmd_reload(struct cli *cli, int argc, char **argv);
 int cmd_connect(struct cli *cli, int argc, char **argv);
+int cmd_api(struct cli *cli, int argc, char **argv);
+int cmd_clean(struct cli *cli, int argc, char **argv);
+int cmd_info(struct cli *cli, int argc, char **argv);
+int cmd_jobs(struct cli *cli, int argc, char **argv);
+int cmd_network_test(struct cli *cli, int argc, char **argv);
+int cmd_timezone(struct cli *cli, int argc, char **argv);

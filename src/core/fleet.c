@@ -179,6 +179,7 @@ void supervised_free(struct supervised *s)
 	if (s->request)
 		http_cancel(s->request);
 	idle_cancel(s);
+	jobs_free(s);
 	logs_free(s);
 	while (s->queue) {
 		struct queued_event *q = s->queue;

@@ -191,3 +191,18 @@ void fleet_observe(struct fleet *f, fleet_observer cb, void *arg)
 	f->observer = cb;
 	f->observer_arg = arg;
 }
+
+bool fleet_jobs(struct fleet *f, const char *cloud, uint64_t wanted_ms, struct fleet_jobs *out)
+{
+	(void)cloud;
+	(void)wanted_ms;
+	*out = f->jobs;
+	return f->jobs_known;
+}
+
+int fleet_cancel_job(struct fleet *f, const char *cloud, const char *id)
+{
+	(void)cloud;
+	snprintf(f->cancelled, sizeof(f->cancelled), "%s", id);
+	return f->cancel_result;
+}

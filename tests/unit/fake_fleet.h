@@ -27,6 +27,10 @@ struct fleet {
 	struct journal *journal; /* owned; NULL: none */
 	char trouble[200];       /* the newest; "": none, or over */
 	unsigned n_troubles;
+	struct fleet_jobs jobs; /* of all clouds */
+	bool jobs_known;        /* else H2O is being asked */
+	char cancelled[100];    /* the last job */
+	int cancel_result;
 	fleet_observer observer;
 	void *observer_arg;
 };
