@@ -43,7 +43,7 @@ static void cancel_job(struct request *rq, const struct fleet_jobs *jobs)
 	if (json_is_true(json_object_get(job, "running")))
 		r = fleet_cancel_job(rq->api->fleet, rq->cloud_name, rq->id);
 	if (r < 0) {
-		problem(rq, MHD_HTTP_SERVICE_UNAVAILABLE, "h2o-unreachable", "H2O was not asked",
+		problem(rq, MHD_HTTP_BAD_GATEWAY, "h2o-unreachable", "H2O was not asked",
 			"cloud '%s' cannot be asked to cancel the job now: %s", rq->cloud_name,
 			r == -EBUSY ? "many are being cancelled; try again" : strerror(-r));
 		json_decref(job);

@@ -31,6 +31,9 @@ struct fleet {
 	bool jobs_known;        /* else H2O is being asked */
 	char cancelled[100];    /* the last job */
 	int cancel_result;
+	struct conf conf; /* paths and [fleet] */
+	bool ending, unsettled;
+	uint64_t overdue_ms;
 	fleet_observer observer;
 	void *observer_arg;
 };
