@@ -128,6 +128,19 @@ void show_row(FILE *f, const struct show_table *t, const size_t *widths, size_t 
 	fputc('\n', f);
 }
 
+void show_grid(FILE *f, const struct strv *cells, size_t n_columns, size_t indent)
+{
+	struct show_table t = {
+		.n_columns = n_columns, .n_rows = cells->n / n_columns, .cells = cells->v};
+	size_t widths[16];
+
+	show_widths(&t, widths);
+	for (size_t r = 0; r < t.n_rows; r++) {
+		fprintf(f, "%*s", (int)indent, "");
+		show_row(f, &t, widths, r);
+	}
+}
+
 /* How many bytes of `s` go on a line of `columns`: whole words, at least one. */
 static size_t fitting(const char *s, size_t columns)
 {
