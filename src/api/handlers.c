@@ -20,12 +20,6 @@ static void view_reexec(json_t *j, const struct reexec_status *st)
 	json_object_set_new(j, "reexec_error", st->error ? json_string(st->error) : json_null());
 }
 
-static void answer(struct request *rq, unsigned status, json_t *json)
-{
-	rq->status = status;
-	rq->json = json;
-}
-
 void handle_version(struct request *rq)
 {
 	json_t *j = json_object(), *libs = json_object();

@@ -4,7 +4,10 @@
 #include "base/text.h"
 
 static const struct route routes[] = {
+	{"GET", "/v1/fleet", ACCESS_GROUP, handle_fleet, {}},
 	{"GET", "/v1/version", ACCESS_GROUP, handle_version, {}},
+	{"GET", "/v1/healthz", ACCESS_GROUP, handle_health, {"settled"}},
+	{"GET", "/v1/openapi.json", ACCESS_GROUP, handle_openapi, {}},
 	{"GET", "/v1/events", ACCESS_GROUP, handle_events, {"since", "cloud", "follow"}},
 	{"GET", "/v1/clouds", ACCESS_GROUP, handle_clouds, {}},
 	{"POST", "/v1/clouds", ACCESS_GROUP, handle_create, {}, .body = true},
@@ -19,11 +22,20 @@ static const struct route routes[] = {
 	{"POST", "/v1/clouds/{name}/restart", ACCESS_GROUP, handle_restart,
 		{"wait", "timeout", "resume"}},
 	{"POST", "/v1/clouds/{name}/touch", ACCESS_GROUP, handle_touch, {}},
+	{"GET", "/v1/clouds/{name}/nodes", ACCESS_GROUP, handle_nodes, {}},
+	{"GET", "/v1/clouds/{name}/nodes/{index}", ACCESS_GROUP, handle_node, {}},
 	{"GET", "/v1/clouds/{name}/nodes/{index}/log", ACCESS_GROUP, handle_log,
 		{"tail", "from", "follow"}},
 	{"POST", "/v1/reexec", ACCESS_ADMIN, handle_reexec, {}},
 	{"POST", "/v1/reload", ACCESS_ADMIN, handle_reload, {"dry_run", "restart"}},
+	{"POST", "/v1/shutdown", ACCESS_ADMIN, handle_shutdown, {"at_once"}},
 };
+
+const struct route *routes_all(size_t *n)
+{
+	*n = ARRAY_SIZE(routes);
+	return routes;
+}
 
 /* The end of the segment that begins at `s`. */
 static const char *segment_end(const char *s)
@@ -208,7 +220,7 @@ static void check_request(struct request *rq)
 			"a request's body has at most %d bytes", API_MAX_BODY);
 	else if (rq->bad_url)
 		problem(rq, MHD_HTTP_BAD_REQUEST, "bad-request", "Bad request",
-			"the URL contains a NUL byte");
+			"the URL contains a NUL byte, or a path with an escaped slash");
 }
 
 static bool is_json(const struct request *rq)

@@ -3,6 +3,7 @@
 
 #include "api/server.h"
 
+/* Here and in openapi.json, which a unit test holds to it. */
 struct route {
 	const char *method;  /* GET serves HEAD too */
 	const char *pattern; /* segments in braces: "{name}", "{index}", "{id}" */
@@ -12,6 +13,17 @@ struct route {
 	bool body;             /* takes a JSON object: request.input */
 };
 
+const struct route *routes_all(size_t *n);
+
+/* fleet.c */
+void handle_fleet(struct request *rq);
+void handle_health(struct request *rq);
+void handle_shutdown(struct request *rq);
+/* nodes.c */
+void handle_nodes(struct request *rq);
+void handle_node(struct request *rq);
+/* openapi.c */
+void handle_openapi(struct request *rq);
 /* handlers.c */
 void handle_version(struct request *rq);
 void handle_clouds(struct request *rq);

@@ -447,6 +447,16 @@ void fleet_command(struct fleet *f, const char *cloud, enum fleet_command cmd, b
 	supervised_feed(s, &(struct cloud_event){.type = types[cmd], .flag = flag});
 }
 
+const char *fleet_id(const struct fleet *f)
+{
+	return f->id;
+}
+
+bool fleet_ending(const struct fleet *f)
+{
+	return f->ending;
+}
+
 const struct conf *fleet_conf(const struct fleet *f)
 {
 	return f->conf;

@@ -63,6 +63,11 @@ enum fleet_command { FLEET_START, FLEET_STOP, FLEET_RESTART, FLEET_TOUCH };
  * search; of stop: no connection is to start it again (start_on = connect). */
 void fleet_command(struct fleet *f, const char *cloud, enum fleet_command cmd, bool flag);
 
+/* Marks all that belongs to this fleet: 16 hexadecimal digits. */
+const char *fleet_id(const struct fleet *f);
+/* fleet_shutdown() was called. */
+bool fleet_ending(const struct fleet *f);
+
 /* What is in force. */
 const struct conf *fleet_conf(const struct fleet *f);
 
@@ -120,6 +125,10 @@ const struct cloud_conf *fleet_cloud_conf(const struct fleet *f, const char *nam
 /* Has every cloud that is wanted got where a start must bring it: launched or, with `usable`, ready
  * or through with its first try? */
 bool fleet_settled(const struct fleet *f, bool usable);
+
+/* A deadline of a cloud is kept to the millisecond, or to seconds on a machine that swaps; one so
+ * late was lost, and its cloud is no longer supervised. */
+#define FLEET_OVERDUE_MAX_MS 10000
 
 /* For how long the most overdue of the clouds' deadlines is overdue, in milliseconds; 0: none. */
 uint64_t fleet_overdue_ms(struct fleet *f);

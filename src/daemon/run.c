@@ -109,6 +109,19 @@ static int on_reload(const struct reload_options *opts, struct reload_report *ou
 	return daemon_reload(arg, opts, out);
 }
 
+static void on_shutdown(bool at_once, void *arg)
+{
+	struct daemon *d = arg;
+	bool again = d->ending;
+
+	log_notice("control socket: %s",
+		at_once ? "killing all clouds at once" : "stopping all clouds");
+	if (!again)
+		daemon_end(d);
+	if (at_once)
+		daemon_end(d);
+}
+
 static int start(struct daemon *d, struct conf *conf, struct err *e)
 {
 	bool serve = d->options->mode == MODE_RUN;
@@ -126,6 +139,7 @@ static int start(struct daemon *d, struct conf *conf, struct err *e)
 	if (serve) {
 		api_set_reload(d->api, on_reload, d);
 		api_set_reexec(d->api, reexec_answer, d);
+		api_set_shutdown(d->api, on_shutdown, d);
 	}
 	signals_watch(d);
 	status_start(d);

@@ -276,12 +276,3 @@ char *port_holder_sentence(uint16_t port)
 		return xasprintf("port %u is taken, by whom is not known", port);
 	return xasprintf("port %u is taken by %s", port, who);
 }
-
-bool port_listened_by(uint16_t port, pid_t pid)
-{
-	struct sockets table;
-	struct search q = {.s = &table, .listening_only = true};
-
-	read_tables(port, &table);
-	return table.n && process_each_fd(pid, match_fd, &q) == 1;
-}

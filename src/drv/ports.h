@@ -83,9 +83,6 @@ void port_is_let_go_by(pid_t pid);
  * ours does not hinder it, a listener does. */
 bool port_is_open_to_jvm(const char *address, uint16_t port);
 
-/* Does process `pid` itself listen on that port? Tells a member's own listener from a thief's. */
-bool port_listened_by(uint16_t port, pid_t pid);
-
 /* Does the port lie in the range that the kernel uses for outgoing connections
  * (net.ipv4.ip_local_port_range), and not in ip_local_reserved_ports? */
 bool port_is_ephemeral(uint16_t port);

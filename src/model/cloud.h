@@ -34,6 +34,7 @@ enum cloud_state {
 	CLOUD_BACKOFF, /* waits before the next generation */
 	CLOUD_FAILED,  /* given up until someone starts it */
 };
+#define N_CLOUD_STATES (CLOUD_FAILED + 1)
 
 enum cloud_wanted {
 	WANTED_STOPPED,
@@ -55,6 +56,7 @@ enum node_state {
 	NODE_STOPPING, /* was told to end */
 	NODE_EXITED,   /* ended and reaped; last_exit tells */
 };
+#define N_NODE_STATES (NODE_EXITED + 1)
 
 /* "ready", "recovering", ...: the words of the JSON and of the command line. */
 const char *cloud_state_name(enum cloud_state s);

@@ -156,6 +156,33 @@ void fleet_command(struct fleet *f, const char *cloud, enum fleet_command cmd, b
 	}
 }
 
+const char *fleet_id(const struct fleet *f)
+{
+	(void)f;
+	return "0123456789abcdef";
+}
+
+const struct conf *fleet_conf(const struct fleet *f)
+{
+	return &f->conf;
+}
+
+bool fleet_ending(const struct fleet *f)
+{
+	return f->ending;
+}
+
+bool fleet_settled(const struct fleet *f, bool usable)
+{
+	(void)usable;
+	return !f->unsettled;
+}
+
+uint64_t fleet_overdue_ms(struct fleet *f)
+{
+	return f->overdue_ms;
+}
+
 struct journal *fleet_journal(const struct fleet *f)
 {
 	return f->journal;

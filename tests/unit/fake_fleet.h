@@ -29,6 +29,9 @@ struct fleet {
 	struct journal *journal; /* owned; NULL: none */
 	char trouble[200];       /* the newest; "": none, or over */
 	unsigned n_troubles;
+	struct conf conf; /* paths and [fleet] */
+	bool ending, unsettled;
+	uint64_t overdue_ms;
 	fleet_observer observer;
 	void *observer_arg;
 };
