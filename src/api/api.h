@@ -18,6 +18,9 @@
  *	GET  /v1/clouds/NAME/nodes/I
  *	GET  /v1/clouds/NAME/nodes/I/log?tail=100&follow=yes&from=POSITION
  *	GET  /v1/events?since=EPOCH:SEQ&cloud=NAME&follow=yes
+ *	GET  /v1/incidents?cloud=NAME&limit=N
+ *	GET  /v1/incidents/ID
+ *	DELETE /v1/incidents/ID
  *	POST /v1/reload?dry_run=yes&restart=yes
  *	POST /v1/reexec
  *	POST /v1/shutdown?at_once=yes

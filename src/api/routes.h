@@ -36,6 +36,10 @@ void handle_touch(struct request *rq);
 /* stream_events.c, stream_log.c */
 void handle_events(struct request *rq);
 void handle_log(struct request *rq);
+/* incidents.c */
+void handle_incidents(struct request *rq);
+void handle_incident(struct request *rq);
+void handle_incident_delete(struct request *rq);
 /* create.c */
 void handle_create(struct request *rq);
 void handle_delete(struct request *rq);

@@ -112,11 +112,11 @@ void server_run_soon(struct api *a);
 /* routes.c: fills the answer, or leaves the request waiting. */
 void route_request(struct request *rq, const char *method, const char *path);
 
-/* Who asks. */
-struct fleet_who request_who(const struct request *rq);
 /* `json` is taken over. */
 void answer(struct request *rq, unsigned status, json_t *json);
 
+/* Who asks. */
+struct fleet_who request_who(const struct request *rq);
 /* A parameter's value, or NULL when it was not given. */
 const char *request_param(const struct request *rq, const char *key);
 /* Of one that is yes or no (the default); answers when it is something else. */
@@ -124,11 +124,11 @@ bool request_flag(struct request *rq, const char *key);
 /* Answers: "expected WANT". */
 void request_bad_value(struct request *rq, const char *key, const char *value, const char *want);
 
+/* nodes.c: the node of the path; else answers 404 and returns false. */
+bool request_node(struct request *rq, unsigned *node);
 /* handlers.c: `wait`, one of those that `may` holds (1 << WAIT_...), and `timeout`. Answers the
  * request when a value is wrong. Without `wait`: WAIT_NONE. */
 enum wait_for request_wait(struct request *rq, unsigned may, uint64_t *timeout_ms);
-/* nodes.c: the node of the path; else answers 404 and returns false. */
-bool request_node(struct request *rq, unsigned *node);
 
 /* waiter.c. Answers at once where the cloud is there already. */
 void waiter_begin(struct request *rq, enum wait_for what, uint64_t timeout_ms);

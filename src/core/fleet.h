@@ -10,6 +10,7 @@
 #include "base/err.h"
 #include "conf/conf.h"
 #include "conf/diff.h"
+#include "core/incidents.h"
 #include "core/journal.h"
 #include "model/cloud.h"
 
@@ -150,8 +151,20 @@ struct fleet_pressure {
 	double cpu, memory, io;
 };
 
-/* Read now. False when nothing is known. */
+/* At most a second old. False when nothing is known. */
 bool fleet_pressure(struct fleet *f, const char *cloud, struct fleet_pressure *out);
+
+/* What a node's process takes. */
+struct fleet_usage {
+	uint64_t rss_bytes;
+	double cpu_percent; /* of one core, since about when it was last asked, at least a second
+			       before; the first time since its launch; negative: not known */
+};
+
+/* Read now, but not more often than once a second: for the time between, it is as it was. False
+ * when it has no process, or nothing is known of it. */
+bool fleet_node_usage(
+	struct fleet *f, const struct cloud *c, unsigned node, struct fleet_usage *out);
 
 /* A cloud's door, and what has come to it. Totals count from when the port was taken. */
 struct fleet_gate {
@@ -174,6 +187,8 @@ void fleet_observe(struct fleet *f, fleet_observer cb, void *arg);
 
 /* All events, numbered (core/journal.h). */
 struct journal *fleet_journal(const struct fleet *f);
+/* Why clouds were lost (core/incidents.h). */
+struct incidents *fleet_incidents(const struct fleet *f);
 /* Something happened: kept, then told to followers. `type` is stable, for programs; the format
  * makes one sentence for people. `c` may be NULL, `node` -1; `extra` (stolen; may be NULL) is an
  * object with members of this type, whose strings are UTF-8 (json_pack() makes nothing of others).

@@ -21,6 +21,7 @@ static void free_cloud(struct cloud *c)
 	cloud_for_each_node (n, c) {
 		free(n->last_exit.why);
 		free(n->last_exit.log_tail);
+		free(n->last_exit.incident);
 	}
 	free_conf(c);
 	free(c->nodes);
@@ -34,6 +35,7 @@ void fake_fleet_free(struct fleet *f)
 	for (size_t i = 0; i < f->n_clouds; i++)
 		free_cloud(f->clouds[i]);
 	journal_close(f->journal);
+	incidents_close(f->incidents);
 	free(f);
 }
 
@@ -188,6 +190,11 @@ struct journal *fleet_journal(const struct fleet *f)
 	return f->journal;
 }
 
+struct incidents *fleet_incidents(const struct fleet *f)
+{
+	return f->incidents;
+}
+
 char *fleet_node_log(const struct fleet *f, const char *cloud, unsigned node)
 {
 	return xasprintf("%s/%s-%u.log", f->log_dir, cloud, node);
@@ -206,6 +213,13 @@ bool fleet_pressure(struct fleet *f, _unused_ const char *cloud, struct fleet_pr
 {
 	*out = f->pressure;
 	return f->pressure_known;
+}
+
+bool fleet_node_usage(
+	struct fleet *f, const struct cloud *c, unsigned node, struct fleet_usage *out)
+{
+	*out = f->usage;
+	return f->usage_known && c->nodes[node].pid > 0;
 }
 
 bool fleet_gate(struct fleet *f, const char *cloud, struct fleet_gate *out)

@@ -20,14 +20,17 @@ struct fleet {
 	size_t n_commands;
 	struct fleet_pressure pressure;
 	bool pressure_known;
+	struct fleet_usage usage; /* of every node that has a process */
+	bool usage_known;
 	struct fleet_gate gate; /* of all clouds that have one */
 	bool gated;
 	int refusal;          /* of all that is to be made, changed or deleted: -errno */
 	struct fleet_who who; /* asked for that last */
 	bool lazy;            /* commands change nothing at once */
 	const char *log_dir;
-	struct journal *journal; /* owned; NULL: none */
-	char trouble[200];       /* the newest; "": none, or over */
+	struct journal *journal;     /* owned; NULL: none */
+	struct incidents *incidents; /* likewise */
+	char trouble[200];           /* the newest; "": none, or over */
 	unsigned n_troubles;
 	struct conf conf; /* paths and [fleet] */
 	bool ending, unsettled;
