@@ -24,7 +24,7 @@ struct param {
 	const char *value; /* NULL: "?wait" without a value */
 };
 
-enum wait_for { WAIT_NONE, WAIT_READY, WAIT_STOPPED };
+enum wait_for { WAIT_NONE, WAIT_READY, WAIT_STOPPED, WAIT_DELETED, WAIT_JOBS };
 
 /* Made when the request line came, freed when the request is over. */
 struct request {
@@ -65,6 +65,7 @@ struct request {
 	uint64_t min_generation; /* readiness of an earlier one does not count */
 	uint64_t timeout_ms;     /* as asked */
 	uint64_t deadline_ms;    /* UINT64_MAX: none */
+	uint64_t begun_ms;       /* when it began to wait */
 	struct request *prev, *next;
 };
 
@@ -117,6 +118,8 @@ void route_request(struct request *rq, const char *method, const char *path);
 /* `json` is taken over. */
 void answer(struct request *rq, unsigned status, json_t *json);
 
+/* Who asks. */
+struct fleet_who request_who(const struct request *rq);
 /* A parameter's value, or NULL when it was not given. */
 const char *request_param(const struct request *rq, const char *key);
 /* Of one that is yes or no (the default); answers when it is something else. */
@@ -126,6 +129,9 @@ void request_bad_value(struct request *rq, const char *key, const char *value, c
 
 /* nodes.c: the node of the path; else answers 404 and returns false. */
 bool request_node(struct request *rq, unsigned *node);
+/* handlers.c: `wait`, one of those that `may` holds (1 << WAIT_...), and `timeout`. Answers the
+ * request when a value is wrong. Without `wait`: WAIT_NONE. */
+enum wait_for request_wait(struct request *rq, unsigned may, uint64_t *timeout_ms);
 
 /* waiter.c. Answers at once where the cloud is there already. */
 void waiter_begin(struct request *rq, enum wait_for what, uint64_t timeout_ms);
@@ -133,6 +139,9 @@ void waiter_forget(struct request *rq);
 void waiters_update(struct api *a, const struct cloud *c);
 void waiters_end(struct api *a);
 void waiters_on_timer(uv_timer_t *t);
+
+/* jobs.c: fills the answer of a WAIT_JOBS once the jobs are known. */
+void jobs_judge(struct request *rq, const struct cloud *c);
 
 /* problem.c: an RFC 9457 answer. `type` is the last part of "urn:h2ofleet:problem:TYPE". */
 void problem(struct request *rq, unsigned status, const char *type, const char *title,

@@ -5,6 +5,7 @@
 #include <jansson.h>
 #include <stdio.h>
 
+#include "base/strv.h"
 #include "base/util.h"
 
 /* A member as harmless text; NULL when it is null or absent. Owned by the caller. */
@@ -13,6 +14,9 @@ char *show_text(const json_t *obj, const char *key);
 int64_t show_int(const json_t *obj, const char *key, int64_t otherwise);
 /* The same as a duration for people; "-" for null. Owned by the caller. */
 char *show_duration(const json_t *obj, const char *key);
+/* An ISO 8601 time in UTC as local time, "2026-11-22 22:40:15.123"; NULL: it is none. Owned by the
+ * caller. */
+char *show_time(const json_t *obj, const char *key);
 /* "2/3": nodes up of all. Owned by the caller. */
 char *show_nodes_up(const json_t *cloud);
 
@@ -38,6 +42,8 @@ struct show_table {
 /* One row; `widths` of show_widths(). Leaves blanks at the end out. */
 void show_row(FILE *f, const struct show_table *t, const size_t *widths, size_t row);
 void show_widths(const struct show_table *t, size_t *widths);
+/* Cells row by row, the heading first. At most 16 columns. */
+void show_grid(FILE *f, const struct strv *cells, size_t n_columns, size_t indent);
 
 /* `text` in lines of at most `width` columns, each indented. Breaks at blanks only: a word, or a
  * URL, that is too long for a line sticks out. */
