@@ -191,7 +191,7 @@ const struct cli_command cli_commands[] = {
 		"  --all          cancel all that run\n\n"
 		"example: h2ofleet jobs dev -f\n",
 		cmd_jobs},
-	{"clean", "CLOUD [--sessions] [--frames] [--models] [--all] [--session SID]... [--yes]",
+	{"clean", "CLOUD [--sessions|--frames|--models|--all] [--yes]",
 		"Shows what clients have left in a cloud's memory, and removes it when asked",
 		"Without options it only shows. H2O does not tell whether a session's client\n"
 		"still lives, so nothing is removed while a job runs or when somebody has\n"
@@ -207,7 +207,7 @@ const struct cli_command cli_commands[] = {
 		"  -y, --yes      without asking\n\n"
 		"example: h2ofleet clean dev --sessions\n",
 		cmd_clean},
-	{"api", "CLOUD METHOD PATH [-d KEY=VALUE]... [--json-body FILE] [--file FILE] [-o FILE]",
+	{"api", "CLOUD METHOD PATH [-d K=V]... [--json-body F] [-o F]",
 		"Sends a request to H2O's REST API",
 		"JSON comes indented on a terminal, else as it is.\n\n"
 		"options:\n"
