@@ -4,10 +4,17 @@
 #include "base/text.h"
 
 static const struct route routes[] = {
+	{"GET", "/v1/fleet", ACCESS_GROUP, handle_fleet, {}},
 	{"GET", "/v1/version", ACCESS_GROUP, handle_version, {}},
+	{"GET", "/v1/healthz", ACCESS_GROUP, handle_health, {"settled"}},
+	{"GET", "/v1/openapi.json", ACCESS_GROUP, handle_openapi, {}},
 	{"GET", "/v1/events", ACCESS_GROUP, handle_events, {"since", "cloud", "follow"}},
 	{"GET", "/v1/clouds", ACCESS_GROUP, handle_clouds, {}},
+	{"POST", "/v1/clouds", ACCESS_GROUP, handle_create, {}, .body = true},
 	{"GET", "/v1/clouds/{name}", ACCESS_GROUP, handle_cloud, {"wait", "timeout"}},
+	{"DELETE", "/v1/clouds/{name}", ACCESS_GROUP, handle_delete, {"wait", "timeout"}},
+	{"GET", "/v1/clouds/{name}/config", ACCESS_GROUP, handle_config, {}},
+	{"PATCH", "/v1/clouds/{name}/config", ACCESS_GROUP, handle_configure, {}, .body = true},
 	{"POST", "/v1/clouds/{name}/start", ACCESS_GROUP, handle_start,
 		{"wait", "timeout", "resume"}},
 	{"POST", "/v1/clouds/{name}/stop", ACCESS_GROUP, handle_stop,
@@ -15,11 +22,23 @@ static const struct route routes[] = {
 	{"POST", "/v1/clouds/{name}/restart", ACCESS_GROUP, handle_restart,
 		{"wait", "timeout", "resume"}},
 	{"POST", "/v1/clouds/{name}/touch", ACCESS_GROUP, handle_touch, {}},
+	{"GET", "/v1/clouds/{name}/nodes", ACCESS_GROUP, handle_nodes, {}},
+	{"GET", "/v1/clouds/{name}/nodes/{index}", ACCESS_GROUP, handle_node, {}},
 	{"GET", "/v1/clouds/{name}/nodes/{index}/log", ACCESS_GROUP, handle_log,
 		{"tail", "from", "follow"}},
+	{"GET", "/v1/incidents", ACCESS_GROUP, handle_incidents, {"cloud", "limit"}},
+	{"GET", "/v1/incidents/{id}", ACCESS_GROUP, handle_incident, {}},
+	{"DELETE", "/v1/incidents/{id}", ACCESS_ADMIN, handle_incident_delete, {}},
 	{"POST", "/v1/reexec", ACCESS_ADMIN, handle_reexec, {}},
 	{"POST", "/v1/reload", ACCESS_ADMIN, handle_reload, {"dry_run", "restart"}},
+	{"POST", "/v1/shutdown", ACCESS_ADMIN, handle_shutdown, {"at_once"}},
 };
+
+const struct route *routes_all(size_t *n)
+{
+	*n = ARRAY_SIZE(routes);
+	return routes;
+}
 
 /* The end of the segment that begins at `s`. */
 static const char *segment_end(const char *s)
@@ -169,13 +188,27 @@ bool request_flag(struct request *rq, const char *key)
 	return true;
 }
 
-static enum access access_of(const struct request *rq)
+static const struct peer *peer_of(const struct request *rq)
 {
 	const union MHD_ConnectionInfo *info =
 		MHD_get_connection_info(rq->conn, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
-	const struct peer *p = info ? info->socket_context : NULL;
+
+	return info ? info->socket_context : NULL;
+}
+
+static enum access access_of(const struct request *rq)
+{
+	const struct peer *p = peer_of(rq);
 
 	return p ? p->access : ACCESS_NONE;
+}
+
+struct fleet_who request_who(const struct request *rq)
+{
+	const struct peer *p = peer_of(rq);
+
+	return (struct fleet_who){
+		.uid = p ? p->uid : (uid_t)-1, .admin = access_of(rq) == ACCESS_ADMIN};
 }
 
 /* What can be said against the request before its path is looked at. */
@@ -190,7 +223,7 @@ static void check_request(struct request *rq)
 			"a request's body has at most %d bytes", API_MAX_BODY);
 	else if (rq->bad_url)
 		problem(rq, MHD_HTTP_BAD_REQUEST, "bad-request", "Bad request",
-			"the URL contains a NUL byte");
+			"the URL contains a NUL byte, or a path with an escaped slash");
 }
 
 static bool is_json(const struct request *rq)

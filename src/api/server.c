@@ -98,6 +98,14 @@ static void on_connection(void *arg, struct MHD_Connection *conn, void **context
 	shutdown(fd, SHUT_RDWR);
 }
 
+/* In the path: once it is unescaped, it would be another path. */
+static bool has_escaped_slash(const char *uri)
+{
+	const char *slash = strcasestr(uri, "%2f");
+
+	return slash && slash < uri + strcspn(uri, "?");
+}
+
 /* The first we hear of a request. */
 static void *on_request_line(void *arg, const char *uri, struct MHD_Connection *conn)
 {
@@ -105,7 +113,7 @@ static void *on_request_line(void *arg, const char *uri, struct MHD_Connection *
 
 	rq->api = arg;
 	rq->conn = conn;
-	rq->bad_url = strstr(uri, "%00") != NULL;
+	rq->bad_url = strstr(uri, "%00") || has_escaped_slash(uri);
 	return rq;
 }
 
@@ -142,6 +150,9 @@ static struct MHD_Response *make_response(struct request *rq)
 	}
 	if (rq->stream)
 		return stream_response(TAKE_PTR(rq->stream));
+	if (rq->fixed)
+		return MHD_create_response_from_buffer(
+			strlen(rq->fixed), (void *)rq->fixed, MHD_RESPMEM_PERSISTENT);
 	if (!body) {
 		_cleanup_free_ char *json = json_dumps(rq->json, JSON_COMPACT);
 
@@ -354,6 +365,12 @@ void api_hand_over(struct api *a)
 {
 	run_last(a);
 	acceptor_hand_over(&a->acceptor);
+}
+
+void answer(struct request *rq, unsigned status, json_t *json)
+{
+	rq->status = status;
+	rq->json = json;
 }
 
 void api_set_reexec(struct api *a, api_reexec_fn *fn, void *arg)

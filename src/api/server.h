@@ -24,13 +24,14 @@ struct param {
 	const char *value; /* NULL: "?wait" without a value */
 };
 
-enum wait_for { WAIT_NONE, WAIT_READY, WAIT_STOPPED };
+enum wait_for { WAIT_NONE, WAIT_READY, WAIT_STOPPED, WAIT_DELETED };
 
 /* Made when the request line came, freed when the request is over. */
 struct request {
 	struct api *api;
 	struct MHD_Connection *conn;
-	bool bad_url; /* holds a %00, which would end the path early */
+	bool bad_url; /* holds a %00, which would end the path early, or a %2f, which would divide
+			 it */
 	bool begun;
 	bool head; /* a HEAD: libmicrohttpd would end even its chunked body, which there is not */
 	uint64_t body;   /* bytes of it that came, or will as the header says */
@@ -49,7 +50,8 @@ struct request {
 	json_t *json;          /* owned */
 	bool problem;          /* json is a problem+json */
 	char *text;            /* owned: text/plain instead of json */
-	struct stream *stream; /* instead of both; the response's, once that is queued */
+	const char *fixed;     /* JSON that never changes, instead of both */
+	struct stream *stream; /* instead of all; the response's, once that is queued */
 	const char *header;    /* one more, or NULL */
 	char *header_value;    /* owned */
 	char *allow;           /* owned: of a 405 */
@@ -76,6 +78,8 @@ struct api {
 	void *reload_arg;
 	api_reexec_fn *reexec;
 	void *reexec_arg;
+	api_shutdown_fn *shutdown;
+	void *shutdown_arg;
 	uint64_t started_ms;
 	struct request *waiters;
 	uv_poll_t poll;       /* MHD's epoll fd */
@@ -108,12 +112,23 @@ void server_run_soon(struct api *a);
 /* routes.c: fills the answer, or leaves the request waiting. */
 void route_request(struct request *rq, const char *method, const char *path);
 
+/* `json` is taken over. */
+void answer(struct request *rq, unsigned status, json_t *json);
+
+/* Who asks. */
+struct fleet_who request_who(const struct request *rq);
 /* A parameter's value, or NULL when it was not given. */
 const char *request_param(const struct request *rq, const char *key);
 /* Of one that is yes or no (the default); answers when it is something else. */
 bool request_flag(struct request *rq, const char *key);
 /* Answers: "expected WANT". */
 void request_bad_value(struct request *rq, const char *key, const char *value, const char *want);
+
+/* nodes.c: the node of the path; else answers 404 and returns false. */
+bool request_node(struct request *rq, unsigned *node);
+/* handlers.c: `wait`, one of those that `may` holds (1 << WAIT_...), and `timeout`. Answers the
+ * request when a value is wrong. Without `wait`: WAIT_NONE. */
+enum wait_for request_wait(struct request *rq, unsigned may, uint64_t *timeout_ms);
 
 /* waiter.c. Answers at once where the cloud is there already. */
 void waiter_begin(struct request *rq, enum wait_for what, uint64_t timeout_ms);

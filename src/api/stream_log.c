@@ -93,22 +93,6 @@ static uint64_t position_of_tail(struct logreader *log, size_t lines)
 	return found;
 }
 
-/* Answers 404 and returns false when the cloud has no such node. */
-static bool parse_node(struct request *rq, unsigned *node)
-{
-	const struct cloud *c = fleet_find(rq->api->fleet, rq->cloud_name);
-	int64_t i;
-
-	if (text_parse_int(rq->node_index, &i) == 0 && i >= 0 && (uint64_t)i < c->n_nodes) {
-		*node = (unsigned)i;
-		return true;
-	}
-	problem(rq, MHD_HTTP_NOT_FOUND, "no-such-node", "No such node",
-		"cloud '%s' has no node '%s'; it has nodes 0 to %zu", rq->cloud_name,
-		rq->node_index, c->n_nodes - 1);
-	return false;
-}
-
 /* 0: only what comes. */
 static bool parse_tail(struct request *rq, bool follow, size_t *lines)
 {
@@ -187,7 +171,7 @@ void handle_log(struct request *rq)
 	size_t lines;
 	int r;
 
-	if (rq->status || !parse_node(rq, &node) || !parse_tail(rq, follow, &lines) ||
+	if (rq->status || !request_node(rq, &node) || !parse_tail(rq, follow, &lines) ||
 		!parse_from(rq, &from) || is_elsewhere(rq, node))
 		return;
 	path = fleet_node_log(rq->api->fleet, rq->cloud_name, node);

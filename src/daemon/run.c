@@ -26,16 +26,26 @@ static int fail(const struct err *e)
 	return status;
 }
 
+/* The daemon says it when it does it. */
+static void show_aside(const struct conf *conf)
+{
+	for (size_t i = 0; i < conf->n_aside; i++)
+		fprintf(stderr, "%s: %s; the daemon would set this cloud aside\n",
+			conf->aside[i].file, conf->aside[i].why);
+}
+
 static int load_conf(const char *file, enum daemon_mode mode, struct conf **conf)
 {
 	struct conf_errors errors = {0};
-	int r = conf_load(file, conf, &errors);
+	int r = conf_load_all(&(struct conf_source){.file = file}, conf, &errors);
 
 	for (size_t i = 0; i < errors.list.n; i++)
 		fprintf(stderr, "%s\n", errors.list.v[i]);
 	if (r < 0 && errors.list.n && mode == MODE_RUN)
 		status_failed(&(struct err){.code = r, .msg = errors.list.v[0]}, EXIT_CONFIG);
 	conf_errors_free(&errors);
+	if (r == 0 && mode == MODE_CHECK)
+		show_aside(*conf);
 	return r;
 }
 
@@ -99,6 +109,19 @@ static int on_reload(const struct reload_options *opts, struct reload_report *ou
 	return daemon_reload(arg, opts, out);
 }
 
+static void on_shutdown(bool at_once, void *arg)
+{
+	struct daemon *d = arg;
+	bool again = d->ending;
+
+	log_notice("control socket: %s",
+		at_once ? "killing all clouds at once" : "stopping all clouds");
+	if (!again)
+		daemon_end(d);
+	if (at_once)
+		daemon_end(d);
+}
+
 static int start(struct daemon *d, struct conf *conf, struct err *e)
 {
 	bool serve = d->options->mode == MODE_RUN;
@@ -116,6 +139,7 @@ static int start(struct daemon *d, struct conf *conf, struct err *e)
 	if (serve) {
 		api_set_reload(d->api, on_reload, d);
 		api_set_reexec(d->api, reexec_answer, d);
+		api_set_shutdown(d->api, on_shutdown, d);
 	}
 	signals_watch(d);
 	status_start(d);

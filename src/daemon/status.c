@@ -14,9 +14,6 @@
  * each cloud's start and end is bounded by its own keys. */
 #define EXTEND_EVERY_MS 5000
 #define EXTEND_BY_MS    20000
-/* A deadline of a cloud is kept to the millisecond, or to seconds on a machine that swaps; one so
- * late was lost, and its cloud is no longer supervised. */
-#define OVERDUE_MAX_MS 10000
 
 /* ---- the line ---- */
 
@@ -104,12 +101,12 @@ static bool makes_progress(struct daemon *d)
 {
 	uint64_t overdue = d->fleet ? fleet_overdue_ms(d->fleet) : 0;
 
-	if (overdue > OVERDUE_MAX_MS && !d->status.stuck)
+	if (overdue > FLEET_OVERDUE_MAX_MS && !d->status.stuck)
 		log_error("a deadline was missed by %" PRIu64 " ms, so a cloud may not be "
 			  "supervised any more%s",
 			overdue,
 			d->status.watchdog_ms ? "; the watchdog will end this daemon" : "");
-	d->status.stuck = overdue > OVERDUE_MAX_MS;
+	d->status.stuck = overdue > FLEET_OVERDUE_MAX_MS;
 	return !d->status.stuck;
 }
 

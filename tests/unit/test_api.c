@@ -33,11 +33,33 @@ static const struct {
 	{"POST", "/v1/clouds/dev/stop", 202, NULL, NULL},
 	{"POST", "/v1/clouds/dev/restart", 202, NULL, NULL},
 	{"GET", "/v1/clouds/dev/nodes/2/log", 200, NULL, NULL},
+	{"GET", "/v1/incidents", 200, NULL, NULL},
+	{"GET", "/v1/incidents?cloud=gone&limit=100", 200, NULL, NULL},
+	{"GET", "/v1/incidents?limit=101", 400, "bad-parameter",
+		"'101' is no value for 'limit': expected a number from 1 to 100"},
+	{"GET", "/v1/incidents?limit=0", 400, "bad-parameter", NULL},
+	{"GET", "/v1/incidents/20260101-000000-000", 404, "no-such-incident",
+		"there is no incident 20260101-000000-000 (any more)"},
+	{"DELETE", "/v1/incidents/20260101-000000-000", 404, "no-such-incident", NULL},
+	{"DELETE", "/v1/incidents", 405, "method-not-allowed", NULL},
+	{"GET", "/v1/incidents/..%2f..%2fx", 400, "bad-request", NULL},
+	{"GET", "/v1/incidents/..", 404, "no-such-incident", NULL},
 	{"GET", "/", 404, "no-such-path", "nothing is at /"},
 	{"GET", "/v2/clouds", 404, "no-such-path", NULL},
 	{"GET", "/v1/clouds/", 404, "no-such-path", NULL},
 	{"GET", "/v1/clouds/dev/", 404, "no-such-path", NULL},
-	{"GET", "/v1/clouds/dev%2fstart", 405, "method-not-allowed", NULL},
+	{"GET", "/v1/clouds/dev%2fstart", 400, "bad-request", NULL},
+	{"GET", "/v1/events?since=1%2F2", 400, "bad-parameter", NULL},
+	{"GET", "/v1/fleet", 200, NULL, NULL},
+	{"GET", "/v1/healthz", 200, NULL, NULL},
+	{"GET", "/v1/healthz?settled=yes", 200, NULL, NULL},
+	{"GET", "/v1/openapi.json", 200, NULL, NULL},
+	{"GET", "/v1/clouds/dev/nodes", 200, NULL, NULL},
+	{"GET", "/v1/clouds/dev/nodes/2", 200, NULL, NULL},
+	{"GET", "/v1/clouds/dev/nodes/3", 404, "no-such-node", NULL},
+	{"GET", "/v1/clouds/dve/nodes", 404, "no-such-cloud", NULL},
+	{"GET", "/v1/shutdown", 405, "method-not-allowed", NULL},
+	{"POST", "/v1/shutdown?at_once=1", 400, "bad-parameter", NULL},
 	{"POST", "/v1/clouds//start", 404, "no-such-path", NULL},
 	{"GET", "/v1/%1b[31m", 404, "no-such-path", "nothing is at /v1/\\x1b[31m"},
 	{"DELETE", "/v1/clouds/dev", 405, "method-not-allowed",
@@ -105,6 +127,94 @@ static void test_refused_requests_command_nothing(void **state)
 		r = get(f, table[i].method, table[i].target);
 	}
 	assert_int_equal(f->fleet->n_commands, 0);
+}
+
+static void test_fleet(void **state)
+{
+	struct fixture *f = *state;
+	_cleanup_(reply_free) struct reply r = {0};
+	json_t *clouds, *nodes;
+
+	fake_fleet_set(f->fleet, f->dev, CLOUD_READY, NULL);
+	f->dev->nodes[0].state = f->dev->nodes[1].state = NODE_UP;
+	r = get(f, "GET", "/v1/fleet");
+	clouds = json_object_get(r.json, "clouds");
+	nodes = json_object_get(r.json, "nodes");
+	assert_int_equal(json_integer_value(json_object_get(clouds, "total")), 2);
+	assert_int_equal(json_integer_value(json_object_get(clouds, "ready")), 1);
+	assert_int_equal(json_integer_value(json_object_get(clouds, "stopped")), 1);
+	assert_int_equal(json_integer_value(json_object_get(clouds, "failed")), 0);
+	assert_int_equal(json_integer_value(json_object_get(nodes, "total")), 4);
+	assert_int_equal(json_integer_value(json_object_get(nodes, "up")), 2);
+	assert_int_equal(json_integer_value(json_object_get(nodes, "down")), 2);
+	assert_string_equal(field(&r, "socket"), f->socket);
+	assert_string_equal(field(&r, "id"), fleet_id(f->fleet));
+}
+
+/* What is asked, and how it is with the daemon, against what is answered. */
+static void test_health(void **state)
+{
+	static const struct {
+		bool settled, ending;
+		uint64_t overdue_ms;
+		const char *target, *problem;
+	} cases[] = {
+		{true, false, 0, "/v1/healthz?settled=yes", NULL},
+		{false, false, FLEET_OVERDUE_MAX_MS, "/v1/healthz", NULL},
+		{false, false, 0, "/v1/healthz?settled=yes", "not-settled"},
+		{true, false, FLEET_OVERDUE_MAX_MS + 1, "/v1/healthz", "not-healthy"},
+		{true, true, 0, "/v1/healthz", "shutting-down"},
+	};
+	struct fixture *f = *state;
+
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		_cleanup_(reply_free) struct reply r = {0};
+
+		f->fleet->unsettled = !cases[i].settled;
+		f->fleet->ending = cases[i].ending;
+		f->fleet->overdue_ms = cases[i].overdue_ms;
+		r = get(f, "GET", cases[i].target);
+		if (cases[i].problem) {
+			assert_problem(&r, 503, cases[i].problem);
+			continue;
+		}
+		assert_int_equal(r.status, 200);
+		assert_string_equal(field(&r, "status"), "ok");
+		assert_true(json_is_boolean(json_object_get(r.json, "settled")));
+	}
+}
+
+static void on_shutdown(bool at_once, void *arg)
+{
+	*(int *)arg += at_once ? 10 : 1;
+}
+
+static void test_shutdown(void **state)
+{
+	_cleanup_(reply_free) struct reply nobody = get(*state, "POST", "/v1/shutdown");
+	_cleanup_(reply_free) struct reply first = {0}, second = {0};
+	int asked = 0;
+
+	assert_problem(&nobody, 501, "not-here");
+	api_set_shutdown(((struct fixture *)*state)->api, on_shutdown, &asked);
+	first = get(*state, "POST", "/v1/shutdown");
+	assert_int_equal(first.status, 202);
+	assert_int_equal(asked, 1);
+	second = get(*state, "POST", "/v1/shutdown?at_once=yes");
+	assert_int_equal(second.status, 202);
+	assert_true(json_is_true(json_object_get(second.json, "at_once")));
+	assert_int_equal(asked, 11);
+}
+
+static void test_node(void **state)
+{
+	_cleanup_(reply_free) struct reply all = get(*state, "GET", "/v1/clouds/dev/nodes");
+	_cleanup_(reply_free) struct reply one = get(*state, "GET", "/v1/clouds/dev/nodes/1");
+	json_t *nodes = json_object_get(all.json, "nodes");
+
+	assert_int_equal(json_array_size(nodes), 3);
+	assert_int_equal(json_integer_value(json_object_get(one.json, "index")), 1);
+	assert_true(json_equal(json_array_get(nodes, 1), one.json));
 }
 
 static void test_allow_header(void **state)
@@ -388,6 +498,10 @@ int main(int argc, char **argv)
 	const struct CMUnitTest tests[] = {
 		TEST(test_table),
 		TEST(test_refused_requests_command_nothing),
+		TEST(test_fleet),
+		TEST(test_health),
+		TEST(test_shutdown),
+		TEST(test_node),
 		TEST(test_allow_header),
 		TEST(test_clouds),
 		TEST(test_version),
