@@ -49,7 +49,7 @@ const struct cli_command cli_commands[] = {
 		"Stops clouds and starts them again",
 		WAIT_OPTIONS RESUME_OPTION "\nexample: h2ofleet restart dev --wait\n", cmd_restart},
 	{"touch", "CLOUD...|--all",
-		"Postpones the stop of clouds that nobody seems to use (max_idle_duration)",
+		"Postpones the stop of clouds for want of use (max_idle_duration)",
 		"They count as used now; the whole time begins again.\n\n"
 		"options:\n"
 		"  --all        every cloud\n\n"
@@ -78,20 +78,20 @@ const struct cli_command cli_commands[] = {
 	{"logs", "CLOUD[/N] [-f] [-n N] [--since T] [--level L] [--grep RE]",
 		"Shows the last lines that nodes wrote, merged by their time",
 		"options:\n"
-		"  -f, --follow       go on with what they write, until Ctrl-C; a daemon that "
-		"ends\n"
-		"                     meanwhile is waited for, and nothing is left out\n"
+		"  -f, --follow       go on with what they write, until Ctrl-C; a daemon that\n"
+		"                     ends meanwhile is waited for, and nothing is left out\n"
 		"  -n, --lines N      how many lines of each node (default 100, with -f 10, of\n"
 		"                     those chosen by what follows here all)\n"
 		"      --since T      10m (ago), 22:39, \"2026-11-22 22:39\": only what is newer\n"
-		"      --level FATAL|ERROR|WARN|INFO|DEBUG|TRACE  only what is that grave\n"
+		"      --level FATAL|ERROR|WARN|INFO|DEBUG|TRACE\n"
+		"                     only what is that grave, or graver\n"
 		"      --grep RE      only what matches this extended regular expression; the\n"
 		"                     name of a level is taken for --level\n\n"
 		"A line without a time, as those of a stack trace, belongs to the one before it.\n"
 		"Looked at are the last 100000 lines of each node.\n\n"
 		"example: h2ofleet logs dev -f --level WARN\n",
 		cmd_logs},
-	{"connect", "CLOUD [--python|--r|--url|--env|--h2oconfig]",
+	{"connect", "CLOUD [--python|--r|--url|--env|--h2oconfig|--sparkling]",
 		"Tells how to connect to a cloud",
 		"options:\n"
 		"  --python     a snippet of Python\n"
@@ -101,7 +101,9 @@ const struct cli_command cli_commands[] = {
 		"               H2O does not read H2O_URL by itself: in Python write\n"
 		"               h2o.connect(url=os.environ[\"H2O_URL\"])\n"
 		"  --h2oconfig  a .h2oconfig file, which h2o.init() of Python reads, and\n"
-		"               h2o.connect() does not\n\n"
+		"               h2o.connect() does not\n"
+		"  --sparkling  properties of Spark: Sparkling Water with this cloud as its\n"
+		"               external backend, and what that needs\n\n"
 		"example: h2ofleet connect dev --h2oconfig > .h2oconfig\n",
 		cmd_connect},
 	{"reload", "[--dry-run] [--restart]",
