@@ -66,6 +66,7 @@ static json_t *view_last_exit(const struct last_exit *x)
 	json_object_set_new(j, "why", view_text(x->why));
 	json_object_set_new(j, "log_tail", view_text(x->log_tail));
 	json_object_set_new(j, "at", view_wall(x->wall_ms));
+	json_object_set_new(j, "incident", view_text(x->incident));
 	return j;
 }
 
@@ -231,6 +232,7 @@ json_t *view_cloud(const struct cloud *c, uint64_t now_ms)
 	const char *version = c->usage.h2o_version;
 
 	json_object_set_new(j, "name", view_text(c->conf->name));
+	json_object_set_new(j, "origin", json_string(c->conf->created ? "created" : "config"));
 	json_object_set_new(j, "state", json_string(cloud_state_name(c->state)));
 	json_object_set_new(j, "wanted", json_string(cloud_wanted_name(c->wanted)));
 	json_object_set_new(j, "size", json_integer((json_int_t)c->n_nodes));
@@ -255,6 +257,7 @@ json_t *view_cloud(const struct cloud *c, uint64_t now_ms)
 	json_object_set_new(j, "gate", json_null());
 	json_object_set_new(j, "restart_needed", json_boolean(c->pending_keys.n));
 	json_object_set_new(j, "pending_keys", view_list(&c->pending_keys));
+	json_object_set_new(j, "incident", json_null());
 	json_object_set_new(j, "removed", json_boolean(c->removed));
 	cloud_for_each_node (n, c)
 		json_array_append_new(nodes, view_node(n, now_ms));
@@ -296,6 +299,8 @@ json_t *view_live_cloud(struct fleet *f, const struct cloud *c)
 
 	cloud_for_each_node (n, c)
 		add_usage(json_array_get(json_object_get(j, "nodes"), n->index), f, c, n);
+	json_object_set_new(
+		j, "incident", view_text(incidents_newest(fleet_incidents(f), c->conf->name)));
 	if (fleet_pressure(f, c->conf->name, &p))
 		json_object_set_new(j, "pressure", view_pressure(&p));
 	if (fleet_gate(f, c->conf->name, &g)) {

@@ -124,7 +124,10 @@ static int take_option(
 		value = argv[++*i];
 	if (!value || (!*value && o->value == &cli->socket))
 		return cli_usage(cli, "--%s needs a value", o->name);
-	*o->value = value;
+	if (o->values)
+		strv_add(o->values, value);
+	else
+		*o->value = value;
 	return CLI_OK;
 }
 

@@ -15,7 +15,11 @@ enum cli_exit {
 	CLI_ABSENT = 4, /* no daemon, or no such cloud */
 	CLI_BUSY = 5,   /* on its way */
 	CLI_FAILED = 6,
-	CLI_INTERRUPTED = 130,
+	CLI_TIMED_OUT = 124, /* of `run`, as of timeout(1) */
+	CLI_RUN_FAILED = 125,
+	CLI_CANNOT_EXECUTE = 126,
+	CLI_NOT_FOUND = 127,
+	CLI_INTERRUPTED = 130, /* 128 and the number of a signal */
 };
 
 struct cli_option;
@@ -45,12 +49,14 @@ struct cli_command {
 	int (*run)(struct cli *cli, int argc, char **argv);
 };
 
-/* One option: a flag, or one with a value; with both, a flag that may have one ("--watch=2s"). */
+/* One option: a flag, or one with a value, or with several; with flag and value, a flag that may
+ * have one ("--watch=2s"). */
 struct cli_option {
 	const char *name; /* without "--" */
 	char letter;      /* 0: none */
 	bool *flag;
 	const char **value;
+	struct strv *values; /* instead, of one that may be given again */
 };
 
 extern const struct cli_command cli_commands[];
@@ -89,7 +95,8 @@ int cli_state_exit(const char *state);
 /* Of two exit codes the worse: 0, stopped, on its way, failed, absent, error. */
 int cli_worse(int a, int b);
 
-/* version.c, status.c, operate.c, wait.c, events.c, logs.c, reload.c, reexec.c, connect.c */
+/* run.c, version.c, status.c, operate.c, wait.c, events.c, incidents.c, logs.c, reload.c, reexec.c,
+ * connect.c */
 int cmd_version(struct cli *cli, int argc, char **argv);
 int cmd_status(struct cli *cli, int argc, char **argv);
 int cmd_start(struct cli *cli, int argc, char **argv);
@@ -98,8 +105,16 @@ int cmd_restart(struct cli *cli, int argc, char **argv);
 int cmd_touch(struct cli *cli, int argc, char **argv);
 int cmd_wait(struct cli *cli, int argc, char **argv);
 int cmd_events(struct cli *cli, int argc, char **argv);
+int cmd_incidents(struct cli *cli, int argc, char **argv);
 int cmd_logs(struct cli *cli, int argc, char **argv);
 int cmd_reexec(struct cli *cli, int argc, char **argv);
+int cmd_run(struct cli *cli, int argc, char **argv);
 int cmd_reload(struct cli *cli, int argc, char **argv);
 int cmd_connect(struct cli *cli, int argc, char **argv);
 int cmd_help(struct cli *cli, int argc, char **argv);
+/* create.c, keys.c */
+int cmd_create(struct cli *cli, int argc, char **argv);
+int cmd_delete(struct cli *cli, int argc, char **argv);
+int cmd_set(struct cli *cli, int argc, char **argv);
+int cmd_config(struct cli *cli, int argc, char **argv);
+int cmd_keys(struct cli *cli, int argc, char **argv);

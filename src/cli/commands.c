@@ -75,6 +75,17 @@ const struct cli_command cli_commands[] = {
 		"say where to go on; a line of \"type\" lost, or epoch, that some are missing.\n\n"
 		"example: h2ofleet events dev -f\n",
 		cmd_events},
+	{"incidents", "[CLOUD] [ID|last] [-n N]",
+		"Lists why clouds were lost, or shows the evidence of one such incident",
+		"An incident is kept each time a cloud is lost: how its node ended, what the OOM\n"
+		"killer did, the last lines of its log, the head of the JVM's crash report, a\n"
+		"thread dump and /proc of one that hung. ID: as listed, or the beginning of it\n"
+		"that no other has; last: the newest.\n\n"
+		"options:\n"
+		"  -n, --lines N  list only the newest N\n"
+		"      --delete   remove the incident ID; for root and the daemon's user\n\n"
+		"example: h2ofleet incidents dev last\n",
+		cmd_incidents},
 	{"logs", "CLOUD[/N] [-f] [-n N] [--since T] [--level L] [--grep RE]",
 		"Shows the last lines that nodes wrote, merged by their time",
 		"options:\n"
@@ -106,6 +117,65 @@ const struct cli_command cli_commands[] = {
 		"               external backend, and what that needs\n\n"
 		"example: h2ofleet connect dev --h2oconfig > .h2oconfig\n",
 		cmd_connect},
+	{"run", "[-n N] [-m SIZE] [OPTIONS] -- COMMAND...",
+		"Runs a command with a cloud of its own, which ends with it",
+		"Needs no daemon and no configuration: a private one is started, the command once\n"
+		"the cloud is ready, with H2O_URL, H2O_IP, H2O_PORT and H2OFLEET_SOCKET (for\n"
+		"other commands of h2ofleet; the cloud is called run) in its environment.\n"
+		"Whatever ends the command, or us, or the daemon: nothing is left.\n\n"
+		"options:\n"
+		"  -n, --nodes N        number of nodes (default 1)\n"
+		"  -m, --memory SIZE    heap of each: 512m, 2g, 50% (key max_mem_size)\n"
+		"      --set KEY=VALUE  any key of a [cloud] section; may be given again\n"
+		"      --java FILE      the java program, instead of the one that is found\n"
+		"      --jar FILE       h2o.jar, likewise\n"
+		"      --timeout T      for start and command together: 90s, 5m; then the command\n"
+		"                       gets SIGTERM, and 10 s later SIGKILL\n"
+		"      --keep-on-failure\n"
+		"                       keep logs and state when the command or the cloud fails,\n"
+		"                       and say where\n"
+		"  -q, --quiet          say nothing but what is wrong\n\n"
+		"The exit code is the command's; 128+N when signal N ended it, 127 when there is "
+		"no\n"
+		"such command, 126 when it cannot be executed, 125 when we failed (the cloud's\n"
+		"reason and last lines are shown), 124 when the time was over. How long a start "
+		"may\n"
+		"take: --set ready_timeout=60s.\n\n"
+		"example: h2ofleet run -n 3 -m 1g -- pytest tests/\n",
+		cmd_run},
+	{"create", "NAME [-n NODES] [-m MEMORY] [KEY=VALUE]... [--start] [--wait] [--timeout T]",
+		"Makes a cloud at run time, beside the configured ones",
+		"It stays until it is deleted, over restarts of the daemon and of the machine.\n"
+		"Keys are those of a [cloud NAME] section: see h2ofleet keys.\n\n"
+		"options:\n"
+		"  -n, --nodes N      number of nodes (nodes=N)\n"
+		"  -m, --memory SIZE  heap of each node, such as 2g (max_mem_size=SIZE)\n"
+		"      --set KEY=VALUE  the same as KEY=VALUE\n"
+		"      --start        start it as well\n"
+		"      --wait         start it, and end only when it is ready\n"
+		"      --timeout T    wait no longer than this: 500ms, 90s, 5m\n\n"
+		"example: h2ofleet create exp -n 3 -m 2g max_idle_duration=1h --wait\n",
+		cmd_create},
+	{"delete", "CLOUD... [--wait] [--timeout T]",
+		"Stops and removes clouds that were made at run time",
+		"Their logs stay.\n\n"
+		"options:\n"
+		"  --wait       end only when they are gone\n"
+		"  --timeout T  wait no longer than this: 500ms, 90s, 5m\n\n"
+		"example: h2ofleet delete exp --wait\n",
+		cmd_delete},
+	{"set", "CLOUD KEY=VALUE...", "Changes keys of a cloud that was made at run time",
+		"KEY= takes a key back to its default. What the cloud was launched with\n"
+		"changes when it is restarted.\n\n"
+		"example: h2ofleet set exp max_mem_size=4g hang_timeout=\n",
+		cmd_set},
+	{"config", "CLOUD [--all]", "Shows the keys of a cloud",
+		"options:\n"
+		"  -a, --all  also those that have their default\n\n"
+		"example: h2ofleet config exp\n",
+		cmd_config},
+	{"keys", "[KEY]...", "Explains the keys of a cloud",
+		"example: h2ofleet keys max_mem_size nthreads\n", cmd_keys},
 	{"reload", "[--dry-run] [--restart]",
 		"Lets the daemon read its configuration again, and shows what changes",
 		"Either all of it is put in force, or, with an error in it, nothing (exit code "

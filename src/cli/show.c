@@ -1,6 +1,7 @@
 #include "cli/show.h"
 
 #include <inttypes.h>
+#include <time.h>
 
 #include "base/strbuf.h"
 #include "base/text.h"
@@ -42,6 +43,23 @@ static char *show_or_dash(const json_t *obj, const char *key)
 	char *s = show_text(obj, key);
 
 	return s ? s : xstrdup("-");
+}
+
+char *show_time(const json_t *obj, const char *key)
+{
+	const char *s = json_string_value(json_object_get(obj, key)), *end;
+	struct tm utc = {0}, local;
+	char text[40];
+	time_t t;
+
+	end = s ? strptime(s, "%Y-%m-%dT%H:%M:%S", &utc) : NULL;
+	if (!end || (*end != '.' && *end != 'Z'))
+		return NULL;
+	t = timegm(&utc);
+	if (t < 0 || !localtime_r(&t, &local))
+		return NULL;
+	strftime(text, sizeof(text), "%Y-%m-%d %H:%M:%S", &local);
+	return xasprintf("%s%.4s", text, strspn(end, ".0123456789") >= 4 ? end : ".000");
 }
 
 char *show_nodes_up(const json_t *cloud)
@@ -472,6 +490,19 @@ static void show_exits(FILE *f, size_t width, const json_t *cloud)
 		show_last_exit(f, width, node, !is_usable(cloud));
 }
 
+/* Where the evidence is, while something is wrong. */
+static void show_incident_hint(FILE *f, size_t width, const json_t *cloud)
+{
+	const char *state = json_string_value(json_object_get(cloud, "state"));
+	_cleanup_free_ char *id = show_text(cloud, "incident"), *line = NULL;
+
+	if (!id || streq_null(state, "ready") || streq_null(state, "stopped"))
+		return;
+	line = xasprintf("the newest incident: h2ofleet incidents %s", id);
+	fputc('\n', f);
+	show_wrapped(f, width, 2, line);
+}
+
 /* Percent of the time; below it nobody needs to be told. */
 #define PRESSURE_SHOWN 10
 
@@ -549,6 +580,7 @@ void show_nodes(FILE *f, const json_t *cloud, size_t width, bool color)
 	show_clients(f, width, cloud);
 	show_pressure(f, width, cloud);
 	show_exits(f, width, cloud);
+	show_incident_hint(f, width, cloud);
 }
 
 char *show_sentence(const json_t *cloud)

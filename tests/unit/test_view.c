@@ -54,7 +54,7 @@ static void test_new_cloud(void **state)
 		"\"state_ms\":2500,\"uptime_ms\":null,\"short_locks\":0,\"memory\":null,\"next_"
 		"start_ms\":null,\"pressure\":null,\"start_on\":\"command\",\"armed\":false,"
 		"\"idle_ms\":null,\"idle_stop_ms\":null,\"gate\":null,"
-		"\"restart_needed\":false,\"pending_keys\":[],\"removed\":false,"
+		"\"restart_needed\":false,\"pending_keys\":[],\"incident\":null,\"removed\":false,"
 		"\"nodes\":[{\"index\":0,\"state\":\"down\",\"pid\":null,\"ip\":\"127.0.0.1\","
 		"\"api_port\":null,\"uptime_ms\":null,\"memory\":null,\"rss_bytes\":null,"
 		"\"cpu_percent\":null,\"last_exit\":null}]}");
@@ -92,7 +92,8 @@ static void test_ready_cloud(void **state)
 		"\"short_locks\":4,\"memory\":{\"max_bytes\":2048,\"free_bytes\":1024},"
 		"\"next_start_ms\":null,\"pressure\":null,\"start_on\":\"command\",\"armed\":false,"
 		"\"idle_ms\":null,\"idle_stop_ms\":null,\"gate\":null,"
-		"\"restart_needed\":false,\"pending_keys\":[],\"removed\":false,\"nodes\":[{"
+		"\"restart_needed\":false,\"pending_keys\":[],\"incident\":null,\"removed\":false,"
+		"\"nodes\":[{"
 		"\"index\":0,\"state\":\"up\",\"pid\":77,"
 		"\"ip\":\"127.0.0.1\",\"api_port\":54321,\"uptime_ms\":1060,"
 		"\"memory\":null,\"rss_bytes\":null,\"cpu_percent\":null,"
@@ -327,23 +328,26 @@ static void test_last_exit(void **state)
 	x->code = 3; /* means nothing beside a signal */
 	x->cause = CAUSE_SIGNAL;
 	x->why = xstrdup("node 0 was killed");
+	x->incident = xstrdup("20231114-221320-123");
 	x->log_tail = xstrdup("a\xff"
 			      "b\n\xc3\xa9");
 	x->wall_ms = 1700000000123;
 	assert_json(view_exit(n),
 		"{\"code\":null,\"signal\":\"SIGKILL\",\"cause\":\"signal\","
 		"\"why\":\"node 0 was killed\",\"log_tail\":\"a\\ufffdb\\n\\u00e9\","
-		"\"at\":\"2023-11-14T22:13:20.123Z\"}");
+		"\"at\":\"2023-11-14T22:13:20.123Z\",\"incident\":\"20231114-221320-123\"}");
 	x->signal = 0;
 	replace_str(&x->why, NULL);
 	replace_str(&x->log_tail, NULL);
 	assert_json(view_exit(n), "{\"code\":3,\"signal\":null,\"cause\":\"signal\",\"why\":null,"
-				  "\"log_tail\":null,\"at\":\"2023-11-14T22:13:20.123Z\"}");
+				  "\"log_tail\":null,\"at\":\"2023-11-14T22:13:20.123Z\","
+				  "\"incident\":\"20231114-221320-123\"}");
 	x->known = false;
 	x->signal = SIGKILL;
 	assert_json(view_exit(n),
 		"{\"code\":null,\"signal\":null,\"cause\":\"signal\",\"why\":null,"
-		"\"log_tail\":null,\"at\":\"2023-11-14T22:13:20.123Z\"}");
+		"\"log_tail\":null,\"at\":\"2023-11-14T22:13:20.123Z\",\"incident\":\"20231114-"
+		"221320-123\"}");
 }
 
 static void test_odd_signals(void **state)
