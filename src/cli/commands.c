@@ -76,7 +76,7 @@ const struct cli_command cli_commands[] = {
 		"example: h2ofleet events dev -f\n",
 		cmd_events},
 	{"incidents", "[CLOUD] [ID|last] [-n N]",
-		"Lists why clouds were lost, or shows the evidence of one such incident",
+		"Lists why clouds were lost, or shows the evidence of one",
 		"An incident is kept each time a cloud is lost: how its node ended, what the OOM\n"
 		"killer did, the last lines of its log, the head of the JVM's crash report, a\n"
 		"thread dump and /proc of one that hung. ID: as listed, or the beginning of it\n"
@@ -135,12 +135,10 @@ const struct cli_command cli_commands[] = {
 		"                       keep logs and state when the command or the cloud fails,\n"
 		"                       and say where\n"
 		"  -q, --quiet          say nothing but what is wrong\n\n"
-		"The exit code is the command's; 128+N when signal N ended it, 127 when there is "
-		"no\n"
-		"such command, 126 when it cannot be executed, 125 when we failed (the cloud's\n"
-		"reason and last lines are shown), 124 when the time was over. How long a start "
-		"may\n"
-		"take: --set ready_timeout=60s.\n\n"
+		"The exit code is the command's; 128+N when signal N ended it, 127 when there is\n"
+		"no such command, 126 when it cannot be executed, 125 when we failed (the cloud's\n"
+		"reason and last lines are shown), 124 when the time was over. How long a start\n"
+		"may take: --set ready_timeout=60s.\n\n"
 		"example: h2ofleet run -n 3 -m 1g -- pytest tests/\n",
 		cmd_run},
 	{"create", "NAME [-n NODES] [-m MEMORY] [KEY=VALUE]... [--start] [--wait] [--timeout T]",
@@ -177,9 +175,8 @@ const struct cli_command cli_commands[] = {
 	{"keys", "[KEY]...", "Explains the keys of a cloud",
 		"example: h2ofleet keys max_mem_size nthreads\n", cmd_keys},
 	{"reload", "[--dry-run] [--restart]",
-		"Lets the daemon read its configuration again, and shows what changes",
-		"Either all of it is put in force, or, with an error in it, nothing (exit code "
-		"1).\n"
+		"Lets the daemon read its configuration again; shows what changes",
+		"All of it is put in force or, with an error in it, nothing (exit code 1).\n"
 		"What a running cloud was launched with changes when it is restarted.\n\n"
 		"options:\n"
 		"  -n, --dry-run  only show what would change\n"

@@ -25,7 +25,7 @@ static void check_option(const struct taken *t, const struct cli_option *o)
 		fail_msg("%s takes --%s, but its usage does not say so", t->command->name, o->name);
 	if (d->letter != o->letter)
 		fail_msg("%s --%s: another letter in its usage", t->command->name, o->name);
-	if ((o->value != NULL) != (d->value != NULL))
+	if ((o->value || o->values) != (d->value != NULL))
 		fail_msg("%s --%s: takes a value or not? Its usage says otherwise",
 			t->command->name, o->name);
 	if ((o->value && o->flag) != d->may_omit_value)
@@ -171,6 +171,7 @@ static void test_words(void **state _unused_)
 		{"bash|zsh|fish", 0, "bash|zsh|fish"},
 		{"CLOUD METHOD PATH [-d K=V]", 2, "PATH"},
 		{"[--dry-run] [--restart]", 0, NULL},
+		{"[-n N] [OPTIONS] -- COMMAND...", 0, "CMD"},
 		{"", 0, NULL},
 	};
 
