@@ -5,7 +5,11 @@
  *	GET  /v1/healthz?settled=yes
  *	GET  /v1/openapi.json
  *	GET  /v1/clouds
+ *	POST /v1/clouds with {"name": NAME, "keys": {KEY: VALUE...}, "start": true}
  *	GET  /v1/clouds/NAME
+ *	DELETE /v1/clouds/NAME?wait=deleted&timeout=60s
+ *	GET  /v1/clouds/NAME/config
+ *	PATCH /v1/clouds/NAME/config with {"keys": {KEY: VALUE...}} and If-Match
  *	POST /v1/clouds/NAME/start?wait=ready&timeout=60s&resume=yes
  *	POST /v1/clouds/NAME/stop?wait=stopped&disarm=yes
  *	POST /v1/clouds/NAME/restart?wait=ready
@@ -16,6 +20,9 @@
  *	GET  /v1/clouds/NAME/nodes/I
  *	GET  /v1/clouds/NAME/nodes/I/log?tail=100&follow=yes&from=POSITION
  *	GET  /v1/events?since=EPOCH:SEQ&cloud=NAME&follow=yes
+ *	GET  /v1/incidents?cloud=NAME&limit=N
+ *	GET  /v1/incidents/ID
+ *	DELETE /v1/incidents/ID
  *	POST /v1/reload?dry_run=yes&restart=yes
  *	POST /v1/reexec
  *	POST /v1/shutdown?at_once=yes

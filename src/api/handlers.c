@@ -10,6 +10,7 @@
 
 #include "api/view.h"
 #include "base/clock.h"
+#include "base/strbuf.h"
 #include "base/text.h"
 
 static void view_reexec(json_t *j, const struct reexec_status *st)
@@ -72,26 +73,27 @@ void handle_clouds(struct request *rq)
 	answer(rq, MHD_HTTP_OK, j);
 }
 
-/* Answers the request when a value is wrong. Without `wait`: WAIT_NONE. */
-static enum wait_for parse_wait(
-	struct request *rq, bool may_ready, bool may_stopped, uint64_t *timeout_ms)
+enum wait_for request_wait(struct request *rq, unsigned may, uint64_t *timeout_ms)
 {
+	static const char *const words[] = {
+		[WAIT_READY] = "ready", [WAIT_STOPPED] = "stopped", [WAIT_DELETED] = "deleted"};
 	const char *wait = request_param(rq, "wait"), *timeout = request_param(rq, "timeout");
+	_cleanup_(strbuf_free) struct strbuf all = STRBUF_NULL;
 
 	*timeout_ms = UINT64_MAX;
 	if (timeout && text_parse_duration(timeout, timeout_ms) < 0) {
 		request_bad_value(rq, "timeout", timeout, "a time such as 60s, 5m or 500ms");
 		return WAIT_NONE;
 	}
-	if (wait && may_ready && streq(wait, "ready"))
-		return WAIT_READY;
-	if (wait && may_stopped && streq(wait, "stopped"))
-		return WAIT_STOPPED;
+	for (unsigned w = WAIT_READY; w <= WAIT_DELETED; w++) {
+		if (!(may & 1u << w))
+			continue;
+		if (wait && streq(wait, words[w]))
+			return (enum wait_for)w;
+		strbuf_printf(&all, "%s%s", all.len ? " or " : "", words[w]);
+	}
 	if (wait)
-		request_bad_value(rq, "wait", wait,
-			!may_stopped ? "ready"
-			: !may_ready ? "stopped"
-				     : "ready or stopped");
+		request_bad_value(rq, "wait", wait, strbuf_str(&all));
 	else if (timeout)
 		problem(rq, MHD_HTTP_BAD_REQUEST, "bad-parameter", "Bad parameter",
 			"'timeout' means nothing without 'wait'");
@@ -101,7 +103,7 @@ static enum wait_for parse_wait(
 void handle_cloud(struct request *rq)
 {
 	uint64_t timeout_ms;
-	enum wait_for wait = parse_wait(rq, true, true, &timeout_ms);
+	enum wait_for wait = request_wait(rq, 1u << WAIT_READY | 1u << WAIT_STOPPED, &timeout_ms);
 
 	if (rq->status)
 		return;
@@ -117,7 +119,8 @@ static void command(struct request *rq, enum fleet_command cmd)
 {
 	const struct cloud *c = fleet_find(rq->api->fleet, rq->cloud_name);
 	uint64_t timeout_ms;
-	enum wait_for wait = parse_wait(rq, cmd != FLEET_STOP, cmd == FLEET_STOP, &timeout_ms);
+	enum wait_for wait = request_wait(
+		rq, 1u << (cmd == FLEET_STOP ? WAIT_STOPPED : WAIT_READY), &timeout_ms);
 	bool flag = request_flag(rq, cmd == FLEET_STOP ? "disarm" : "resume");
 
 	if (rq->status)

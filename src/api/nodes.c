@@ -25,7 +25,7 @@ void handle_nodes(struct request *rq)
 	json_t *j = json_object(), *nodes = json_array();
 
 	cloud_for_each_node (n, c)
-		json_array_append_new(nodes, view_node(n, fleet_now(rq->api->fleet)));
+		json_array_append_new(nodes, view_live_node(rq->api->fleet, c, n));
 	json_object_set_new(j, "nodes", nodes);
 	answer(rq, MHD_HTTP_OK, j);
 }
@@ -36,5 +36,5 @@ void handle_node(struct request *rq)
 	unsigned node;
 
 	if (request_node(rq, &node))
-		answer(rq, MHD_HTTP_OK, view_node(&c->nodes[node], fleet_now(rq->api->fleet)));
+		answer(rq, MHD_HTTP_OK, view_live_node(rq->api->fleet, c, &c->nodes[node]));
 }

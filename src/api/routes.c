@@ -10,7 +10,11 @@ static const struct route routes[] = {
 	{"GET", "/v1/openapi.json", ACCESS_GROUP, handle_openapi, {}},
 	{"GET", "/v1/events", ACCESS_GROUP, handle_events, {"since", "cloud", "follow"}},
 	{"GET", "/v1/clouds", ACCESS_GROUP, handle_clouds, {}},
+	{"POST", "/v1/clouds", ACCESS_GROUP, handle_create, {}, .body = true},
 	{"GET", "/v1/clouds/{name}", ACCESS_GROUP, handle_cloud, {"wait", "timeout"}},
+	{"DELETE", "/v1/clouds/{name}", ACCESS_GROUP, handle_delete, {"wait", "timeout"}},
+	{"GET", "/v1/clouds/{name}/config", ACCESS_GROUP, handle_config, {}},
+	{"PATCH", "/v1/clouds/{name}/config", ACCESS_GROUP, handle_configure, {}, .body = true},
 	{"POST", "/v1/clouds/{name}/start", ACCESS_GROUP, handle_start,
 		{"wait", "timeout", "resume"}},
 	{"POST", "/v1/clouds/{name}/stop", ACCESS_GROUP, handle_stop,
@@ -24,6 +28,9 @@ static const struct route routes[] = {
 	{"GET", "/v1/clouds/{name}/nodes/{index}", ACCESS_GROUP, handle_node, {}},
 	{"GET", "/v1/clouds/{name}/nodes/{index}/log", ACCESS_GROUP, handle_log,
 		{"tail", "from", "follow"}},
+	{"GET", "/v1/incidents", ACCESS_GROUP, handle_incidents, {"cloud", "limit"}},
+	{"GET", "/v1/incidents/{id}", ACCESS_GROUP, handle_incident, {}},
+	{"DELETE", "/v1/incidents/{id}", ACCESS_ADMIN, handle_incident_delete, {}},
 	{"POST", "/v1/reexec", ACCESS_ADMIN, handle_reexec, {}},
 	{"POST", "/v1/reload", ACCESS_ADMIN, handle_reload, {"dry_run", "restart"}},
 	{"POST", "/v1/shutdown", ACCESS_ADMIN, handle_shutdown, {"at_once"}},
@@ -183,13 +190,27 @@ bool request_flag(struct request *rq, const char *key)
 	return true;
 }
 
-static enum access access_of(const struct request *rq)
+static const struct peer *peer_of(const struct request *rq)
 {
 	const union MHD_ConnectionInfo *info =
 		MHD_get_connection_info(rq->conn, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
-	const struct peer *p = info ? info->socket_context : NULL;
+
+	return info ? info->socket_context : NULL;
+}
+
+static enum access access_of(const struct request *rq)
+{
+	const struct peer *p = peer_of(rq);
 
 	return p ? p->access : ACCESS_NONE;
+}
+
+struct fleet_who request_who(const struct request *rq)
+{
+	const struct peer *p = peer_of(rq);
+
+	return (struct fleet_who){
+		.uid = p ? p->uid : (uid_t)-1, .admin = access_of(rq) == ACCESS_ADMIN};
 }
 
 /* What can be said against the request before its path is looked at. */

@@ -39,6 +39,15 @@ void handle_log(struct request *rq);
 /* jobs.c */
 void handle_jobs(struct request *rq);
 void handle_job_cancel(struct request *rq);
+/* incidents.c */
+void handle_incidents(struct request *rq);
+void handle_incident(struct request *rq);
+void handle_incident_delete(struct request *rq);
+/* create.c */
+void handle_create(struct request *rq);
+void handle_delete(struct request *rq);
+void handle_config(struct request *rq);
+void handle_configure(struct request *rq);
 /* reload.c */
 void handle_reload(struct request *rq);
 void handle_reexec(struct request *rq);

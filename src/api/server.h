@@ -24,7 +24,7 @@ struct param {
 	const char *value; /* NULL: "?wait" without a value */
 };
 
-enum wait_for { WAIT_NONE, WAIT_READY, WAIT_STOPPED, WAIT_JOBS };
+enum wait_for { WAIT_NONE, WAIT_READY, WAIT_STOPPED, WAIT_DELETED, WAIT_JOBS };
 
 /* Made when the request line came, freed when the request is over. */
 struct request {
@@ -116,6 +116,8 @@ void route_request(struct request *rq, const char *method, const char *path);
 /* `json` is taken over. */
 void answer(struct request *rq, unsigned status, json_t *json);
 
+/* Who asks. */
+struct fleet_who request_who(const struct request *rq);
 /* A parameter's value, or NULL when it was not given. */
 const char *request_param(const struct request *rq, const char *key);
 /* Of one that is yes or no (the default); answers when it is something else. */
@@ -125,6 +127,9 @@ void request_bad_value(struct request *rq, const char *key, const char *value, c
 
 /* nodes.c: the node of the path; else answers 404 and returns false. */
 bool request_node(struct request *rq, unsigned *node);
+/* handlers.c: `wait`, one of those that `may` holds (1 << WAIT_...), and `timeout`. Answers the
+ * request when a value is wrong. Without `wait`: WAIT_NONE. */
+enum wait_for request_wait(struct request *rq, unsigned may, uint64_t *timeout_ms);
 
 /* waiter.c. Answers at once where the cloud is there already. */
 void waiter_begin(struct request *rq, enum wait_for what, uint64_t timeout_ms);

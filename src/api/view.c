@@ -66,7 +66,27 @@ static json_t *view_last_exit(const struct last_exit *x)
 	json_object_set_new(j, "why", view_text(x->why));
 	json_object_set_new(j, "log_tail", view_text(x->log_tail));
 	json_object_set_new(j, "at", view_wall(x->wall_ms));
+	json_object_set_new(j, "incident", view_text(x->incident));
 	return j;
+}
+
+/* Of heaps. */
+static json_t *view_memory(bool known, uint64_t max, uint64_t free_bytes)
+{
+	json_t *j;
+
+	if (!known)
+		return json_null();
+	j = json_object();
+	json_object_set_new(j, "max_bytes", json_integer((json_int_t)max));
+	json_object_set_new(j, "free_bytes", json_integer((json_int_t)free_bytes));
+	return j;
+}
+
+/* With the two decimals that the kernel gives. */
+static json_t *view_percent(double percent)
+{
+	return percent < 0 ? json_null() : json_real((double)(int64_t)(percent * 100 + 0.5) / 100);
 }
 
 json_t *view_node(const struct node *n, uint64_t now_ms)
@@ -80,8 +100,23 @@ json_t *view_node(const struct node *n, uint64_t now_ms)
 	json_object_set_new(j, "api_port", n->api_port ? json_integer(n->api_port) : json_null());
 	json_object_set_new(
 		j, "uptime_ms", n->pid > 0 ? view_since(n->launched_ms, now_ms) : json_null());
+	json_object_set_new(
+		j, "memory", view_memory(n->pid > 0 && n->max_mem, n->max_mem, n->free_mem));
+	json_object_set_new(j, "rss_bytes", json_null());
+	json_object_set_new(j, "cpu_percent", json_null());
 	json_object_set_new(j, "last_exit", view_last_exit(&n->last_exit));
 	return j;
+}
+
+/* What its process takes, where that is known. */
+static void add_usage(json_t *j, struct fleet *f, const struct cloud *c, const struct node *n)
+{
+	struct fleet_usage u;
+
+	if (!fleet_node_usage(f, c, n->index, &u))
+		return;
+	json_object_set_new(j, "rss_bytes", json_integer((json_int_t)u.rss_bytes));
+	json_object_set_new(j, "cpu_percent", view_percent(u.cpu_percent));
 }
 
 /* The URL that clients use: "http://127.0.0.1:54321", and the context path if there is one. */
@@ -107,24 +142,6 @@ static void add_endpoint(json_t *j, const struct cloud *c)
 		j, "endpoint_address", usable ? json_string(c->endpoint.addr) : json_null());
 	json_object_set_new(
 		j, "endpoint_port", usable ? json_integer(c->endpoint.port) : json_null());
-}
-
-static json_t *view_memory(const struct cloud_usage *u)
-{
-	json_t *j;
-
-	if (!u->known)
-		return json_null();
-	j = json_object();
-	json_object_set_new(j, "max_bytes", json_integer((json_int_t)u->max_mem));
-	json_object_set_new(j, "free_bytes", json_integer((json_int_t)u->free_mem));
-	return j;
-}
-
-/* With the two decimals that the kernel gives. */
-static json_t *view_percent(double percent)
-{
-	return percent < 0 ? json_null() : json_real((double)(int64_t)(percent * 100 + 0.5) / 100);
 }
 
 static json_t *view_pressure(const struct fleet_pressure *p)
@@ -215,6 +232,7 @@ json_t *view_cloud(const struct cloud *c, uint64_t now_ms)
 	const char *version = c->usage.h2o_version;
 
 	json_object_set_new(j, "name", view_text(c->conf->name));
+	json_object_set_new(j, "origin", json_string(c->conf->created ? "created" : "config"));
 	json_object_set_new(j, "state", json_string(cloud_state_name(c->state)));
 	json_object_set_new(j, "wanted", json_string(cloud_wanted_name(c->wanted)));
 	json_object_set_new(j, "size", json_integer((json_int_t)c->n_nodes));
@@ -228,7 +246,8 @@ json_t *view_cloud(const struct cloud *c, uint64_t now_ms)
 	json_object_set_new(j, "uptime_ms",
 		cloud_usable(c) && c->ready_ms ? view_since(c->ready_ms, now_ms) : json_null());
 	json_object_set_new(j, "short_locks", json_integer((json_int_t)c->short_locks));
-	json_object_set_new(j, "memory", view_memory(&c->usage));
+	json_object_set_new(
+		j, "memory", view_memory(c->usage.known, c->usage.max_mem, c->usage.free_mem));
 	json_object_set_new(j, "next_start_ms", view_next_start(c, now_ms));
 	json_object_set_new(j, "pressure", json_null());
 	json_object_set_new(j, "start_on",
@@ -238,6 +257,7 @@ json_t *view_cloud(const struct cloud *c, uint64_t now_ms)
 	json_object_set_new(j, "gate", json_null());
 	json_object_set_new(j, "restart_needed", json_boolean(c->pending_keys.n));
 	json_object_set_new(j, "pending_keys", view_list(&c->pending_keys));
+	json_object_set_new(j, "incident", json_null());
 	json_object_set_new(j, "removed", json_boolean(c->removed));
 	cloud_for_each_node (n, c)
 		json_array_append_new(nodes, view_node(n, now_ms));
@@ -262,6 +282,14 @@ json_t *view_troubles(const struct trouble *first, uint64_t now_ms)
 	return list;
 }
 
+json_t *view_live_node(struct fleet *f, const struct cloud *c, const struct node *n)
+{
+	json_t *j = view_node(n, fleet_now(f));
+
+	add_usage(j, f, c, n);
+	return j;
+}
+
 json_t *view_live_cloud(struct fleet *f, const struct cloud *c)
 {
 	uint64_t now = fleet_now(f);
@@ -269,6 +297,10 @@ json_t *view_live_cloud(struct fleet *f, const struct cloud *c)
 	struct fleet_pressure p;
 	struct fleet_gate g;
 
+	cloud_for_each_node (n, c)
+		add_usage(json_array_get(json_object_get(j, "nodes"), n->index), f, c, n);
+	json_object_set_new(
+		j, "incident", view_text(incidents_newest(fleet_incidents(f), c->conf->name)));
 	if (fleet_pressure(f, c->conf->name, &p))
 		json_object_set_new(j, "pressure", view_pressure(&p));
 	if (fleet_gate(f, c->conf->name, &g)) {

@@ -11,8 +11,10 @@
 /* New references, owned by the caller. now_ms: monotonic. */
 json_t *view_cloud(const struct cloud *c, uint64_t now_ms);
 json_t *view_node(const struct node *n, uint64_t now_ms);
-/* As it is now, with the pressure and the gate, which view_cloud() does not know. */
+/* As it is now, with the pressure, the gate, the newest incident and what the nodes' processes
+ * take, which view_cloud() and view_node() do not know. */
 json_t *view_live_cloud(struct fleet *f, const struct cloud *c);
+json_t *view_live_node(struct fleet *f, const struct cloud *c, const struct node *n);
 
 /* A JSON string, with U+FFFD for each byte that is no UTF-8; null for NULL. A new reference. */
 json_t *view_text(const char *s);

@@ -16,7 +16,9 @@ static void answer_reached(struct request *rq, const struct cloud *c)
 
 static void answer_timeout(struct request *rq, const struct cloud *c)
 {
-	const char *goal = rq->wait_for == WAIT_READY ? "ready" : "stopped";
+	const char *goal = rq->wait_for == WAIT_READY     ? "ready"
+			   : rq->wait_for == WAIT_DELETED ? "gone"
+							  : "stopped";
 	_cleanup_free_ char *after = text_format_duration(rq->timeout_ms);
 	bool backoff = c->state == CLOUD_BACKOFF;
 
@@ -49,6 +51,21 @@ static void judge_stopped(struct request *rq, const struct cloud *c)
 		answer_reached(rq, c);
 }
 
+/* One of the same name that was made meanwhile is another. */
+static void judge_deleted(struct request *rq, const struct cloud *c)
+{
+	if (!c || (!c->removed && c->conf->created)) {
+		rq->status = MHD_HTTP_OK;
+		rq->json = json_object();
+		json_object_set_new(rq->json, "name", view_text(rq->cloud_name));
+		json_object_set_new(rq->json, "deleted", json_true());
+	} else if (!c->removed) {
+		problem(rq, MHD_HTTP_CONFLICT, "cloud-configured", "The cloud is configured",
+			"cloud '%s' was taken back meanwhile: it is in the configuration now",
+			rq->cloud_name);
+	}
+}
+
 /* Fills the answer once there is one. */
 static void judge(struct request *rq, const struct cloud *c)
 {
@@ -57,6 +74,8 @@ static void judge(struct request *rq, const struct cloud *c)
 		jobs_judge(rq, c);
 	else if (rq->wait_for == WAIT_READY)
 		judge_ready(rq, c);
+	else if (rq->wait_for == WAIT_DELETED)
+		judge_deleted(rq, c);
 	else
 		judge_stopped(rq, c);
 	if (!rq->status && fleet_now(rq->api->fleet) >= rq->deadline_ms)
@@ -137,6 +156,8 @@ void waiters_on_timer(uv_timer_t *t)
 		rq->gone = server_client_gone(rq->conn);
 		if (!rq->gone && c)
 			judge(rq, c);
+		else if (!rq->gone && rq->wait_for == WAIT_DELETED)
+			judge_deleted(rq, NULL);
 		else if (!rq->gone)
 			problem_no_such_cloud(rq);
 		if (rq->gone || rq->status)

@@ -59,6 +59,33 @@ int file_read(const char *path, size_t max, char **data, size_t *len)
 	return 0;
 }
 
+int file_read_head(const char *path, size_t max, char **data, size_t *size)
+{
+	/* O_NONBLOCK: whoever put a FIFO there must not hold us up. */
+	_cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+	_cleanup_free_ char *buf = xmalloc(max + 1);
+	struct stat st;
+	size_t got = 0;
+	ssize_t n = 1;
+
+	if (fd < 0 || fstat(fd, &st) < 0)
+		return -errno;
+	if (!S_ISREG(st.st_mode))
+		return -EINVAL;
+	while (n > 0 && got < max) {
+		n = read(fd, buf + got, max - got);
+		if (n < 0 && errno != EINTR)
+			return -errno;
+		got += n > 0 ? (size_t)n : 0;
+		n = n < 0 ? 1 : n;
+	}
+	buf[got] = '\0';
+	*data = TAKE_PTR(buf);
+	if (size)
+		*size = (size_t)st.st_size;
+	return 0;
+}
+
 static int write_all(int fd, const char *p, size_t len)
 {
 	while (len) {

@@ -13,6 +13,10 @@ int file_mkdirs(const char *path, mode_t mode, struct err *e);
  * -EFBIG when the file is longer. Works for /proc files. */
 int file_read(const char *path, size_t max, char **data, size_t *len);
 
+/* The first bytes of a regular file, at most `max`, as file_read() gives them; the rest is left
+ * unread. *size: of the whole file; may be NULL. */
+int file_read_head(const char *path, size_t max, char **data, size_t *size);
+
 /* Writes beside it and renames over: readers see the old or the new file, never a part. `durable`
  * also syncs to the disk, which may take a while: only for what must outlive a power cut. */
 int file_write_atomic(

@@ -218,11 +218,11 @@ int cmd_api(struct cli *cli, int argc, char **argv)
 	_cleanup_(strv_free) struct strv words = STRV_NULL;
 	_cleanup_(h2o_close) struct h2o h = {0};
 	const struct cli_option options[] = {
-		{"data", 'd', .many = &o.data},
+		{"data", 'd', .values = &o.data},
 		{"json-body", 0, NULL, &o.json_body},
 		{"file", 0, NULL, &o.file},
 		{"output", 'o', NULL, &o.output},
-		{"cookie", 'b', .many = &o.cookies},
+		{"cookie", 'b', .values = &o.cookies},
 		{"auth-file", 0, NULL, &o.auth_file},
 		{"timeout", 0, NULL, &o.timeout},
 		{"trace", 0, NULL, &o.trace},

@@ -511,7 +511,7 @@ int cmd_clean(struct cli *cli, int argc, char **argv)
 	const char *idle = NULL;
 	const struct cli_option options[] = {
 		{"sessions", 0, &c.sessions, NULL},
-		{"session", 0, .many = &c.chosen},
+		{"session", 0, .values = &c.chosen},
 		{"frames", 0, &c.frames, NULL},
 		{"models", 0, &c.models, NULL},
 		{"all", 0, &c.all, NULL},

@@ -9,19 +9,25 @@
 #include <sys/ioctl.h>
 
 #include "base/text.h"
+#include "cli/options.h"
+#include "cli/show.h"
 
 #define MAX_NAMES 64
 
 int cli_fail(struct cli *cli, int code, const char *fmt, ...)
 {
-	_cleanup_free_ char *raw = NULL, *shown = NULL;
+	_cleanup_free_ char *raw = NULL, *shown = NULL, *line = NULL;
 	va_list ap;
 
 	va_start(ap, fmt);
 	raw = xvasprintf(fmt, ap);
 	va_end(ap);
 	shown = text_visible(raw, strlen(raw));
-	fprintf(cli->err, "h2ofleet: %s\n", shown);
+	line = xasprintf("h2ofleet: %s", shown);
+	if (cli->live)
+		show_wrapped(cli->err, cli->err_width, 0, line);
+	else
+		fprintf(cli->err, "%s\n", line);
 	if (!cli->failure)
 		cli->failure = TAKE_PTR(shown);
 	return code;
@@ -107,17 +113,19 @@ static int take_option(
 	if (!o)
 		return fail_unknown_option(cli, word, options, n);
 	if (o->flag) {
-		if (value)
+		if (value && !o->value)
 			return cli_usage(cli, "--%s takes no value", o->name);
 		*o->flag = true;
+		if (value)
+			*o->value = value;
 		return CLI_OK;
 	}
 	if (!value && *i + 1 < argc)
 		value = argv[++*i];
 	if (!value || (!*value && o->value == &cli->socket))
 		return cli_usage(cli, "--%s needs a value", o->name);
-	if (o->many)
-		strv_add(o->many, value);
+	if (o->values)
+		strv_add(o->values, value);
 	else
 		*o->value = value;
 	return CLI_OK;
@@ -158,6 +166,10 @@ int cli_parse(struct cli *cli, int argc, char **argv, const struct cli_option *o
 {
 	int end;
 
+	if (cli->probe) {
+		cli->probe(options, n, cli->probe_arg);
+		return CLI_USAGE;
+	}
 	return parse(cli, argc, argv, options, n, words, false, &end);
 }
 
@@ -199,19 +211,17 @@ int cli_worse(int a, int b)
 
 static void print_overview(FILE *f)
 {
-	fprintf(f, "usage: h2ofleet [--socket S] [--json] COMMAND\n\n"
+	fprintf(f, "usage: h2ofleet [--socket FILE] [--json] COMMAND\n\n"
 		   "Talks to h2ofleetd, which keeps local H2O clouds alive.\n\ncommands:\n");
 	for (size_t i = 0; i < cli_n_commands; i++)
-		fprintf(f, "  %-12s %s\n", cli_commands[i].name, cli_commands[i].help);
+		if (!cli_is_hidden(&cli_commands[i]))
+			fprintf(f, "  %-12s %s\n", cli_commands[i].name, cli_commands[i].help);
 	fprintf(f,
-		"\noptions:\n"
-		"  -s, --socket S  the daemon's control socket (default: $H2OFLEET_SOCKET, your\n"
-		"                  own daemon's if it answers, /run/h2ofleet/control.sock)\n"
-		"      --json      JSON for programs\n"
-		"  -h, --help      this, or help on a command\n"
-		"      --version   as the command version\n\n"
+		"\noptions:\n%s"
+		"      --version      as the command version\n\n"
 		"exit codes: 0 well, 1 error, 2 usage, 3 stopped, 4 no daemon or no such cloud,\n"
-		"  5 cloud on its way, 6 cloud failed, 130 interrupted\n");
+		"  5 cloud on its way, 6 cloud failed, 130 interrupted\n",
+		cli_common_options);
 }
 
 static void print_help(const struct cli_command *c, FILE *f)
@@ -220,16 +230,23 @@ static void print_help(const struct cli_command *c, FILE *f)
 		c->help, *c->usage ? "\n" : "", c->usage);
 }
 
+bool cli_is_hidden(const struct cli_command *c)
+{
+	return has_prefix(c->name, "__");
+}
+
 static const struct cli_command *find_command(struct cli *cli, const char *name)
 {
 	const char *names[MAX_NAMES], *near;
+	size_t n = 0;
 
 	for (size_t i = 0; i < cli_n_commands; i++) {
-		names[i] = cli_commands[i].name;
-		if (streq(name, names[i]))
+		if (streq(name, cli_commands[i].name))
 			return &cli_commands[i];
+		if (!cli_is_hidden(&cli_commands[i]))
+			names[n++] = cli_commands[i].name;
 	}
-	near = text_nearest(name, names, cli_n_commands);
+	near = text_nearest(name, names, n);
 	if (near)
 		cli_fail(cli, CLI_USAGE, "unknown command '%s'; did you mean '%s'?", name, near);
 	else
@@ -244,7 +261,7 @@ static bool is_set(const char *name)
 	return s && *s;
 }
 
-static size_t terminal_width(int fd)
+size_t cli_terminal_width(int fd)
 {
 	struct winsize w;
 
@@ -258,10 +275,10 @@ static struct cli cli_new(void)
 	return (struct cli){
 		.out = stdout,
 		.err = stderr,
-		.out_width = terminal_width(STDOUT_FILENO),
+		.out_width = cli_terminal_width(STDOUT_FILENO),
 		.color = isatty(STDOUT_FILENO) && !is_set("NO_COLOR") && !dumb,
 		.live = isatty(STDERR_FILENO) && !dumb,
-		.err_width = terminal_width(STDERR_FILENO),
+		.err_width = cli_terminal_width(STDERR_FILENO),
 	};
 }
 
@@ -309,6 +326,25 @@ int cli_run(struct cli *cli, int argc, char **argv)
 	return finish(cli, r);
 }
 
+int cmd_help(struct cli *cli, int argc, char **argv)
+{
+	_cleanup_(strv_free) struct strv words = STRV_NULL;
+	const struct cli_command *c;
+
+	if (cli_parse(cli, argc, argv, NULL, 0, &words) != CLI_OK)
+		return CLI_USAGE;
+	if (words.n > 1)
+		return cli_usage(cli, "one command at a time");
+	c = words.n ? find_command(cli, words.v[0]) : NULL;
+	if (words.n && !c)
+		return CLI_USAGE;
+	if (c)
+		print_help(c, cli->out);
+	else
+		print_overview(cli->out);
+	return CLI_OK;
+}
+
 /* No command, only options. */
 static int run_alone(struct cli *cli)
 {
@@ -327,10 +363,6 @@ int cli_main(int argc, char **argv)
 	if (parse(&cli, argc, argv, options, ARRAY_SIZE(options), NULL, true, &at) != CLI_OK) {
 		free(cli.failure);
 		return CLI_USAGE;
-	}
-	if (at < argc && streq(argv[at], "help")) {
-		cli.help = true;
-		at++;
 	}
 	if (version)
 		r = cli_run(&cli, 1, version_argv);

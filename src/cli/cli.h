@@ -15,8 +15,14 @@ enum cli_exit {
 	CLI_ABSENT = 4, /* no daemon, or no such cloud */
 	CLI_BUSY = 5,   /* on its way */
 	CLI_FAILED = 6,
-	CLI_INTERRUPTED = 130,
+	CLI_TIMED_OUT = 124, /* of `run`, as of timeout(1) */
+	CLI_RUN_FAILED = 125,
+	CLI_CANNOT_EXECUTE = 126,
+	CLI_NOT_FOUND = 127,
+	CLI_INTERRUPTED = 130, /* 128 and the number of a signal */
 };
+
+struct cli_option;
 
 struct cli {
 	const struct cli_command *command;
@@ -30,27 +36,34 @@ struct cli {
 	size_t err_width; /* of that terminal */
 	bool json_said;   /* the one JSON text of --json was written */
 	char *failure;    /* owned: the first sentence of cli_fail() */
+	/* For tests: is told what a command takes instead of parsing anything. */
+	void (*probe)(const struct cli_option *options, size_t n, void *arg);
+	void *probe_arg;
 };
 
 struct cli_command {
 	const char *name;
 	const char *args;
 	const char *help;  /* one line */
-	const char *usage; /* the rest of --help: options, and an example */
+	const char *usage; /* the rest of --help; options.h says how its options are read */
 	int (*run)(struct cli *cli, int argc, char **argv);
 };
 
-/* One option: a flag, or one with a value. */
+/* One option: a flag, or one with a value, or with several; with flag and value, a flag that may
+ * have one ("--watch=2s"). */
 struct cli_option {
 	const char *name; /* without "--" */
 	char letter;      /* 0: none */
 	bool *flag;
 	const char **value;
-	struct strv *many; /* instead of both: each value that is given */
+	struct strv *values; /* instead, of one that may be given again */
 };
 
 extern const struct cli_command cli_commands[];
 extern const size_t cli_n_commands;
+
+/* Not for people: "__complete". */
+bool cli_is_hidden(const struct cli_command *c);
 
 /* The whole program: parses, runs the command; returns the exit code. */
 int cli_main(int argc, char **argv);
@@ -74,13 +87,16 @@ bool cli_name_ok(struct cli *cli, const char *name);
 /* The one JSON text of the command. */
 void cli_json(struct cli *cli, const json_t *j);
 
+/* How wide the terminal is now; 80 where `fd` is none. */
+size_t cli_terminal_width(int fd);
+
 /* The exit code of a cloud in this state; CLI_ERROR for an unknown one. */
 int cli_state_exit(const char *state);
 /* Of two exit codes the worse: 0, stopped, on its way, failed, absent, error. */
 int cli_worse(int a, int b);
 
-/* version.c, status.c, operate.c, wait.c, events.c, logs.c, reload.c, reexec.c, connect.c, api.c,
- * clean.c, info.c, jobs.c, timezone.c */
+/* run.c, version.c, status.c, operate.c, wait.c, events.c, incidents.c, logs.c, reload.c, reexec.c,
+ * connect.c, api.c, clean.c, info.c, jobs.c, timezone.c */
 int cmd_version(struct cli *cli, int argc, char **argv);
 int cmd_status(struct cli *cli, int argc, char **argv);
 int cmd_start(struct cli *cli, int argc, char **argv);
@@ -89,8 +105,10 @@ int cmd_restart(struct cli *cli, int argc, char **argv);
 int cmd_touch(struct cli *cli, int argc, char **argv);
 int cmd_wait(struct cli *cli, int argc, char **argv);
 int cmd_events(struct cli *cli, int argc, char **argv);
+int cmd_incidents(struct cli *cli, int argc, char **argv);
 int cmd_logs(struct cli *cli, int argc, char **argv);
 int cmd_reexec(struct cli *cli, int argc, char **argv);
+int cmd_run(struct cli *cli, int argc, char **argv);
 int cmd_reload(struct cli *cli, int argc, char **argv);
 int cmd_connect(struct cli *cli, int argc, char **argv);
 int cmd_api(struct cli *cli, int argc, char **argv);
@@ -99,3 +117,10 @@ int cmd_info(struct cli *cli, int argc, char **argv);
 int cmd_jobs(struct cli *cli, int argc, char **argv);
 int cmd_network_test(struct cli *cli, int argc, char **argv);
 int cmd_timezone(struct cli *cli, int argc, char **argv);
+int cmd_help(struct cli *cli, int argc, char **argv);
+/* create.c, keys.c */
+int cmd_create(struct cli *cli, int argc, char **argv);
+int cmd_delete(struct cli *cli, int argc, char **argv);
+int cmd_set(struct cli *cli, int argc, char **argv);
+int cmd_config(struct cli *cli, int argc, char **argv);
+int cmd_keys(struct cli *cli, int argc, char **argv);

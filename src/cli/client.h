@@ -24,6 +24,8 @@ struct call {
 	bool answered;        /* well, that is: status 200 */
 	int64_t log_position; /* h2ofleet-Log-Position; -1: none */
 	void *easy;
+	char *body;    /* owned: what is sent, or NULL */
+	void *headers; /* owned: with it */
 	struct call *next;
 };
 
@@ -37,6 +39,9 @@ const char *client_socket(const struct client *c);
 /* Starts a request; the target is made by the format. The call lives until call_free(). */
 struct call *client_begin(struct client *c, const char *method, const char *fmt, ...)
 	_printf_(3, 4);
+/* The same with a body (stolen), and If-Match when `etag` is not NULL. */
+struct call *client_send(
+	struct client *c, const char *method, const char *target, json_t *body, const char *etag);
 /* A GET whose answer goes on: `sink` has it piece by piece, from within client_turn(). */
 struct call *client_stream(struct client *c, const char *target,
 	void (*sink)(const char *data, size_t n, void *arg), void *arg);

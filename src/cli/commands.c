@@ -1,6 +1,7 @@
 /* The table of commands. */
 #include "cli/cli.h"
 
+#include "cli/complete.h"
 #include "cli/doctor.h"
 
 static int run_doctor(struct cli *cli, int argc, char **argv)
@@ -25,7 +26,12 @@ static int run_doctor(struct cli *cli, int argc, char **argv)
 #define RESUME_OPTION "  --resume     also resume an interrupted grid search\n"
 
 const struct cli_command cli_commands[] = {
-	{"status", "[CLOUD]...", "Shows the clouds, or one of them with its nodes",
+	{"status", "[CLOUD]... [--watch[=T]]", "Shows the clouds, or some with their nodes",
+		"GEN/RST is the generation, and how many of them the daemon has begun by itself\n"
+		"since the start; MEMORY is used of all heaps, CPU that of all nodes: 100% is a\n"
+		"core.\n\n"
+		"options:\n"
+		"  -w, --watch[=T]  draw it again every second, or T; q or Ctrl-C ends it\n\n"
 		"The exit code tells the state: 0 ready or degraded, 3 stopped, 5 on its way,\n"
 		"6 failed, 4 no daemon or no such cloud; of several clouds the worst.\n\n"
 		"example: h2ofleet status dev\n",
@@ -54,8 +60,8 @@ const struct cli_command cli_commands[] = {
 		"With --for ready (the default) it ends at once, with exit code 6, when the\n"
 		"cloud has failed, and with 3 when it is stopped and nobody has started it.\n\n"
 		"options:\n"
-		"  --for WHAT   ready or stopped\n"
-		"  --timeout T  wait no longer than this: 500ms, 90s, 5m\n\n"
+		"  --for ready|stopped  what it waits for\n"
+		"  --timeout T          wait no longer than this: 500ms, 90s, 5m\n\n"
 		"example: h2ofleet wait dev --for ready --timeout 2m && python train.py\n",
 		cmd_wait},
 	{"events", "[CLOUD] [-f] [-n N] [--since EPOCH:SEQ]",
@@ -69,12 +75,32 @@ const struct cli_command cli_commands[] = {
 		"say where to go on; a line of \"type\" lost, or epoch, that some are missing.\n\n"
 		"example: h2ofleet events dev -f\n",
 		cmd_events},
-	{"logs", "CLOUD[/N] [-f] [-n N]", "Shows the last lines that nodes wrote",
+	{"incidents", "[CLOUD] [ID|last] [-n N]",
+		"Lists why clouds were lost, or shows the evidence of one such incident",
+		"An incident is kept each time a cloud is lost: how its node ended, what the OOM\n"
+		"killer did, the last lines of its log, the head of the JVM's crash report, a\n"
+		"thread dump and /proc of one that hung. ID: as listed, or the beginning of it\n"
+		"that no other has; last: the newest.\n\n"
 		"options:\n"
-		"  -f, --follow   go on with what they write, until Ctrl-C; a daemon that ends\n"
-		"                 meanwhile is waited for, and nothing is left out\n"
-		"  -n, --lines N  how many lines of each node (default 100, with -f 10)\n\n"
-		"example: h2ofleet logs dev/0 -n 500\n",
+		"  -n, --lines N  list only the newest N\n"
+		"      --delete   remove the incident ID; for root and the daemon's user\n\n"
+		"example: h2ofleet incidents dev last\n",
+		cmd_incidents},
+	{"logs", "CLOUD[/N] [-f] [-n N] [--since T] [--level L] [--grep RE]",
+		"Shows the last lines that nodes wrote, merged by their time",
+		"options:\n"
+		"  -f, --follow       go on with what they write, until Ctrl-C; a daemon that "
+		"ends\n"
+		"                     meanwhile is waited for, and nothing is left out\n"
+		"  -n, --lines N      how many lines of each node (default 100, with -f 10, of\n"
+		"                     those chosen by what follows here all)\n"
+		"      --since T      10m (ago), 22:39, \"2026-11-22 22:39\": only what is newer\n"
+		"      --level FATAL|ERROR|WARN|INFO|DEBUG|TRACE  only what is that grave\n"
+		"      --grep RE      only what matches this extended regular expression; the\n"
+		"                     name of a level is taken for --level\n\n"
+		"A line without a time, as those of a stack trace, belongs to the one before it.\n"
+		"Looked at are the last 100000 lines of each node.\n\n"
+		"example: h2ofleet logs dev -f --level WARN\n",
 		cmd_logs},
 	{"connect", "CLOUD [--python|--r|--url|--env|--h2oconfig]",
 		"Tells how to connect to a cloud",
@@ -93,7 +119,8 @@ const struct cli_command cli_commands[] = {
 		"Shows what H2O says of a cloud: version, cores, memory, health",
 		"What h2o.cluster().show_status() of Python shows. Does not lock the cloud.\n\n"
 		"options:\n"
-		"  --nodes, --detail  each node, too: heap, cores, load, files, keys\n\n"
+		"  --nodes   each node, too: heap, cores, load, files, keys\n"
+		"  --detail  the same\n\n"
 		"example: h2ofleet info dev --nodes\n",
 		cmd_info},
 	{"jobs", "CLOUD [-f] [-n N] | CLOUD cancel KEY...|--all",
@@ -152,6 +179,65 @@ const struct cli_command cli_commands[] = {
 		"  -q, --quiet  no warning\n\n"
 		"example: h2ofleet network-test dev\n",
 		cmd_network_test},
+	{"run", "[-n N] [-m SIZE] [OPTIONS] -- COMMAND...",
+		"Runs a command with a cloud of its own, which ends with it",
+		"Needs no daemon and no configuration: a private one is started, the command once\n"
+		"the cloud is ready, with H2O_URL, H2O_IP, H2O_PORT and H2OFLEET_SOCKET (for\n"
+		"other commands of h2ofleet; the cloud is called run) in its environment.\n"
+		"Whatever ends the command, or us, or the daemon: nothing is left.\n\n"
+		"options:\n"
+		"  -n, --nodes N        number of nodes (default 1)\n"
+		"  -m, --memory SIZE    heap of each: 512m, 2g, 50% (key max_mem_size)\n"
+		"      --set KEY=VALUE  any key of a [cloud] section; may be given again\n"
+		"      --java FILE      the java program, instead of the one that is found\n"
+		"      --jar FILE       h2o.jar, likewise\n"
+		"      --timeout T      for start and command together: 90s, 5m; then the command\n"
+		"                       gets SIGTERM, and 10 s later SIGKILL\n"
+		"      --keep-on-failure\n"
+		"                       keep logs and state when the command or the cloud fails,\n"
+		"                       and say where\n"
+		"  -q, --quiet          say nothing but what is wrong\n\n"
+		"The exit code is the command's; 128+N when signal N ended it, 127 when there is "
+		"no\n"
+		"such command, 126 when it cannot be executed, 125 when we failed (the cloud's\n"
+		"reason and last lines are shown), 124 when the time was over. How long a start "
+		"may\n"
+		"take: --set ready_timeout=60s.\n\n"
+		"example: h2ofleet run -n 3 -m 1g -- pytest tests/\n",
+		cmd_run},
+	{"create", "NAME [-n NODES] [-m MEMORY] [KEY=VALUE]... [--start] [--wait] [--timeout T]",
+		"Makes a cloud at run time, beside the configured ones",
+		"It stays until it is deleted, over restarts of the daemon and of the machine.\n"
+		"Keys are those of a [cloud NAME] section: see h2ofleet keys.\n\n"
+		"options:\n"
+		"  -n, --nodes N      number of nodes (nodes=N)\n"
+		"  -m, --memory SIZE  heap of each node, such as 2g (max_mem_size=SIZE)\n"
+		"      --set KEY=VALUE  the same as KEY=VALUE\n"
+		"      --start        start it as well\n"
+		"      --wait         start it, and end only when it is ready\n"
+		"      --timeout T    wait no longer than this: 500ms, 90s, 5m\n\n"
+		"example: h2ofleet create exp -n 3 -m 2g max_idle_duration=1h --wait\n",
+		cmd_create},
+	{"delete", "CLOUD... [--wait] [--timeout T]",
+		"Stops and removes clouds that were made at run time",
+		"Their logs stay.\n\n"
+		"options:\n"
+		"  --wait       end only when they are gone\n"
+		"  --timeout T  wait no longer than this: 500ms, 90s, 5m\n\n"
+		"example: h2ofleet delete exp --wait\n",
+		cmd_delete},
+	{"set", "CLOUD KEY=VALUE...", "Changes keys of a cloud that was made at run time",
+		"KEY= takes a key back to its default. What the cloud was launched with\n"
+		"changes when it is restarted.\n\n"
+		"example: h2ofleet set exp max_mem_size=4g hang_timeout=\n",
+		cmd_set},
+	{"config", "CLOUD [--all]", "Shows the keys of a cloud",
+		"options:\n"
+		"  -a, --all  also those that have their default\n\n"
+		"example: h2ofleet config exp\n",
+		cmd_config},
+	{"keys", "[KEY]...", "Explains the keys of a cloud",
+		"example: h2ofleet keys max_mem_size nthreads\n", cmd_keys},
 	{"reload", "[--dry-run] [--restart]",
 		"Lets the daemon read its configuration again, and shows what changes",
 		"Either all of it is put in force, or, with an error in it, nothing (exit code "
@@ -172,7 +258,15 @@ const struct cli_command cli_commands[] = {
 		"  -c, --config FILE  the daemon's configuration (default: the usual places)\n\n"
 		"example: h2ofleet doctor\n",
 		run_doctor},
+	{"completion", "bash|zsh|fish", "Prints a shell's completion of h2ofleet",
+		"make install puts them where the shells look; to try it in this shell:\n\n"
+		"example: source <(h2ofleet completion bash)\n",
+		cmd_completion},
+	{"help", "[COMMAND]", "Shows how a command is used, or which there are",
+		"example: h2ofleet help status\n", cmd_help},
 	{"version", "", "Shows the versions of h2ofleet and of the running daemon",
 		"example: h2ofleet version --json\n", cmd_version},
+	{"__complete", "-- [WORD]...", "What shells ask when a key was pressed",
+		"example: h2ofleet __complete -- status d\n", cmd_complete},
 };
 const size_t cli_n_commands = ARRAY_SIZE(cli_commands);

@@ -3,7 +3,6 @@
 
 #include <inttypes.h>
 #include <stdio.h>
-#include <time.h>
 
 #include "base/strbuf.h"
 #include "base/text.h"
@@ -20,30 +19,12 @@ struct events {
 	struct lines lines;
 };
 
-/* Seconds since 1970 of an ISO 8601 time in UTC; -1: it is none. */
-static time_t parse_time(const char *s)
-{
-	struct tm tm = {0};
-	const char *end = s ? strptime(s, "%Y-%m-%dT%H:%M:%S", &tm) : NULL;
-
-	return end && (*end == '.' || *end == 'Z') ? timegm(&tm) : -1;
-}
-
 /* In local time, for people. */
 static void print_time(FILE *f, const json_t *record)
 {
-	const char *s = json_string_value(json_object_get(record, "time"));
-	time_t t = parse_time(s);
-	char text[40];
-	struct tm tm;
+	_cleanup_free_ char *when = show_time(record, "time");
 
-	if (t < 0 || !localtime_r(&t, &tm)) {
-		fprintf(f, "%-23s ", "---"); /* of the stream itself */
-		return;
-	}
-	strftime(text, sizeof(text), "%Y-%m-%d %H:%M:%S", &tm);
-	s = strchr(s, '.');
-	fprintf(f, "%s%.4s ", text, s && strlen(s) >= 4 ? s : ".000");
+	fprintf(f, "%-23s ", when ? when : "---"); /* ---: of the stream itself */
 }
 
 static const char *color_of(const json_t *record)

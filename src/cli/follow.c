@@ -162,22 +162,31 @@ static bool all_over(struct follow *const *all, size_t n, int *code)
 	return true;
 }
 
-int follow_all(struct cli *cli, struct client *c, struct follow *const *all, size_t n)
+int follow_these(struct cli *cli, struct client *c, struct followed *all)
 {
 	struct round r = {.cli = cli, .client = c};
 	int code;
 
 	cli_catch_interrupt();
-	for (size_t i = 0; i < n; i++) {
-		all[i]->cli = cli;
-		all[i]->pause_ms = PAUSE_MIN_MS;
-	}
-	while (!all_over(all, n, &code) && !cli_interrupted()) {
-		turn(&r, all, n);
+	while (!all_over(all->v, all->n, &code) && !cli_interrupted()) {
+		for (size_t i = 0; i < all->n; i++) {
+			all->v[i]->cli = cli;
+			all->v[i]->pause_ms = MAX(all->v[i]->pause_ms, (unsigned)PAUSE_MIN_MS);
+		}
+		turn(&r, all->v, all->n);
+		if (all->turned)
+			all->turned(all, all->arg);
 		if (fflush(cli->out) != 0)
 			break; /* nobody reads it; said at the end */
 	}
-	for (size_t i = 0; i < n; i++)
-		call_free(TAKE_PTR(all[i]->call));
+	for (size_t i = 0; i < all->n; i++)
+		call_free(TAKE_PTR(all->v[i]->call));
 	return cli_interrupted() ? CLI_INTERRUPTED : code;
+}
+
+int follow_all(struct cli *cli, struct client *c, struct follow **all, size_t n)
+{
+	struct followed some = {.v = all, .n = n};
+
+	return follow_these(cli, c, &some);
 }

@@ -21,9 +21,19 @@ struct follow {
 	unsigned pause_ms; /* after so long */
 };
 
+/* Those that are followed, which may become more meanwhile. */
+struct followed {
+	struct follow **v; /* owned by the caller, as all in it */
+	size_t n;
+	/* After each turn, at least a few times a second; NULL: nothing. It may change the list. */
+	void (*turned)(struct followed *all, void *arg);
+	void *arg;
+};
+
 /* Until all of them are over, or Ctrl-C (CLI_INTERRUPTED, and nothing is said). A daemon that does
  * not answer is waited for: whether there is one at all, the caller has found out before. */
-int follow_all(struct cli *cli, struct client *c, struct follow *const *all, size_t n);
+int follow_all(struct cli *cli, struct client *c, struct follow **all, size_t n);
+int follow_these(struct cli *cli, struct client *c, struct followed *all);
 
 /* Puts lines together from pieces; those without an end for very long are given in parts. */
 struct lines {

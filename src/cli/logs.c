@@ -1,59 +1,101 @@
-#include "cli/follow.h"
-#include "cli/show.h"
+#include "cli/logs.h"
 
 #include <inttypes.h>
 
+#include "base/clock.h"
 #include "base/strbuf.h"
 #include "base/text.h"
+#include "cli/show.h"
 
 #define LINES_DEFAULT        100
 #define LINES_DEFAULT_FOLLOW 10
 
-struct logs {
-	struct cli *cli;
-	struct client *client;
-	char *cloud; /* as asked */
-	int64_t lines;
-	json_t *json; /* what was read, for --json */
-};
+/* ---- a line ---- */
 
-/* Line by line, so that nothing in them reaches the terminal raw. */
-static void print_lines(FILE *f, const char *text)
+static const char *node_color(const struct logs *l, int64_t node)
 {
+	static const char *const colors[] = {
+		"\033[36m", "\033[33m", "\033[32m", "\033[35m", "\033[34m", "\033[31m"};
+
+	return l->cli->color ? colors[(size_t)node % ARRAY_SIZE(colors)] : "";
+}
+
+void logs_print(int64_t node, const char *line, size_t len, void *arg)
+{
+	const struct logs *l = arg;
+	_cleanup_free_ char *shown = text_visible(line, len);
+
+	if (l->named)
+		fprintf(l->cli->out, "%s%s/%" PRId64 "%s  %s\n", node_color(l, node), l->cloud,
+			node, l->cli->color ? "\033[0m" : "", shown);
+	else
+		fprintf(l->cli->out, "%s\n", shown);
+}
+
+void logs_flush(struct logs *l, size_t last)
+{
+	log_merge_flush(&l->merge, last, logs_print, l);
+}
+
+/* ---- what there is ---- */
+
+/* Takes what the filter lets through. */
+static void take_lines(struct logs *l, int64_t node, const char *text)
+{
+	struct log_source source = {0};
+	uint64_t now = clock_wall_ms();
+
 	while (*text) {
 		size_t len = strcspn(text, "\n");
-		_cleanup_free_ char *line = text_visible(text, len);
 
-		fprintf(f, "%s\n", line);
+		if (log_take(&source, &l->filter, text, len, now))
+			log_merge_add(&l->merge, source.at_ms, node, text, len);
 		text += len + (text[len] == '\n');
 	}
 }
 
-static int show_node(struct logs *l, int64_t node, bool heading)
+static void add_line(int64_t node _unused_, const char *line, size_t len, void *arg)
+{
+	struct strbuf *b = arg;
+
+	strbuf_add(b, line, len);
+	strbuf_add(b, "\n", 1);
+}
+
+/* {"cloud", "index", "log"} */
+static json_t *node_json(struct logs *l, int64_t node)
+{
+	struct strbuf b = STRBUF_NULL;
+	_cleanup_free_ char *clean = NULL;
+	json_t *j;
+
+	log_merge_flush(&l->merge, (size_t)l->lines, add_line, &b);
+	clean = text_utf8(strbuf_str(&b));
+	j = json_pack(
+		"{s:s, s:I, s:s}", "cloud", l->cloud, "index", (json_int_t)node, "log", clean);
+	strbuf_free(&b);
+	return j;
+}
+
+static int fetch_node(struct logs *l, int64_t node, json_t *list)
 {
 	_cleanup_free_ char *cloud = client_escape(l->cloud);
 	_cleanup_(call_freep) struct call *call = client_begin(l->client, "GET",
-		"/v1/clouds/%s/nodes/%" PRId64 "/log?tail=%" PRId64, cloud, node, l->lines);
+		"/v1/clouds/%s/nodes/%" PRId64 "/log?tail=%" PRId64, cloud, node, l->ask);
 
 	client_finish(call);
 	if (!call_ok(call))
 		return call_complain(l->cli, call);
-	if (l->cli->json) {
-		json_array_append_new(
-			l->json, json_pack("{s:s, s:I, s:s}", "cloud", l->cloud, "index",
-					 (json_int_t)node, "log", call->text));
-		return CLI_OK;
-	}
-	if (!*call->text)
+	take_lines(l, node, call->text);
+	if (l->cli->json)
+		json_array_append_new(list, node_json(l, node));
+	else if (!*call->text)
 		fprintf(l->cli->err, "h2ofleet: node %s/%" PRId64 " has written nothing yet\n",
 			l->cloud, node);
-	if (heading)
-		fprintf(l->cli->out, "==> %s/%" PRId64 " <==\n", l->cloud, node);
-	print_lines(l->cli->out, call->text);
 	return CLI_OK;
 }
 
-static int show_all_nodes(struct logs *l)
+static int fetch_all(struct logs *l, json_t *list)
 {
 	_cleanup_free_ char *name = client_escape(l->cloud);
 	int code;
@@ -61,182 +103,184 @@ static int show_all_nodes(struct logs *l)
 	int64_t n = show_int(cloud, "size", 0);
 
 	json_decref(cloud);
-	for (int64_t i = 0; i < n && code == CLI_OK; i++) {
-		if (i && !l->cli->json)
-			fputc('\n', l->cli->out);
-		code = show_node(l, i, n > 1);
-	}
+	l->named = n > 1;
+	for (int64_t i = 0; i < n && code == CLI_OK; i++)
+		code = fetch_node(l, i, list);
 	return code;
 }
 
-/* ---- following ---- */
-
-/* A node whose output is followed. */
-struct tail {
-	struct follow f; /* first */
-	struct logs *logs;
-	int64_t node;
-	bool named;  /* one of several: its lines begin with its name */
-	int64_t pos; /* of the next byte; -1: not known yet */
-	struct lines lines;
-};
-
-static const char *prefix_color(const struct tail *t)
+static int show(struct logs *l)
 {
-	static const char *const colors[] = {
-		"\033[36m", "\033[33m", "\033[32m", "\033[35m", "\033[34m", "\033[31m"};
-
-	return t->logs->cli->color ? colors[(size_t)t->node % ARRAY_SIZE(colors)] : "";
-}
-
-static void print_followed_json(const struct tail *t, const char *line, size_t len)
-{
-	_cleanup_free_ char *raw = xmalloc(len + 1), *clean = NULL;
-	json_t *j;
-
-	for (size_t i = 0; i < len; i++)
-		raw[i] = line[i] ? line[i] : ' ';
-	raw[len] = '\0';
-	clean = text_utf8(raw);
-	j = json_pack("{s:s, s:I, s:s}", "cloud", t->logs->cloud, "index", (json_int_t)t->node,
-		"line", clean);
-
-	json_dumpf(j, t->logs->cli->out, JSON_COMPACT);
-	fputc('\n', t->logs->cli->out);
-	t->logs->cli->json_said = true;
-	json_decref(j);
-}
-
-static void print_followed(const char *line, size_t len, void *arg)
-{
-	const struct tail *t = arg;
-	_cleanup_free_ char *shown = text_visible(line, len);
-	FILE *f = t->logs->cli->out;
-
-	if (t->logs->cli->json)
-		print_followed_json(t, line, len);
-	else if (t->named)
-		fprintf(f, "%s%s/%" PRId64 "%s  %s\n", prefix_color(t), t->logs->cloud, t->node,
-			t->logs->cli->color ? "\033[0m" : "", shown);
-	else
-		fprintf(f, "%s\n", shown);
-}
-
-static char *next_target(struct follow *f)
-{
-	struct tail *t = (struct tail *)f;
-	_cleanup_free_ char *cloud = client_escape(t->logs->cloud);
-	bool known = t->pos >= 0;
-
-	return xasprintf("/v1/clouds/%s/nodes/%" PRId64 "/log?follow=yes&%s=%" PRId64, cloud,
-		t->node, known ? "from" : "tail", known ? t->pos : t->logs->lines);
-}
-
-/* The log goes on elsewhere than where we were: its bound has dropped what was not read in time. */
-static void begin(struct follow *f)
-{
-	struct tail *t = (struct tail *)f;
-	int64_t at = f->call->log_position;
-
-	if (t->pos >= 0 && at != t->pos) {
-		if (t->lines.len)
-			print_followed(t->lines.part, t->lines.len, t);
-		lines_clear(&t->lines);
-		if (at > t->pos)
-			fprintf(f->cli->err,
-				"h2ofleet: %s/%" PRId64 ": %" PRId64
-				" bytes were dropped before they could be read\n",
-				t->logs->cloud, t->node, at - t->pos);
-		else
-			fprintf(f->cli->err, "h2ofleet: %s/%" PRId64 ": the log was cut\n",
-				t->logs->cloud, t->node);
-	}
-	t->pos = at;
-}
-
-static void take(struct follow *f, const char *data, size_t n)
-{
-	struct tail *t = (struct tail *)f;
-
-	t->pos += (int64_t)n;
-	lines_add(&t->lines, data, n, print_followed, t);
-}
-
-/* node < 0: all of them */
-static int follow(struct logs *l, int64_t node)
-{
-	_cleanup_free_ char *name = client_escape(l->cloud);
-	int code = CLI_OK;
-	json_t *cloud = client_get(l->cli, l->client, &code, "/v1/clouds/%s", name);
-	size_t n = node >= 0 ? 1 : (size_t)show_int(cloud, "size", 0);
-	_cleanup_free_ struct tail *tails = xcalloc(n + 1, sizeof(*tails));
-	_cleanup_free_ struct follow **all = xcalloc(n + 1, sizeof(struct follow *));
-
-	json_decref(cloud);
-	for (size_t i = 0; i < n; i++) {
-		tails[i] = (struct tail){.f = {next_target, begin, take},
-			.logs = l,
-			.node = node >= 0 ? node : (int64_t)i,
-			.named = n > 1,
-			.pos = -1};
-		all[i] = &tails[i].f;
-	}
-	if (code == CLI_OK)
-		code = follow_all(l->cli, l->client, all, n);
-	for (size_t i = 0; i < n; i++)
-		lines_clear(&tails[i].lines);
-	return code;
-}
-
-/* node < 0: all of them */
-static int run(struct logs *l, int64_t node)
-{
-	int code = node >= 0 ? show_node(l, node, false) : show_all_nodes(l);
+	json_t *list = json_array();
+	int code = l->node >= 0 ? fetch_node(l, l->node, list) : fetch_all(l, list);
 
 	if (l->cli->json && code == CLI_OK) {
-		json_t *all = json_pack("{s:O}", "logs", l->json);
+		json_t *all = json_pack("{s:O}", "logs", list);
 
 		cli_json(l->cli, all);
 		json_decref(all);
 	}
+	if (!l->cli->json)
+		logs_flush(l, (size_t)l->lines);
+	json_decref(list);
 	return code;
+}
+
+/* ---- what was asked ---- */
+
+/* "10m": so long ago; else a moment in our time zone, "22:39", "2026-11-22 22:39:54", as ISO 8601
+ * also with a T, or with a Z for UTC. */
+static bool parse_since(const char *s, uint64_t now_ms, uint64_t *since_ms)
+{
+	static const struct {
+		const char *format;
+		bool has_day, utc;
+	} formats[] = {
+		{"%Y-%m-%dT%H:%M:%SZ", true, true},
+		{"%Y-%m-%dT%H:%M:%S", true, false},
+		{"%Y-%m-%d %H:%M:%S", true, false},
+		{"%Y-%m-%dT%H:%M", true, false},
+		{"%Y-%m-%d %H:%M", true, false},
+		{"%Y-%m-%d", true, false},
+		{"%H:%M:%S", false, false},
+		{"%H:%M", false, false},
+	};
+	time_t now = (time_t)(now_ms / 1000);
+	uint64_t ago;
+
+	if (text_parse_duration(s, &ago) == 0) {
+		*since_ms = now_ms - MIN(ago, now_ms);
+		return true;
+	}
+	for (size_t i = 0; i < ARRAY_SIZE(formats); i++) {
+		struct tm tm = {.tm_isdst = -1}, today;
+		const char *end;
+		time_t t;
+
+		localtime_r(&now, &today);
+		if (!formats[i].has_day) {
+			tm = today;
+			tm.tm_hour = tm.tm_min = tm.tm_sec = 0;
+			tm.tm_isdst = -1;
+		}
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wformat-nonliteral"
+		end = strptime(s, formats[i].format, &tm);
+#pragma GCC diagnostic pop
+		if (!end || *end)
+			continue;
+		t = formats[i].utc ? timegm(&tm) : mktime(&tm);
+		if (!formats[i].has_day && t > now) {
+			tm.tm_mday--; /* yesterday's */
+			tm.tm_isdst = -1;
+			t = mktime(&tm);
+		}
+		*since_ms = (uint64_t)MAX(t, (time_t)0) * 1000;
+		return true;
+	}
+	return false;
+}
+
+/* The name of a level stands for that level and what is graver. */
+static int parse_pattern(struct logs *l, const char *s)
+{
+	enum log_level level = log_level_read(s, strlen(s));
+	char why[200];
+	int r;
+
+	if (level != LOG_NO_LEVEL && l->filter.level == LOG_NO_LEVEL) {
+		l->filter.level = level;
+		return CLI_OK;
+	}
+	r = regcomp(&l->filter.pattern, s, REG_EXTENDED | REG_NOSUB);
+	if (r == 0) {
+		l->filter.has_pattern = true;
+		return CLI_OK;
+	}
+	regerror(r, &l->filter.pattern, why, sizeof(why));
+	return cli_usage(l->cli, "'%s' is no regular expression: %s", s, why);
+}
+
+struct words {
+	const char *lines, *since, *level, *grep;
+	bool follow;
+};
+
+static int parse_filter(struct logs *l, const struct words *w)
+{
+	if (w->since && !parse_since(w->since, clock_wall_ms(), &l->filter.since_ms))
+		return cli_usage(l->cli,
+			"'%s' is no time; write 10m (ago), 22:39 or \"2026-11-22 22:39\"",
+			w->since);
+	if (w->level) {
+		l->filter.level = log_level_read(w->level, strlen(w->level));
+		if (l->filter.level == LOG_NO_LEVEL)
+			return cli_usage(l->cli,
+				"'%s' is no level; there are FATAL, ERROR, WARN, INFO, DEBUG and "
+				"TRACE",
+				w->level);
+	}
+	return w->grep ? parse_pattern(l, w->grep) : CLI_OK;
+}
+
+static int parse_lines(struct logs *l, const struct words *w)
+{
+	bool filtered = w->since || w->level || w->grep;
+
+	l->lines = filtered ? LOGS_LINES_MAX : w->follow ? LINES_DEFAULT_FOLLOW : LINES_DEFAULT;
+	if (w->lines && (text_parse_int(w->lines, &l->lines) < 0 || l->lines < !w->follow ||
+				l->lines > LOGS_LINES_MAX))
+		return cli_usage(l->cli, "'%s' is no number of lines from 1 to 100000", w->lines);
+	l->ask = filtered && l->lines ? LOGS_LINES_MAX : l->lines;
+	return CLI_OK;
+}
+
+/* "dev", "dev/0" */
+static int parse_place(struct logs *l, const struct strv *words)
+{
+	char *slash;
+
+	if (words->n != 1)
+		return cli_usage(l->cli, words->n ? "one cloud at a time" : "which cloud?");
+	l->cloud = xstrdup(words->v[0]);
+	slash = strchr(l->cloud, '/');
+	if (slash)
+		*slash++ = '\0';
+	if (!cli_name_ok(l->cli, l->cloud))
+		return CLI_USAGE;
+	if (slash && (text_parse_int(slash, &l->node) < 0 || l->node < 0))
+		return cli_usage(l->cli, "'%s' is no number of a node", slash);
+	return CLI_OK;
 }
 
 int cmd_logs(struct cli *cli, int argc, char **argv)
 {
-	_cleanup_(client_freep) struct client *c = NULL;
 	_cleanup_(strv_free) struct strv words = STRV_NULL;
-	_cleanup_free_ char *cloud = NULL;
-	const char *lines = NULL;
-	bool following = false;
+	struct words w = {0};
 	const struct cli_option options[] = {
-		{"follow", 'f', &following, NULL},
-		{"lines", 'n', NULL, &lines},
+		{"follow", 'f', &w.follow, NULL},
+		{"lines", 'n', NULL, &w.lines},
+		{"since", 0, NULL, &w.since},
+		{"level", 0, NULL, &w.level},
+		{"grep", 0, NULL, &w.grep},
 	};
-	struct logs l = {.cli = cli};
-	int64_t node = -1;
-	char *slash;
-	int code;
+	struct logs l = {.cli = cli, .node = -1, .filter = LOG_FILTER_NULL};
+	int code = cli_parse(cli, argc, argv, options, ARRAY_SIZE(options), &words);
 
-	if (cli_parse(cli, argc, argv, options, ARRAY_SIZE(options), &words) != CLI_OK)
-		return CLI_USAGE;
-	if (words.n != 1)
-		return cli_usage(cli, words.n ? "one cloud at a time" : "which cloud?");
-	l.lines = following ? LINES_DEFAULT_FOLLOW : LINES_DEFAULT;
-	if (lines &&
-		(text_parse_int(lines, &l.lines) < 0 || l.lines < !following || l.lines > 100000))
-		return cli_usage(cli, "'%s' is no number of lines from 1 to 100000", lines);
-	l.cloud = cloud = xstrdup(words.v[0]);
-	slash = strchr(cloud, '/');
-	if (slash)
-		*slash++ = '\0';
-	if (!cli_name_ok(cli, cloud))
-		return CLI_USAGE;
-	if (slash && (text_parse_int(slash, &node) < 0 || node < 0))
-		return cli_usage(cli, "'%s' is no number of a node", slash);
-	l.client = c = client_new(cli->socket);
-	l.json = json_array();
-	code = following ? follow(&l, node) : run(&l, node);
-	json_decref(l.json);
+	if (code == CLI_OK)
+		code = parse_lines(&l, &w);
+	if (code == CLI_OK)
+		code = parse_place(&l, &words);
+	if (code == CLI_OK)
+		code = parse_filter(&l, &w);
+	if (code == CLI_OK) {
+		l.client = client_new(cli->socket);
+		code = w.follow ? logs_follow(&l) : show(&l);
+		client_free(l.client);
+	}
+	if (l.filter.has_pattern)
+		regfree(&l.filter.pattern);
+	log_merge_free(&l.merge);
+	free(l.cloud);
 	return code;
 }

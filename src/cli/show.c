@@ -1,6 +1,7 @@
 #include "cli/show.h"
 
 #include <inttypes.h>
+#include <time.h>
 
 #include "base/strbuf.h"
 #include "base/text.h"
@@ -42,6 +43,23 @@ static char *show_or_dash(const json_t *obj, const char *key)
 	char *s = show_text(obj, key);
 
 	return s ? s : xstrdup("-");
+}
+
+char *show_time(const json_t *obj, const char *key)
+{
+	const char *s = json_string_value(json_object_get(obj, key)), *end;
+	struct tm utc = {0}, local;
+	char text[40];
+	time_t t;
+
+	end = s ? strptime(s, "%Y-%m-%dT%H:%M:%S", &utc) : NULL;
+	if (!end || (*end != '.' && *end != 'Z'))
+		return NULL;
+	t = timegm(&utc);
+	if (t < 0 || !localtime_r(&t, &local))
+		return NULL;
+	strftime(text, sizeof(text), "%Y-%m-%d %H:%M:%S", &local);
+	return xasprintf("%s%.4s", text, strspn(end, ".0123456789") >= 4 ? end : ".000");
 }
 
 char *show_nodes_up(const json_t *cloud)
@@ -185,22 +203,91 @@ static char *cell_of_endpoint(const json_t *cloud)
 				    : show_or_dash(cloud, "endpoint");
 }
 
+static bool is_usable(const json_t *cloud)
+{
+	const char *state = json_string_value(json_object_get(cloud, "state"));
+
+	return streq_null(state, "ready") || streq_null(state, "degraded");
+}
+
+/* "3/2": the third life, two of them begun by the daemon. */
+static char *cell_of_lives(const json_t *cloud)
+{
+	_cleanup_free_ char *generation = show_number(cloud, "generation");
+	_cleanup_free_ char *restarts = show_number(cloud, "restarts");
+
+	return xasprintf("%s/%s", generation, restarts);
+}
+
+/* "1.2/4.0G": used of the heap. */
+static char *cell_of_memory(const json_t *obj)
+{
+	static const char units[] = "BKMGT";
+	const json_t *memory = json_object_get(obj, "memory");
+	int64_t max = show_int(memory, "max_bytes", 0);
+	double all = (double)max, used;
+	size_t unit = 0;
+
+	if (max <= 0)
+		return xstrdup("-");
+	used = all - (double)MIN(show_int(memory, "free_bytes", 0), max);
+	for (; all >= 1024 && units[unit + 1]; unit++) {
+		all /= 1024;
+		used /= 1024;
+	}
+	return all < 10 ? xasprintf("%.1f/%.1f%c", used, all, units[unit])
+			: xasprintf("%.0f/%.0f%c", used, all, units[unit]);
+}
+
+static char *percent(bool known, double value)
+{
+	return known ? xasprintf("%.0f%%", value) : xstrdup("-");
+}
+
+static char *cell_of_cpu(const json_t *node)
+{
+	const json_t *cpu = json_object_get(node, "cpu_percent");
+
+	return percent(json_is_number(cpu), json_number_value(cpu));
+}
+
+/* Of all nodes; 100% is one core. */
+static char *cell_of_cloud_cpu(const json_t *cloud)
+{
+	const json_t *nodes = json_object_get(cloud, "nodes"), *node;
+	bool known = false;
+	double sum = 0;
+	size_t i;
+
+	json_array_foreach (nodes, i, node) {
+		const json_t *cpu = json_object_get(node, "cpu_percent");
+
+		known |= json_is_number(cpu);
+		sum += json_number_value(cpu);
+	}
+	return percent(known, sum);
+}
+
+static char *cell_of_rss(const json_t *node)
+{
+	int64_t rss = show_int(node, "rss_bytes", -1);
+
+	return rss < 0 ? xstrdup("-") : text_human_size((uint64_t)rss);
+}
+
+#define CLOUD_COLUMNS 8
+#define COLUMNS_KEPT  5 /* even on the narrowest terminal */
+
 static void fill_cloud_row(char **cells, const json_t *cloud)
 {
 	cells[0] = show_or_dash(cloud, "name");
 	cells[1] = cell_of_state(cloud);
 	cells[2] = show_nodes_up(cloud);
 	cells[3] = show_duration(cloud, "uptime_ms");
-	cells[4] = show_number(cloud, "generation");
-	cells[5] = show_number(cloud, "restarts");
-	cells[6] = cell_of_endpoint(cloud);
-}
-
-static bool is_usable(const json_t *cloud)
-{
-	const char *state = json_string_value(json_object_get(cloud, "state"));
-
-	return streq_null(state, "ready") || streq_null(state, "degraded");
+	cells[4] = cell_of_lives(cloud);
+	cells[5] = is_usable(cloud) ? cell_of_memory(cloud) : xstrdup("-");
+	cells[6] = cell_of_cloud_cpu(cloud);
+	cells[7] = cell_of_endpoint(cloud);
 }
 
 /* "failed 31s ago", "starting for 5s"; just the state when the daemon does not tell the time. */
@@ -283,40 +370,57 @@ static void show_reload(FILE *f, size_t width, const json_t *cloud)
 	strbuf_free(&b);
 }
 
+/* Empties the columns on the right, which people can do without, until the rest is no wider than
+ * `width`; returns how many are left. */
+static size_t make_fit(const struct show_table *t, size_t *widths, size_t width)
+{
+	size_t left = t->n_columns;
+
+	for (;; left--) {
+		size_t total = 0;
+
+		show_widths(t, widths);
+		for (size_t c = 0; c < left; c++)
+			total += widths[c] + (c ? GAP : 0);
+		if (total <= width || left <= COLUMNS_KEPT)
+			return left;
+		for (size_t r = 0; r < t->n_rows; r++) {
+			char **cell = &t->cells[r * t->n_columns + left - 1];
+
+			free(*cell);
+			*cell = xstrdup("");
+		}
+	}
+}
+
 void show_clouds(FILE *f, const json_t *clouds, size_t width, bool color)
 {
-	static const char *const headings[] = {
-		"CLOUD", "STATE", "NODES", "UPTIME", "GEN", "RESTARTS", "ENDPOINT"};
+	static const char *const headings[CLOUD_COLUMNS] = {
+		"CLOUD", "STATE", "NODES", "UPTIME", "GEN/RST", "MEMORY", "CPU", "ENDPOINT"};
 	struct show_table t = {.n_columns = ARRAY_SIZE(headings),
 		.n_rows = json_array_size(clouds) + 1,
 		.state_column = 1,
 		.color = color};
-	size_t widths[ARRAY_SIZE(headings)], total = 0;
-	bool own_line;
+	size_t widths[ARRAY_SIZE(headings)];
+	bool below;
 
 	t.cells = xcalloc(t.n_rows * t.n_columns, sizeof(*t.cells));
 	add_headings(&t, headings);
 	for (size_t r = 1; r < t.n_rows; r++)
 		fill_cloud_row(t.cells + r * t.n_columns, json_array_get(clouds, r - 1));
-	show_widths(&t, widths);
-	for (size_t c = 0; c < t.n_columns; c++)
-		total += widths[c] + (c ? GAP : 0);
-	own_line = total > width; /* long names or paths: endpoints go below */
+	below = make_fit(&t, widths, width) < t.n_columns;
 	for (size_t r = 0; r < t.n_rows; r++) {
-		char **endpoint = &t.cells[r * t.n_columns + 6];
-		_cleanup_free_ char *below = own_line ? *endpoint : NULL;
+		const json_t *cloud = r ? json_array_get(clouds, r - 1) : NULL;
+		_cleanup_free_ char *endpoint = cloud && below ? cell_of_endpoint(cloud) : NULL;
 
-		if (own_line)
-			*endpoint = xstrdup("");
 		show_row(f, &t, widths, r);
-		if (below && r && !streq(below, "-"))
-			show_wrapped(f, width, 4, below);
-		if (r)
-			show_why(f, width, json_array_get(clouds, r - 1));
-		if (r)
-			show_use(f, width, json_array_get(clouds, r - 1));
-		if (r)
-			show_reload(f, width, json_array_get(clouds, r - 1));
+		if (endpoint && !streq(endpoint, "-"))
+			show_wrapped(f, width, 4, endpoint);
+		if (!cloud)
+			continue;
+		show_why(f, width, cloud);
+		show_use(f, width, cloud);
+		show_reload(f, width, cloud);
 	}
 	free_cells(&t);
 }
@@ -378,6 +482,9 @@ static void fill_node_row(char **cells, const json_t *node)
 	cells[2] = show_number(node, "pid");
 	cells[3] = show_number(node, "api_port");
 	cells[4] = show_duration(node, "uptime_ms");
+	cells[5] = cell_of_memory(node);
+	cells[6] = cell_of_rss(node);
+	cells[7] = cell_of_cpu(node);
 }
 
 /* Below the table of the nodes. */
@@ -394,6 +501,19 @@ static void show_exits(FILE *f, size_t width, const json_t *cloud)
 	fputs("\n  last exits:\n", f);
 	json_array_foreach (nodes, i, node)
 		show_last_exit(f, width, node, !is_usable(cloud));
+}
+
+/* Where the evidence is, while something is wrong. */
+static void show_incident_hint(FILE *f, size_t width, const json_t *cloud)
+{
+	const char *state = json_string_value(json_object_get(cloud, "state"));
+	_cleanup_free_ char *id = show_text(cloud, "incident"), *line = NULL;
+
+	if (!id || streq_null(state, "ready") || streq_null(state, "stopped"))
+		return;
+	line = xasprintf("the newest incident: h2ofleet incidents %s", id);
+	fputc('\n', f);
+	show_wrapped(f, width, 2, line);
 }
 
 /* Percent of the time; below it nobody needs to be told. */
@@ -451,7 +571,8 @@ static void show_clients(FILE *f, size_t width, const json_t *cloud)
 
 void show_nodes(FILE *f, const json_t *cloud, size_t width, bool color)
 {
-	static const char *const headings[] = {"NODE", "STATE", "PID", "PORT", "UPTIME"};
+	static const char *const headings[] = {
+		"NODE", "STATE", "PID", "PORT", "UPTIME", "HEAP", "RSS", "CPU"};
 	const json_t *nodes = json_object_get(cloud, "nodes");
 	struct show_table t = {.n_columns = ARRAY_SIZE(headings),
 		.n_rows = json_array_size(nodes) + 1,
@@ -472,6 +593,7 @@ void show_nodes(FILE *f, const json_t *cloud, size_t width, bool color)
 	show_clients(f, width, cloud);
 	show_pressure(f, width, cloud);
 	show_exits(f, width, cloud);
+	show_incident_hint(f, width, cloud);
 }
 
 char *show_sentence(const json_t *cloud)

@@ -14,6 +14,9 @@ char *show_text(const json_t *obj, const char *key);
 int64_t show_int(const json_t *obj, const char *key, int64_t otherwise);
 /* The same as a duration for people; "-" for null. Owned by the caller. */
 char *show_duration(const json_t *obj, const char *key);
+/* An ISO 8601 time in UTC as local time, "2026-11-22 22:40:15.123"; NULL: it is none. Owned by the
+ * caller. */
+char *show_time(const json_t *obj, const char *key);
 /* "2/3": nodes up of all. Owned by the caller. */
 char *show_nodes_up(const json_t *cloud);
 

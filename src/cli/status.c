@@ -1,5 +1,8 @@
 #include "cli/client.h"
 #include "cli/show.h"
+#include "cli/watch.h"
+
+#include "base/text.h"
 
 /* The clouds with these names, in their order; without names all. A new reference, or NULL with
  * *code set when there is no daemon. Names that are not there are told, and are in *code. */
@@ -38,29 +41,8 @@ static int worst_state(const json_t *clouds)
 	return code;
 }
 
-static void print(struct cli *cli, const json_t *clouds, bool nodes)
-{
-	const json_t *cloud;
-	size_t i;
-
-	if (json_array_size(clouds))
-		show_clouds(cli->out, clouds, cli->out_width, cli->color);
-	else if (!nodes)
-		fputs("no clouds are configured\n", cli->out);
-	if (!nodes)
-		return;
-	json_array_foreach (clouds, i, cloud) {
-		_cleanup_free_ char *name = show_text(cloud, "name");
-
-		fputc('\n', cli->out);
-		if (json_array_size(clouds) > 1)
-			fprintf(cli->out, "%s:\n", name ? name : "-");
-		show_nodes(cli->out, cloud, cli->out_width, cli->color);
-	}
-}
-
 /* Of the daemon itself: a line each. */
-static void print_troubles(struct cli *cli, const json_t *troubles)
+static void print_troubles(FILE *f, const json_t *troubles, size_t width)
 {
 	const json_t *t;
 	size_t i;
@@ -72,33 +54,64 @@ static void print_troubles(struct cli *cli, const json_t *troubles)
 		_cleanup_free_ char *line = xasprintf("trouble for %s: %s%s%s", since,
 			cloud ? cloud : "", cloud ? ": " : "", detail ? detail : "-");
 
-		show_wrapped(cli->out, cli->out_width, 0, line);
+		show_wrapped(f, width, 0, line);
 	}
+}
+
+void status_print(FILE *f, const json_t *answer, bool nodes, size_t width, bool color)
+{
+	const json_t *clouds = json_object_get(answer, "clouds"), *cloud;
+	size_t i;
+
+	if (json_array_size(clouds))
+		show_clouds(f, clouds, width, color);
+	else if (!nodes)
+		fputs("no clouds are configured\n", f);
+	if (nodes) {
+		json_array_foreach (clouds, i, cloud) {
+			_cleanup_free_ char *name = show_text(cloud, "name");
+
+			fputc('\n', f);
+			if (json_array_size(clouds) > 1)
+				fprintf(f, "%s:\n", name ? name : "-");
+			show_nodes(f, cloud, width, color);
+		}
+	}
+	print_troubles(f, json_object_get(answer, "troubles"), width);
+}
+
+static int show_once(struct cli *cli, const struct strv *names)
+{
+	_cleanup_(client_freep) struct client *c = client_new(cli->socket);
+	int code;
+	json_t *answer = fetch(cli, c, names, &code);
+
+	if (!answer)
+		return code;
+	code = cli_worse(code, worst_state(json_object_get(answer, "clouds")));
+	if (cli->json)
+		cli_json(cli, answer);
+	else
+		status_print(cli->out, answer, names->n > 0, cli->out_width, cli->color);
+	json_decref(answer);
+	return code;
 }
 
 int cmd_status(struct cli *cli, int argc, char **argv)
 {
-	_cleanup_(client_freep) struct client *c = NULL;
 	_cleanup_(strv_free) struct strv names = STRV_NULL;
-	json_t *answer;
-	int code;
+	const char *interval = NULL;
+	bool watch = false;
+	const struct cli_option options[] = {{"watch", 'w', &watch, &interval}};
+	uint64_t ms = WATCH_DEFAULT_MS;
 
-	if (cli_parse(cli, argc, argv, NULL, 0, &names) != CLI_OK)
+	if (cli_parse(cli, argc, argv, options, ARRAY_SIZE(options), &names) != CLI_OK)
 		return CLI_USAGE;
 	for (size_t i = 0; i < names.n; i++)
 		if (!cli_name_ok(cli, names.v[i]))
 			return CLI_USAGE;
-	c = client_new(cli->socket);
-	answer = fetch(cli, c, &names, &code);
-	if (!answer)
-		return code;
-	code = cli_worse(code, worst_state(json_object_get(answer, "clouds")));
-	if (cli->json) {
-		cli_json(cli, answer);
-	} else {
-		print(cli, json_object_get(answer, "clouds"), names.n > 0);
-		print_troubles(cli, json_object_get(answer, "troubles"));
-	}
-	json_decref(answer);
-	return code;
+	if (interval && (text_parse_duration(interval, &ms) < 0 || ms < WATCH_MIN_MS))
+		return cli_usage(cli, "'%s' is no interval; write 500ms, 2s or 1m (at least %dms)",
+			interval, WATCH_MIN_MS);
+	return watch ? watch_status(cli, &names, ms) : show_once(cli, &names);
 }

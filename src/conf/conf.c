@@ -44,6 +44,7 @@ void cloud_conf_free(struct cloud_conf *c)
 	keys_clear(SECTION_CLOUD, c);
 	free(c->name);
 	free(c->file);
+	strv_free(&c->given);
 	free(c);
 }
 
@@ -57,11 +58,19 @@ struct cloud_conf *cloud_conf_dup(const struct cloud_conf *c)
 	struct cloud_conf *copy = xcalloc(1, sizeof(*copy));
 
 	copy->name = xstrdup(c->name);
-	copy->file = xstrdup_null(c->file);
-	copy->line = c->line;
+	cloud_conf_copy_origin(copy, c);
 	copy->baseport = c->baseport;
 	keys_copy(SECTION_CLOUD, copy, c);
 	return copy;
+}
+
+void cloud_conf_copy_origin(struct cloud_conf *dst, const struct cloud_conf *src)
+{
+	replace_str(&dst->file, src->file);
+	dst->line = src->line;
+	dst->created = src->created;
+	strv_free(&dst->given);
+	strv_copy(&dst->given, &src->given);
 }
 
 bool cloud_conf_equal(const struct cloud_conf *a, const struct cloud_conf *b)
@@ -131,6 +140,12 @@ void conf_free(struct conf *c)
 		cloud_conf_free(c->clouds[i]);
 	free(c->clouds);
 	strv_free(&c->files);
+	for (size_t i = 0; i < c->n_aside; i++) {
+		free(c->aside[i].name);
+		free(c->aside[i].file);
+		free(c->aside[i].why);
+	}
+	free(c->aside);
 	free(c);
 }
 
@@ -258,7 +273,15 @@ void conf_print(const struct conf *c, FILE *f, bool help)
 	fputs("[fleet]\n", f);
 	print_section(f, SECTION_FLEET, &c->fleet, help);
 	for (size_t i = 0; i < c->n_clouds; i++) {
-		fprintf(f, "\n[cloud %s]\n", c->clouds[i]->name);
+		fprintf(f, "\n%s[cloud %s]\n", c->clouds[i]->created ? "; made at run time\n" : "",
+			c->clouds[i]->name);
 		print_section(f, SECTION_CLOUD, c->clouds[i], help);
 	}
+}
+
+void cloud_conf_print(const struct cloud_conf *c, FILE *f)
+{
+	fprintf(f, "[cloud %s]\n", c->name);
+	for (size_t i = 0; i < c->given.n; i++)
+		print_key(f, keys_find(SECTION_CLOUD, c->given.v[i]), c, false);
 }

@@ -110,7 +110,9 @@ struct cloud_conf {
 	char *name; /* of the section: [cloud NAME] */
 	char *file; /* where the section begins; NULL: built-in default */
 	unsigned line;
-	int64_t baseport; /* the fleet's, for clouds without a port */
+	bool created;      /* at run time: `file` is below state_dir (conf/created.h) */
+	struct strv given; /* names of the keys that `file` sets, in the order of the table */
+	int64_t baseport;  /* the fleet's, for clouds without a port */
 
 	int64_t nodes;
 	struct port_spec port;
@@ -168,6 +170,8 @@ struct fleet_conf {
 	char *log_dir;
 	uint64_t events_max_size; /* bytes, of all files of the journal */
 	int64_t baseport;
+	int64_t created_max;          /* clouds made at run time, for who is in the group */
+	int64_t created_max_nodes;    /* likewise: nodes of all of them */
 	int scopes;                   /* enum scopes_mode */
 	int apply;                    /* enum apply_mode: of a reload */
 	int log_level;                /* enum log_level: of the daemon's own log */
@@ -176,11 +180,18 @@ struct fleet_conf {
 	int ready_when;               /* enum ready_when */
 };
 
+/* A file of a created cloud that could not be used, and why, as a sentence. */
+struct conf_aside {
+	char *name, *file, *why; /* owned */
+};
+
 struct conf {
 	struct fleet_conf fleet;
-	struct cloud_conf **clouds; /* in the order of the files; owned */
+	struct cloud_conf **clouds; /* in the order of the files, the created ones last; owned */
 	size_t n_clouds;
-	struct strv files; /* that were read */
+	struct strv files;        /* that were read, without those of created clouds */
+	struct conf_aside *aside; /* owned */
+	size_t n_aside;
 };
 
 /* All that is wrong, one sentence each, "FILE:LINE: ..." in front. Begins as { 0 }. */
@@ -199,6 +210,21 @@ int conf_load(const char *file, struct conf **out, struct conf_errors *errors) _
  * whatever there is of these. */
 int conf_load_dir(const char *dir, struct conf **out, struct conf_errors *errors) _must_check_;
 
+/* The same (`file` as of conf_load()) with the clouds that were made at run time: those below
+ * `state_dir`; NULL: below the configuration's own. One that is broken, or at odds with what is
+ * configured, is left out and told in conf->aside; with `strict` it is an error, unless a
+ * configured cloud has its name now. */
+struct conf_source {
+	const char *file;
+	const char *state_dir;
+	bool strict;
+};
+int conf_load_all(
+	const struct conf_source *from, struct conf **out, struct conf_errors *errors) _must_check_;
+
+/* The one cloud that the text of a file has; NULL when it is not fine. Owned by the caller. */
+struct cloud_conf *conf_parse_cloud(const char *text, size_t len, const char *name);
+
 void conf_free(struct conf *c);
 void conf_freep(struct conf **c);
 void conf_errors_free(struct conf_errors *errors);
@@ -210,11 +236,16 @@ const struct cloud_conf *conf_find_cloud(const struct conf *c, const char *name)
  * `help`, each key has its help text as a comment above. */
 void conf_print(const struct conf *c, FILE *f, bool help);
 
+/* The same of one cloud, with only the keys that are `given`. */
+void cloud_conf_print(const struct cloud_conf *c, FILE *f);
+
 /* A cloud with all defaults. Owned by the caller. */
 struct cloud_conf *cloud_conf_new(const char *name);
 void cloud_conf_free(struct cloud_conf *c);
 void cloud_conf_freep(struct cloud_conf **c);
 struct cloud_conf *cloud_conf_dup(const struct cloud_conf *c);
+/* Where it comes from: `created`, `file`, `line`, `given`. */
+void cloud_conf_copy_origin(struct cloud_conf *dst, const struct cloud_conf *src);
 /* Whether all keys have the same values; names and places are not compared. */
 bool cloud_conf_equal(const struct cloud_conf *a, const struct cloud_conf *b);
 

@@ -49,12 +49,15 @@ static void changes_clear(struct key_changes *list)
 	free(list->v);
 }
 
-static struct cloud_change *add_cloud(
-	struct conf_diff *d, const char *name, enum cloud_change_kind kind)
+static void add_cloud(struct conf_diff *d, struct cloud_change ch)
 {
 	d->clouds = xreallocarray(d->clouds, d->n + 1, sizeof(*d->clouds));
-	d->clouds[d->n] = (struct cloud_change){.name = xstrdup(name), .kind = kind};
-	return &d->clouds[d->n++];
+	d->clouds[d->n++] = ch;
+}
+
+static void add_whole(struct conf_diff *d, const char *name, enum cloud_change_kind kind)
+{
+	add_cloud(d, (struct cloud_change){.name = xstrdup(name), .kind = kind});
 }
 
 /* What of them takes longest. */
@@ -66,17 +69,24 @@ static enum cloud_change_kind kind_of(const struct key_changes *list)
 	return list->n ? CHANGE_LIVE : CHANGE_NONE;
 }
 
-static void compare_clouds(
-	struct conf_diff *d, const struct cloud_conf *was, const struct cloud_conf *is)
+void cloud_change_make(
+	const struct cloud_conf *was, const struct cloud_conf *is, struct cloud_change *ch)
 {
 	const struct fleet_conf before = {.baseport = was->baseport};
 	const struct fleet_conf after = {.baseport = is->baseport};
-	struct cloud_change *ch = add_cloud(d, is->name, CHANGE_NONE);
 
+	*ch = (struct cloud_change){.name = xstrdup(is->name)};
 	if (!was->port.port && !is->port.port && was->baseport != is->baseport)
 		add_change(&ch->keys, keys_find(SECTION_FLEET, "baseport"), &before, &after);
 	compare(&ch->keys, SECTION_CLOUD, was, is);
 	ch->kind = kind_of(&ch->keys);
+}
+
+void cloud_change_clear(struct cloud_change *ch)
+{
+	free(ch->name);
+	changes_clear(&ch->keys);
+	*ch = (struct cloud_change){0};
 }
 
 void conf_diff_make(const struct conf *before, const struct conf *after, struct conf_diff *out)
@@ -86,24 +96,25 @@ void conf_diff_make(const struct conf *before, const struct conf *after, struct 
 	for (size_t i = 0; i < after->n_clouds; i++) {
 		const struct cloud_conf *is = after->clouds[i];
 		const struct cloud_conf *was = conf_find_cloud(before, is->name);
+		struct cloud_change ch;
 
-		if (was)
-			compare_clouds(out, was, is);
-		else
-			add_cloud(out, is->name, CHANGE_ADDED);
+		if (was) {
+			cloud_change_make(was, is, &ch);
+			add_cloud(out, ch);
+		} else {
+			add_whole(out, is->name, CHANGE_ADDED);
+		}
 	}
 	for (size_t i = 0; i < before->n_clouds; i++)
 		if (!conf_find_cloud(after, before->clouds[i]->name))
-			add_cloud(out, before->clouds[i]->name, CHANGE_REMOVED);
+			add_whole(out, before->clouds[i]->name, CHANGE_REMOVED);
 }
 
 void conf_diff_clear(struct conf_diff *d)
 {
 	changes_clear(&d->fleet);
-	for (size_t i = 0; i < d->n; i++) {
-		free(d->clouds[i].name);
-		changes_clear(&d->clouds[i].keys);
-	}
+	for (size_t i = 0; i < d->n; i++)
+		cloud_change_clear(&d->clouds[i]);
 	free(d->clouds);
 	*d = (struct conf_diff){0};
 }

@@ -41,6 +41,11 @@ struct conf_diff {
 void conf_diff_make(const struct conf *before, const struct conf *after, struct conf_diff *out);
 void conf_diff_clear(struct conf_diff *d);
 
+/* One cloud in both. */
+void cloud_change_make(
+	const struct cloud_conf *was, const struct cloud_conf *is, struct cloud_change *out);
+void cloud_change_clear(struct cloud_change *ch);
+
 /* "unchanged", "live", "restart", "added", "removed": the words of the JSON. */
 const char *cloud_change_name(enum cloud_change_kind kind);
 

@@ -277,6 +277,15 @@ static const struct key table[] = {
 		.max = 65533, .reload = RELOAD_CLOUD,
 		.help = "Where clouds without a 'port' begin to look for free ports (baseport of "
 			"H2OLocalServer.start). A cloud needs one, and two for each node."},
+	{FLEET(created_max), .name = "created_max", .type = &type_int, .dflt = "32", .min = 0,
+		.max = 1000, .reload = RELOAD_LIVE,
+		.help = "How many clouds there may be that were made at run time ('h2ofleet "
+			"create') before only root and the daemon's user may make more; 0: only "
+			"these may."},
+	{FLEET(created_max_nodes), .name = "created_max_nodes", .type = &type_int, .dflt = "64",
+		.min = 0, .max = 1000000, .reload = RELOAD_LIVE,
+		.help = "How many nodes these clouds may have together, likewise. Their heaps "
+			"together may never be more than the machine's memory."},
 	{FLEET(scopes), .name = "scopes", .type = &type_word, .dflt = "auto", .words = scopes_modes,
 		.reload = RELOAD_DAEMON,
 		.help = "Whether each cloud runs in a control group of its own (a systemd scope, "
@@ -422,7 +431,7 @@ static const struct key table[] = {
 		.help = "How much H2O logs: TRACE, DEBUG, INFO, WARN, ERRR or FATAL (log_level of "
 			"h2o.init)."},
 	{CLOUD(max_log_file_size), .name = "max_log_file_size", .type = &type_text, .dflt = "3MB",
-		.check = check_log_file_size, .reload = RELOAD_CLOUD,
+		.check = check_log_file_size, .reload = RELOAD_CLOUD, .privilege = PRIVILEGE_CHANGE,
 		.help = "Size at which H2O begins a new log file, in H2O's form: 1MB to 99999MB "
 			"(max_log_file_size of h2o.init)."},
 	{CLOUD(log_to), .name = "log_to", .type = &type_word, .dflt = "file", .words = log_targets,
@@ -441,6 +450,7 @@ static const struct key table[] = {
 			"is small; or off."},
 	{CLOUD(log_max_total), .name = "log_max_total", .type = &type_size, .dflt = "1g",
 		.min = 1ll << 20, .max = 64ll << 40, .reload = RELOAD_LIVE,
+		.privilege = PRIVILEGE_CHANGE,
 		.help = "Size of all logs of the cloud and their parts, and of crash reports, "
 			"together: the oldest parts are removed. H2O's own log files do not count: "
 			"see max_log_file_size."},
@@ -448,7 +458,7 @@ static const struct key table[] = {
 		.words = log_codecs, .reload = RELOAD_LIVE,
 		.help = "How parts are compressed: zstd, gzip or none."},
 	{CLOUD(bind_to_localhost), .name = "bind_to_localhost", .type = &type_bool, .dflt = "yes",
-		.reload = RELOAD_CLOUD,
+		.reload = RELOAD_CLOUD, .privilege = PRIVILEGE_CHANGE,
 		.help = "Whether only this machine can reach the REST API (bind_to_localhost of "
 			"h2o.init). H2O asks nobody for a password."},
 	{CLOUD(h2o_name), .name = "name", .type = &type_text, .dflt = "the section's",
@@ -650,8 +660,22 @@ void key_copy(const struct key *k, void *dst, const void *src)
 		memcpy(to, from, k->size);
 }
 
+/* Also in another spelling. What is no value at all is not worth a privilege. */
+static bool is_default(const struct key *k, const char *value)
+{
+	_cleanup_(cloud_conf_freep) struct cloud_conf *c = cloud_conf_new("default");
+	_cleanup_free_ char *before = key_get(k, c), *after = NULL;
+
+	if (key_set(k, c, value, NULL) < 0)
+		return true;
+	after = key_get(k, c);
+	return streq_null(before, after);
+}
+
 bool key_is_privileged(const struct key *k, const char *value)
 {
+	if (k->privilege == PRIVILEGE_CHANGE)
+		return !is_default(k, value);
 	if (k->privilege != PRIVILEGE_PATH)
 		return k->privilege == PRIVILEGE_ALL;
 	for (const struct key_word *w = k->words; w->name; w++)

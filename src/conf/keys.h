@@ -21,10 +21,12 @@ enum key_reload {
 	RELOAD_DAEMON, /* with the next start of the daemon */
 };
 
-/* Whether setting it means running code or touching files as the daemon's user. */
+/* Whether setting it means running code or touching files as the daemon's user, letting others do
+ * so, or filling a disk. */
 enum key_privilege {
 	PRIVILEGE_NONE,
-	PRIVILEGE_PATH, /* where it is set to a path */
+	PRIVILEGE_PATH,   /* where it is set to a path */
+	PRIVILEGE_CHANGE, /* where it is set to anything but its default */
 	PRIVILEGE_ALL,
 };
 

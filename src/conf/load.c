@@ -8,19 +8,23 @@
 #include "base/strbuf.h"
 #include "base/text.h"
 #include "conf/check.h"
+#include "conf/created.h"
 #include "conf/dirs.h"
 #include "conf/ini.h"
 #include "conf/keys.h"
 
 #define FILE_MAX_SIZE  (1u << 20)
 #define CLOUDS_MAX     1024
-#define ERRORS_OF_FILE 100 /* a file with more of them is something else */
+#define DEFAULT_CLOUD  "h2o" /* where nothing is configured */
+#define ERRORS_OF_FILE 100   /* a file with more of them is something else */
 
-/* Line 0: nowhere. */
+/* Line 0: the file as a whole, or NOWHERE. */
 struct place {
 	size_t file; /* index in conf->files */
 	unsigned line;
 };
+
+#define NOWHERE ((struct place){.file = SIZE_MAX})
 
 struct section {
 	enum key_section kind;
@@ -34,6 +38,7 @@ struct section {
 struct fault {
 	struct place at;
 	size_t order;
+	bool soft;      /* the created cloud is left out, in any case */
 	char *sentence; /* owned */
 };
 
@@ -51,6 +56,12 @@ struct loader {
 	unsigned line;
 	struct strbuf value;
 	bool broken; /* its lines were refused */
+
+	/* Files from here on are those of created clouds, each with the one that it is named
+	 * after. */
+	size_t first_created;
+	char *created_name; /* owned; NULL: it is none of these */
+	bool strict;        /* their faults are faults of the configuration */
 
 	struct fault *faults; /* owned */
 	size_t n_faults;
@@ -78,6 +89,29 @@ static char *name_place(const struct loader *l, struct place p)
 	return xasprintf("%s:%u", l->conf->files.v[p.file], p.line);
 }
 
+/* The created cloud of that file is left out; else the whole configuration is refused. */
+static bool is_aside(const struct loader *l, const struct fault *f)
+{
+	return f->at.file != NOWHERE.file && f->at.file >= l->first_created &&
+	       (f->soft || !l->strict);
+}
+
+static bool has_faults(const struct loader *l, size_t file)
+{
+	for (size_t i = 0; i < l->n_faults; i++)
+		if (l->faults[i].at.file == file)
+			return true;
+	return false;
+}
+
+static bool is_left_out(const struct loader *l, size_t file)
+{
+	for (size_t i = 0; i < l->n_faults; i++)
+		if (l->faults[i].at.file == file && is_aside(l, &l->faults[i]))
+			return true;
+	return false;
+}
+
 static int compare_faults(const void *a, const void *b)
 {
 	const struct fault *x = a, *y = b;
@@ -100,7 +134,9 @@ static void report_faults(struct loader *l, struct conf_errors *errors)
 		bool last = i + 1 == l->n_faults || f[1].at.file != f->at.file;
 
 		of_file++;
-		if (f->at.line == 0) {
+		if (is_aside(l, f)) {
+			continue;
+		} else if (f->at.line == 0) {
 			strv_add(&errors->list, f->sentence);
 		} else if (of_file <= ERRORS_OF_FILE) {
 			_cleanup_free_ char *at = name_place(l, f->at);
@@ -150,6 +186,27 @@ static struct section *find_cloud(struct loader *l, const char *name)
 			return l->sections[i];
 	}
 	return NULL;
+}
+
+/* A file of created clouds has one section, of the cloud that it is named after. */
+static bool belongs_here(struct loader *l, struct place at, const char *name)
+{
+	struct section *first = find_cloud(l, name);
+
+	if (!l->created_name)
+		return true;
+	if (!streq(name, l->created_name)) {
+		add_fault(l, at, "in this file there may only be [cloud %s]", l->created_name);
+		return false;
+	}
+	if (!first || first->at.file == at.file)
+		return true;
+	_cleanup_free_ char *first_at = name_place(l, first->at);
+
+	add_fault(l, at, "cloud %s is in the configuration now (%s), and that one counts", name,
+		first_at);
+	l->faults[l->n_faults - 1].soft = true;
+	return false;
 }
 
 static void begin_cloud(struct loader *l, struct place at, const char *name)
@@ -269,18 +326,21 @@ static void on_section(void *u, unsigned line, const char *text)
 {
 	struct loader *l = u;
 	struct place at = here(l, line);
+	const char *name = NULL;
 
 	finish_key(l);
 	l->current = NULL;
 	l->in_section = true;
 	if (!text)
 		return;
-	if (streq(text, "fleet"))
+	if (streq(text, "fleet") && !l->created_name)
 		l->current = l->sections[0];
 	else if (has_prefix(text, "cloud") && (!text[5] || strchr(" \t", text[5])))
-		begin_cloud(l, at, text + 5 + strspn(text + 5, " \t"));
+		name = text + 5 + strspn(text + 5, " \t");
 	else
 		refuse_section(l, at, text);
+	if (name && belongs_here(l, at, name))
+		begin_cloud(l, at, name);
 }
 
 static void on_value(void *u, unsigned line, const char *name, const char *value)
@@ -341,11 +401,18 @@ static void on_error(void *u, unsigned line, bool in_value, const char *sentence
 	add_fault(l, here(l, line), "%s", sentence);
 }
 
+static const struct ini_events ini = {on_section, on_value, on_more, on_error};
+
 /* --- files --- */
+
+/* Not the file's fault: it may be good. */
+static bool is_passing(int r)
+{
+	return r == -EMFILE || r == -ENFILE || r == -ENOMEM || r == -EIO;
+}
 
 static void load_file(struct loader *l, const char *file)
 {
-	static const struct ini_events events = {on_section, on_value, on_more, on_error};
 	_cleanup_free_ char *data = NULL;
 	size_t len = 0;
 	int r = file_read(file, FILE_MAX_SIZE, &data, &len);
@@ -355,12 +422,15 @@ static void load_file(struct loader *l, const char *file)
 	l->current = NULL;
 	l->in_section = false;
 	if (r < 0) {
-		add_fault(l, here(l, 0), "%s: cannot be read: %s", file,
+		bool ours = l->created_name && !is_passing(r);
+
+		add_fault(l, ours ? here(l, 0) : NOWHERE, "%s: cannot be read: %s", file,
 			r == -EFBIG ? "it is larger than 1 MB" : strerror(-r));
-		l->code = l->code ? l->code : r;
+		if (!ours)
+			l->code = l->code ? l->code : r;
 		return;
 	}
-	ini_read(data, len, &events, l);
+	ini_read(data, len, &ini, l);
 	finish_key(l);
 }
 
@@ -388,13 +458,42 @@ static void load_dir(struct loader *l, const char *dir)
 	n = scandir(more, &names, is_conf_file, compare_names);
 	if (n < 0 && errno != ENOENT) {
 		l->code = l->code ? l->code : -errno;
-		add_fault(l, (struct place){.file = l->conf->files.n}, "%s: cannot be read: %s",
-			more, strerror(errno));
+		add_fault(l, NOWHERE, "%s: cannot be read: %s", more, strerror(errno));
 	}
 	for (int i = 0; i < n; i++) {
 		_cleanup_free_ char *file = xasprintf("%s/%s", more, names[i]->d_name);
 
 		load_file(l, file);
+		free(names[i]);
+	}
+	free(names);
+}
+
+static void load_created_file(struct loader *l, const char *dir, const char *entry)
+{
+	_cleanup_free_ char *file = xasprintf("%s/%s", dir, entry);
+	size_t sections = l->n_sections;
+
+	free(l->created_name);
+	l->created_name = xstrndup(entry, strlen(entry) - strlen(".conf"));
+	load_file(l, file);
+	if (l->n_sections == sections && !has_faults(l, l->file))
+		add_fault(l, here(l, 0), "%s: there is no [cloud %s] in it", file, l->created_name);
+}
+
+static void load_created(struct loader *l, const char *state_dir)
+{
+	_cleanup_free_ char *dir = created_dir(state_dir);
+	struct dirent **names = NULL;
+	int n = scandir(dir, &names, is_conf_file, compare_names);
+
+	l->first_created = l->conf->files.n;
+	if (n < 0 && errno != ENOENT) {
+		l->code = l->code ? l->code : -errno;
+		add_fault(l, NOWHERE, "%s: cannot be read: %s", dir, strerror(errno));
+	}
+	for (int i = 0; i < n; i++) {
+		load_created_file(l, dir, names[i]->d_name);
 		free(names[i]);
 	}
 	free(names);
@@ -456,12 +555,13 @@ static void check_all(struct loader *l)
 		const struct section *s = l->sections[i];
 		const struct cloud_conf *c = s->conf;
 
-		if (s->refused || (!c->port.port && is_failed(l->sections[0], baseport)))
+		if (s->refused || (!c->port.port && is_failed(l->sections[0], baseport)) ||
+			is_left_out(l, s->at.file))
 			continue;
 		check.section = s;
 		check_cloud(c, l->conf->fleet.baseport, on_cross_fault, &check);
 		for (size_t j = 1; j < i; j++)
-			if (!l->sections[j]->refused)
+			if (!l->sections[j]->refused && !is_left_out(l, l->sections[j]->at.file))
 				check_pair(l, l->sections[j], s);
 	}
 }
@@ -476,21 +576,73 @@ static void finish_fleet(struct loader *l)
 	if (!f->log_dir)
 		f->log_dir = xasprintf("%s/log", f->state_dir);
 	if (!l->sections[0]->where[keys_index(k)].line && k->check(&f->socket, &e) < 0)
-		add_fault(l, (struct place){0}, "socket: %s; set 'socket' in [fleet]", err_msg(&e));
+		add_fault(l, NOWHERE, "socket: %s; set 'socket' in [fleet]", err_msg(&e));
+}
+
+static void take_cloud(struct loader *l, struct section *s)
+{
+	struct cloud_conf *c = TAKE_PTR(s->conf);
+	size_t n;
+	const struct key *keys = keys_all(&n);
+
+	c->created = s->at.file >= l->first_created;
+	for (size_t i = 0; i < n; i++)
+		if (s->where[i].line)
+			strv_add(&c->given, keys[i].name);
+	l->conf->clouds[l->conf->n_clouds++] = c;
+}
+
+/* Files of created clouds that cannot be used; the others are forgotten: only what is configured
+ * can be moved away by mistake. */
+static void take_aside(struct loader *l)
+{
+	struct conf *c = l->conf;
+
+	for (size_t i = 0; i < l->n_faults; i++) { /* sorted: the first one of each file tells */
+		const struct fault *f = &l->faults[i];
+		const char *file = c->files.v[f->at.file], *name = strrchr(file, '/') + 1;
+
+		if (i && f[-1].at.file == f->at.file)
+			continue;
+		c->aside = xreallocarray(c->aside, c->n_aside + 1, sizeof(*c->aside));
+		c->aside[c->n_aside++] = (struct conf_aside){
+			.name = xstrndup(name, strlen(name) - strlen(".conf")),
+			.file = xstrdup(file),
+			.why = f->at.line ? xasprintf("line %u: %s", f->at.line, f->sentence)
+					  : xstrdup(f->sentence),
+		};
+	}
+	while (c->files.n > l->first_created) {
+		free(c->files.v[--c->files.n]);
+		c->files.v[c->files.n] = NULL;
+	}
 }
 
 /* Hands the clouds that are as they should be over to the configuration. */
 static void take_clouds(struct loader *l)
 {
 	struct conf *c = l->conf;
+	size_t i = 1;
 
 	c->clouds = xcalloc(l->n_sections + 1, sizeof(struct cloud_conf *));
-	for (size_t i = 1; i < l->n_sections; i++)
-		c->clouds[c->n_clouds++] = TAKE_PTR(l->sections[i]->conf);
-	if (c->n_clouds == 0)
-		c->clouds[c->n_clouds++] = cloud_conf_new("h2o");
-	for (size_t i = 0; i < c->n_clouds; i++)
+	for (; i < l->n_sections && l->sections[i]->at.file < l->first_created; i++)
+		take_cloud(l, l->sections[i]);
+	if (c->n_clouds == 0 && !find_cloud(l, DEFAULT_CLOUD))
+		c->clouds[c->n_clouds++] = cloud_conf_new(DEFAULT_CLOUD);
+	for (; i < l->n_sections; i++)
+		if (!is_left_out(l, l->sections[i]->at.file) && !l->sections[i]->refused)
+			take_cloud(l, l->sections[i]);
+	for (i = 0; i < c->n_clouds; i++)
 		c->clouds[i]->baseport = c->fleet.baseport;
+	take_aside(l);
+}
+
+static bool is_refused(const struct loader *l)
+{
+	for (size_t i = 0; i < l->n_faults; i++)
+		if (!is_aside(l, &l->faults[i]))
+			return true;
+	return l->code < 0;
 }
 
 static int finish(struct loader *l, struct conf **out, struct conf_errors *errors)
@@ -498,7 +650,7 @@ static int finish(struct loader *l, struct conf **out, struct conf_errors *error
 	finish_fleet(l);
 	check_all(l);
 	report_faults(l, errors);
-	if (l->n_faults)
+	if (is_refused(l))
 		return l->code ? l->code : -EINVAL;
 	take_clouds(l);
 	*out = TAKE_PTR(l->conf);
@@ -507,7 +659,7 @@ static int finish(struct loader *l, struct conf **out, struct conf_errors *error
 
 static void loader_init(struct loader *l)
 {
-	*l = (struct loader){.conf = xcalloc(1, sizeof(struct conf))};
+	*l = (struct loader){.conf = xcalloc(1, sizeof(struct conf)), .first_created = SIZE_MAX};
 	keys_set_defaults(SECTION_FLEET, &l->conf->fleet);
 	add_section(l, SECTION_FLEET, &l->conf->fleet, (struct place){0});
 }
@@ -520,8 +672,25 @@ static void loader_free(struct loader *l)
 	for (size_t i = 0; i < l->n_faults; i++)
 		free(l->faults[i].sentence);
 	free(l->faults);
+	free(l->created_name);
 	strbuf_free(&l->value);
 	conf_free(l->conf);
+}
+
+struct cloud_conf *conf_parse_cloud(const char *text, size_t len, const char *name)
+{
+	_cleanup_(loader_free) struct loader l = {0};
+
+	loader_init(&l);
+	strv_add(&l.conf->files, name);
+	l.created_name = xstrdup(name);
+	ini_read(text, len, &ini, &l);
+	finish_key(&l);
+	if (l.n_faults || l.n_sections != 2)
+		return NULL;
+	l.conf->clouds = xcalloc(1, sizeof(struct cloud_conf *));
+	take_cloud(&l, l.sections[1]);
+	return TAKE_PTR(l.conf->clouds[--l.conf->n_clouds]);
 }
 
 static int load(const char *file, const char *dir, struct conf **out, struct conf_errors *errors)
@@ -539,6 +708,21 @@ static int load(const char *file, const char *dir, struct conf **out, struct con
 int conf_load_dir(const char *dir, struct conf **out, struct conf_errors *errors)
 {
 	return load(NULL, dir, out, errors);
+}
+
+int conf_load_all(const struct conf_source *from, struct conf **out, struct conf_errors *errors)
+{
+	_cleanup_free_ char *dir = dirs_config(geteuid());
+	_cleanup_(loader_free) struct loader l = {0};
+
+	loader_init(&l);
+	l.strict = from->strict;
+	if (from->file)
+		load_file(&l, from->file);
+	else
+		load_dir(&l, dir);
+	load_created(&l, from->state_dir ? from->state_dir : l.conf->fleet.state_dir);
+	return finish(&l, out, errors);
 }
 
 int conf_load(const char *file, struct conf **out, struct conf_errors *errors)

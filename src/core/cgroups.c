@@ -15,6 +15,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "core/internal.h"
 #include "drv/cgroup.h"
@@ -29,7 +30,8 @@
 #define KEEPER "keeper"
 
 /* A generation waits so long for its group, then goes without. */
-#define PLACE_MS 5000
+#define PLACE_MS    5000
+#define PRESSURE_MS 1000
 /* After such a wait the others are spared it for a while. */
 #define PLACE_AGAIN_MS 60000
 
@@ -539,19 +541,28 @@ bool cgroups_oom(struct supervised *s, struct exit_evidence *ev)
 	return true;
 }
 
+/* The kernel works its averages out every two seconds; reading them more often would only cost. */
+static void sample_pressure(struct supervised *s)
+{
+	uint64_t now = clock_monotonic_ms();
+	const char *dir = locate(s);
+	struct cgroup_pressure p;
+
+	if (s->pressure.read_ms && now < s->pressure.read_ms + PRESSURE_MS &&
+		s->pressure.last.own == (dir != NULL))
+		return;
+	s->pressure.read_ms = now;
+	s->pressure.known = cgroup_read_pressure(dir, &p);
+	s->pressure.last = (struct fleet_pressure){dir != NULL, p.cpu, p.memory, p.io};
+}
+
 bool fleet_pressure(struct fleet *f, const char *cloud, struct fleet_pressure *out)
 {
-	for (size_t i = 0; i < f->n; i++) {
-		struct cgroup_pressure p;
-		const char *dir;
+	struct supervised *s = supervised_find(f, cloud);
 
-		if (!streq(f->clouds[i]->cloud->conf->name, cloud))
-			continue;
-		dir = locate(f->clouds[i]);
-		if (!cgroup_read_pressure(dir, &p))
-			return false;
-		*out = (struct fleet_pressure){dir != NULL, p.cpu, p.memory, p.io};
-		return true;
-	}
-	return false;
+	if (!s)
+		return false;
+	sample_pressure(s);
+	*out = s->pressure.last;
+	return s->pressure.known;
 }

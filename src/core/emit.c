@@ -12,8 +12,7 @@
 #include "base/text.h"
 #include "core/internal.h"
 
-/* ISO 8601, UTC. */
-static json_t *time_json(uint64_t wall_ms)
+json_t *emit_time_json(uint64_t wall_ms)
 {
 	time_t secs = (time_t)(wall_ms / 1000);
 	char day[40];
@@ -24,7 +23,7 @@ static json_t *time_json(uint64_t wall_ms)
 	return json_sprintf("%s.%03uZ", day, (unsigned)(wall_ms % 1000));
 }
 
-static json_t *text_json(const char *s)
+json_t *emit_text_json(const char *s)
 {
 	_cleanup_free_ char *clean = s ? text_utf8(s) : NULL;
 
@@ -41,14 +40,14 @@ void fleet_event(struct fleet *f, const char *type, const struct cloud *c, int n
 	va_start(ap, fmt);
 	message = xvasprintf(fmt, ap);
 	va_end(ap);
-	json_object_set_new(j, "time", time_json(clock_wall_ms()));
+	json_object_set_new(j, "time", emit_time_json(clock_wall_ms()));
 	json_object_set_new(j, "mono_ms", json_integer((json_int_t)clock_monotonic_ms()));
 	json_object_set_new(j, "type", json_string(type));
-	json_object_set_new(j, "cloud", text_json(c ? c->conf->name : NULL));
+	json_object_set_new(j, "cloud", emit_text_json(c ? c->conf->name : NULL));
 	json_object_set_new(j, "node", node >= 0 ? json_integer(node) : json_null());
 	json_object_set_new(
 		j, "generation", c ? json_integer((json_int_t)c->generation) : json_null());
-	json_object_set_new(j, "message", text_json(message));
+	json_object_set_new(j, "message", emit_text_json(message));
 	json_object_update_missing(j, extra);
 	json_decref(extra);
 	journal_append(f->journal, j);
@@ -62,7 +61,7 @@ void emit_transition(struct supervised *s, const struct transition *t)
 
 	json_object_set_new(extra, "from", json_string(from));
 	json_object_set_new(extra, "to", json_string(to));
-	json_object_set_new(extra, "reason", text_json(t->reason));
+	json_object_set_new(extra, "reason", emit_text_json(t->reason));
 	fleet_event(s->fleet, "cloud-state", c, -1, extra, "cloud %s: %s -> %s%s%s", c->conf->name,
 		from, to, t->reason ? ": " : "", t->reason ? t->reason : "");
 }
@@ -75,8 +74,7 @@ static void emit_launched(struct supervised *s, const struct node *n)
 		(int)n->pid, n->api_port);
 }
 
-/* "SIGKILL"; null for none. */
-static json_t *signal_json(int sig)
+json_t *emit_signal_json(int sig)
 {
 	const char *abbrev = sig > 0 ? sigabbrev_np(sig) : NULL;
 
@@ -93,8 +91,8 @@ static void emit_exited(struct supervised *s, const struct node *n)
 	json_object_set_new(extra, "cause", json_string(cause_name(x->cause)));
 	json_object_set_new(
 		extra, "code", x->known && !x->signal ? json_integer(x->code) : json_null());
-	json_object_set_new(extra, "signal", signal_json(x->known ? x->signal : 0));
-	json_object_set_new(extra, "why", text_json(x->why));
+	json_object_set_new(extra, "signal", emit_signal_json(x->known ? x->signal : 0));
+	json_object_set_new(extra, "why", emit_text_json(x->why));
 	fleet_event(s->fleet, "node-exited", s->cloud, (int)n->index, extra, "cloud %s: %s",
 		s->cloud->conf->name, x->why ? x->why : "a node ended");
 }

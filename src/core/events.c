@@ -59,10 +59,12 @@ static void send_signal(struct supervised *s, unsigned node, int sig)
 		return;
 	log_info("cloud %s: node %u: SIG%s to pid %d", s->cloud->conf->name, node,
 		sigabbrev_np(sig), (int)proc_pid(m->proc));
-	if (sig == SIGKILL)
+	if (sig == SIGKILL) {
+		incident_take_dump(s, node);
 		proc_kill_group(m->proc);
-	else
+	} else {
 		proc_signal(m->proc, sig);
+	}
 	if (sig == SIGKILL && all_are_killed(s))
 		cgroups_kill(s);
 }
@@ -83,7 +85,7 @@ static void run_action(struct supervised *s, const struct action *a)
 		polls_start(s, a->node, a->full, a->timeout_ms);
 		break;
 	case ACTION_EVIDENCE:
-		incident_record(s, a->node);
+		incident_ask_dump(s, a->node);
 		break;
 	case ACTION_REST_SHUTDOWN:
 		polls_rest_shutdown(s);
@@ -175,6 +177,7 @@ static void step(struct supervised *s, const struct cloud_event *ev)
 
 	stamped.wall_ms = clock_wall_ms();
 	cloud_step(s->cloud, &stamped, fleet_now(s->fleet));
+	incident_look(s, ev);
 	emit_step(s, ev);
 	announce(s);
 	run_actions(s);
@@ -272,6 +275,7 @@ void supervised_feed(struct supervised *s, const struct cloud_event *ev)
 	while (step_queued(s)) /* what release may have brought */
 		;
 	save(s);
+	incident_keep(s);
 	s->handling = false;
 	door_look(s);
 	arm_timer(s);

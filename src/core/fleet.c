@@ -180,6 +180,7 @@ void supervised_free(struct supervised *s)
 		http_cancel(s->request);
 	idle_cancel(s);
 	jobs_free(s);
+	incident_forget(s);
 	logs_free(s);
 	while (s->queue) {
 		struct queued_event *q = s->queue;
@@ -229,6 +230,13 @@ static void open_journal(struct fleet *f)
 	emit_started(f);
 }
 
+static void open_incidents(struct fleet *f)
+{
+	_cleanup_free_ char *dir = xasprintf("%s/incidents", f->conf->fleet.state_dir);
+
+	f->incidents = incidents_open(dir, INCIDENTS_MAX, INCIDENTS_MAX_BYTES);
+}
+
 int fleet_new(uv_loop_t *loop, struct conf *conf, struct fleet **out, struct err *e)
 {
 	struct fleet *f = xcalloc(1, sizeof(*f));
@@ -257,6 +265,9 @@ int fleet_new(uv_loop_t *loop, struct conf *conf, struct fleet **out, struct err
 	}
 	cgroups_new(f);
 	open_journal(f);
+	open_incidents(f);
+	created_tidy(f);
+	created_put_aside(f, conf);
 	f->n = conf->n_clouds;
 	f->clouds = xcalloc(f->n, sizeof(*f->clouds));
 	for (size_t i = 0; i < f->n; i++)
@@ -293,6 +304,7 @@ void fleet_free(struct fleet *f)
 	uv_close((uv_handle_t *)f->beat, on_timer_closed);
 	awake_free(f->awake);
 	journal_close(f->journal);
+	incidents_close(f->incidents);
 	conf_free(f->conf);
 	free(f->user);
 	free(f);
@@ -464,6 +476,11 @@ const struct conf *fleet_conf(const struct fleet *f)
 struct journal *fleet_journal(const struct fleet *f)
 {
 	return f->journal;
+}
+
+struct incidents *fleet_incidents(const struct fleet *f)
+{
+	return f->incidents;
 }
 
 char *fleet_node_log(const struct fleet *f, const char *cloud, unsigned node)

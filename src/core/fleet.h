@@ -11,6 +11,7 @@
 #include "base/err.h"
 #include "conf/conf.h"
 #include "conf/diff.h"
+#include "core/incidents.h"
 #include "core/journal.h"
 #include "model/cloud.h"
 
@@ -96,6 +97,31 @@ static inline void reload_report_clear(struct reload_report *r)
 	strv_free(&r->errors);
 }
 
+/* Clouds made at run time (core/created.c). All or nothing: it is on disk, and in force, or nothing
+ * has changed. */
+
+struct fleet_who {
+	uid_t uid;
+	bool admin; /* root or the daemon's user: no limits but the machine's */
+};
+
+/* Takes `conf` over, whatever becomes of it: `created`, and checked as far as it goes alone. All
+ * that is wrong comes in *errors, one sentence at least: -EEXIST: there is one of that name;
+ * -EBUSY: it is being removed still; -EINVAL: at odds with itself, the machine or another cloud;
+ * -EDQUOT: the limits for who is no admin; -ESHUTDOWN; others: the file could not be written. With
+ * `start` it is started, else at rest. */
+int fleet_create(struct fleet *f, struct cloud_conf *conf, const struct fleet_who *who, bool start,
+	struct strv *errors);
+/* Gives a created cloud other keys, as a reload does. *change is filled (cloud_change_clear()). */
+int fleet_change_created(struct fleet *f, struct cloud_conf *conf, const struct fleet_who *who,
+	struct cloud_change *change, struct strv *errors);
+/* Removes a created cloud, from the disk first; it is stopped and forgotten. Idempotent while it is
+ * there. -EPERM: it is configured. */
+int fleet_delete(
+	struct fleet *f, const char *name, const struct fleet_who *who, struct strv *errors);
+/* Its newest configuration: in force, or waiting for the next generation. NULL: no such cloud. */
+const struct cloud_conf *fleet_cloud_conf(const struct fleet *f, const char *name);
+
 /* How it is with the supervisor itself, for systemd (core/health.c). */
 
 /* Has every cloud that is wanted got where a start must bring it: launched or, with `usable`, ready
@@ -126,8 +152,20 @@ struct fleet_pressure {
 	double cpu, memory, io;
 };
 
-/* Read now. False when nothing is known. */
+/* At most a second old. False when nothing is known. */
 bool fleet_pressure(struct fleet *f, const char *cloud, struct fleet_pressure *out);
+
+/* What a node's process takes. */
+struct fleet_usage {
+	uint64_t rss_bytes;
+	double cpu_percent; /* of one core, since about when it was last asked, at least a second
+			       before; the first time since its launch; negative: not known */
+};
+
+/* Read now, but not more often than once a second: for the time between, it is as it was. False
+ * when it has no process, or nothing is known of it. */
+bool fleet_node_usage(
+	struct fleet *f, const struct cloud *c, unsigned node, struct fleet_usage *out);
 
 /* A cloud's door, and what has come to it. Totals count from when the port was taken. */
 struct fleet_gate {
@@ -168,6 +206,8 @@ void fleet_observe(struct fleet *f, fleet_observer cb, void *arg);
 
 /* All events, numbered (core/journal.h). */
 struct journal *fleet_journal(const struct fleet *f);
+/* Why clouds were lost (core/incidents.h). */
+struct incidents *fleet_incidents(const struct fleet *f);
 /* Something happened: kept, then told to followers. `type` is stable, for programs; the format
  * makes one sentence for people. `c` may be NULL, `node` -1; `extra` (stolen; may be NULL) is an
  * object with members of this type, whose strings are UTF-8 (json_pack() makes nothing of others).

@@ -25,6 +25,12 @@ struct member {
 	uint64_t log_start; /* where this life begins in its log: a position of drv/logfile.h */
 	int log_to;         /* enum log_target: of this life */
 	char *ice_dir, *tmp_dir, *flatfile, *log; /* owned */
+	struct {
+		pid_t pid; /* whose it is */
+		uint64_t at_ms;
+		uint64_t cpu_ms; /* used by then, since its start */
+		struct fleet_usage last;
+	} usage; /* usage.c */
 };
 
 /* Who starts it, found anew for each generation. */
@@ -49,6 +55,16 @@ struct cloud_cgroup {
 	struct scope_job *job;       /* the members are being put into it */
 	char *dir;                   /* owned; NULL: none (yet) */
 	int64_t oom_before, oom_now; /* as in struct fleet */
+};
+
+/* The newest loss of a cloud, until it is known what follows: incident.c. */
+struct open_incident {
+	json_t *json;   /* NULL: none */
+	int node;       /* -1: none in particular */
+	bool changed;   /* since it was written */
+	bool announced; /* its event is out */
+	bool awaits_dump;
+	uint64_t dump_from; /* the dump comes behind this position of the node's log */
 };
 
 /* What the gate was told last of a cloud's door. */
@@ -113,6 +129,7 @@ struct supervised {
 		bool pending;             /* another is to follow */
 		uint64_t retry_at;        /* not before, after a failure */
 	} logs;
+	struct open_incident incident;
 	struct cloud_cgroup cgroup;
 	bool limit_said;    /* that a limit of its control group is not in force */
 	uv_timer_t *timer;  /* freed in its close callback */
@@ -122,6 +139,11 @@ struct supervised {
 	uint64_t save_delay_ms; /* 0: it could */
 	uint64_t clean_due; /* nothing could be looked for and removed: when it is tried again */
 	unsigned clean_tries;
+	struct {
+		struct fleet_pressure last;
+		bool known;
+		uint64_t read_ms; /* monotonic; 0: never */
+	} pressure;
 	struct cloud_conf *pending; /* owned: waits until no member is alive; NULL: none */
 	bool prepare_waits;         /* ACTION_PREPARE waits for it */
 	struct queued_event *queue, **queue_end;
@@ -152,6 +174,7 @@ struct fleet {
 	struct trouble *troubles; /* trouble.c */
 	char *trouble_line;
 	struct journal *journal;
+	struct incidents *incidents;
 	struct cgroups *cgroups;
 	struct gate *gate;
 	bool doors_begun;  /* doors_begin() was called */
@@ -180,6 +203,12 @@ void emit_idle(struct supervised *s, uint64_t stop_in_ms);
 void emit_active(struct supervised *s);
 void emit_started(struct fleet *f);
 void emit_stopping(struct fleet *f, bool at_once);
+/* Members of events and incidents; new references. ISO 8601, UTC. */
+json_t *emit_time_json(uint64_t wall_ms);
+/* With U+FFFD for what is no UTF-8; null for NULL. */
+json_t *emit_text_json(const char *s);
+/* "SIGKILL"; null for none. */
+json_t *emit_signal_json(int sig);
 
 /* launch.c */
 void launch_prepare(struct supervised *s);
@@ -322,8 +351,18 @@ void recovery_inspect(struct supervised *s);
 void recovery_resume(struct supervised *s);
 void recovery_set_aside(struct supervised *s);
 
-/* incident.c: what a hung process looks like, kept below state_dir/incidents. */
-void incident_record(struct supervised *s, unsigned node);
+/* incident.c: the evidence of why a cloud was lost, for core/incidents.h. */
+/* The model has just taken a step, and nothing was signalled yet: was the cloud lost, did a node
+ * end that is part of it, is it known what follows? */
+void incident_look(struct supervised *s, const struct cloud_event *ev);
+/* ACTION_EVIDENCE: asks a hung JVM for a thread dump. */
+void incident_ask_dump(struct supervised *s, unsigned node);
+/* It is about to be killed: what it wrote is kept. */
+void incident_take_dump(struct supervised *s, unsigned node);
+/* Writes what has changed, and tells of it: once the cloud's state is saved, so that no end of the
+ * daemon makes two incidents of one loss. */
+void incident_keep(struct supervised *s);
+void incident_forget(struct supervised *s);
 
 /* state.c: the state file of each cloud. */
 int state_save(struct supervised *s, bool durable, struct err *e);
@@ -350,6 +389,12 @@ struct supervised *supervised_find(const struct fleet *f, const char *name);
 void members_make(struct supervised *s);
 void members_free(struct supervised *s);
 
+/* created.c */
+/* Renames the files of created clouds that `conf` could not take, and says so. */
+void created_put_aside(struct fleet *f, const struct conf *conf);
+/* What a daemon that was killed has not finished writing. */
+void created_tidy(const struct fleet *f);
+
 /* reload.c */
 /* At the end of each supervised_feed(): can what waits be done now? It is, in a turn of the loop of
  * its own, when nobody further up the stack knows a member or the cloud. */
@@ -360,6 +405,10 @@ bool reload_defers_launch(struct supervised *s);
  * configuration: a port, a directory. */
 int reload_check_others(const struct supervised *s, struct err *e);
 void reload_free(struct fleet *f);
+/* For created.c. Both take `conf` over; *out: cloud_change_clear(). */
+struct supervised *reload_add(struct fleet *f, struct cloud_conf *conf);
+void reload_change(struct supervised *s, struct cloud_conf *conf, struct cloud_change *out);
+void reload_take_out(struct supervised *s);
 /* What the members were launched with, for the state file; and, in the next daemon, the same again:
  * what the files say now waits in `pending`, as after a reload. Before members are adopted. */
 json_t *reload_launched_with(const struct supervised *s);

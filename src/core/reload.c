@@ -113,6 +113,7 @@ static void change(struct supervised *s, struct cloud_conf *new, const struct cl
 	} else {
 		struct cloud_conf *mixed = cloud_conf_dup(s->cloud->conf);
 
+		cloud_conf_copy_origin(mixed, new);
 		key_changes_apply(&ch->keys, SECTION_CLOUD, RELOAD_LIVE, mixed, new);
 		replace_conf(s, mixed);
 		s->pending = new;
@@ -161,6 +162,7 @@ static void forget(struct fleet *f, size_t i)
 
 	for (unsigned k = 0; k < s->cloud->n_nodes; k++)
 		remove_traces(s, &s->members[k]);
+	fleet_event(f, "cloud-gone", s->cloud, -1, NULL, "cloud %s is gone", conf->name);
 	state_remove(s);
 	rmdir(recovery);
 	rmdir(s->dir);
@@ -349,6 +351,27 @@ int reload_check_others(const struct supervised *s, struct err *e)
 	return 0;
 }
 
+/* ---- one cloud, made, changed or removed at run time ---- */
+
+struct supervised *reload_add(struct fleet *f, struct cloud_conf *conf)
+{
+	add(f, conf);
+	return f->clouds[f->n - 1];
+}
+
+void reload_change(struct supervised *s, struct cloud_conf *new, struct cloud_change *out)
+{
+	cloud_change_make(s->cloud->conf, new, out);
+	out->applied = out->kind != CHANGE_RESTART || at_rest(s);
+	change(s, new, out);
+	supervised_feed(s, &(struct cloud_event){.type = EVENT_TICK});
+}
+
+void reload_take_out(struct supervised *s)
+{
+	take_out(s);
+}
+
 /* ---- the whole ---- */
 
 static bool restarts(const struct conf *new_conf, const struct reload_options *opts)
@@ -463,6 +486,7 @@ int fleet_reload(struct fleet *f, struct conf *new_conf, const struct reload_opt
 		&out->diff.fleet, SECTION_FLEET, RELOAD_CLOUD, &f->conf->fleet, &new->fleet);
 	strv_free(&f->conf->files);
 	strv_copy(&f->conf->files, &new->files);
+	created_put_aside(f, new);
 	take_clouds(f, new, &out->diff);
 	for (size_t i = 0; i < out->diff.n; i++)
 		act(supervised_find(f, out->diff.clouds[i].name), &out->diff.clouds[i], restart);

@@ -30,7 +30,8 @@ struct options {
 	const char *file;      /* --config; NULL: the usual places */
 	const char *state_dir; /* --check-state=DIR: the one in use; NULL: any */
 	bool debug;
-	char **rotate; /* MODE_ROTATE: its arguments */
+	bool until_eof; /* the end of standard input is the end */
+	char **rotate;  /* MODE_ROTATE: its arguments */
 };
 
 #define N_SIGNALS 5
@@ -62,6 +63,8 @@ struct daemon {
 		uv_timer_t timer; /* looks whether it is time; then: how long the end may take */
 		bool some_wanted; /* a cloud was wanted since our start */
 		int code;         /* the exit status of an orderly end */
+		uv_poll_t input;  /* --until-eof */
+		bool has_input;
 	} exit;
 	struct reaper *reaper;
 	bool from_terminal;
@@ -121,7 +124,7 @@ void reexec_clear(struct daemon *d);
 int reexec_begin(struct daemon *d);
 int reexec_answer(bool begin, struct reexec_status *out, void *daemon);
 
-/* exit.c: exit_when and shutdown_timeout. */
+/* exit.c: exit_when, shutdown_timeout and --until-eof. */
 void exit_watch(struct daemon *d);
 /* The end has begun. */
 void exit_limit_begin(struct daemon *d);

@@ -1,4 +1,7 @@
-/* When and how the daemon ends by itself (exit_when), and how long an end may take. */
+/* When and how the daemon ends by itself (exit_when, --until-eof), and how long an end may take. */
+#include <errno.h>
+#include <fcntl.h>
+
 #include "base/log.h"
 #include "base/text.h"
 #include "daemon/daemon.h"
@@ -87,8 +90,40 @@ static void look(uv_timer_t *t)
 	daemon_end(d);
 }
 
+/* Whoever started us held the other end of a pipe, and is gone. What comes through it means
+ * nothing. */
+static void on_input(uv_poll_t *input, int status, int events _unused_)
+{
+	struct daemon *d = input->data;
+	char rest[4096];
+	ssize_t n = status < 0 ? 0 : read(STDIN_FILENO, rest, sizeof(rest));
+
+	if (n > 0 || (n < 0 && (errno == EAGAIN || errno == EINTR)))
+		return;
+	uv_poll_stop(input);
+	log_notice("standard input has ended (--until-eof); stopping all clouds");
+	if (!d->ending)
+		daemon_end(d);
+}
+
+static void watch_input(struct daemon *d)
+{
+	int flags = fcntl(STDIN_FILENO, F_GETFL);
+
+	if (flags < 0 || fcntl(STDIN_FILENO, F_SETFL, flags | O_NONBLOCK) < 0 ||
+		uv_poll_init(&d->loop, &d->exit.input, STDIN_FILENO) < 0) {
+		log_warning("standard input cannot be watched: --until-eof has no effect");
+		return;
+	}
+	d->exit.has_input = true;
+	d->exit.input.data = d;
+	uv_poll_start(&d->exit.input, UV_READABLE, on_input);
+}
+
 void exit_watch(struct daemon *d)
 {
+	if (d->options->until_eof && d->options->mode == MODE_RUN)
+		watch_input(d);
 	uv_timer_init(&d->loop, &d->exit.timer);
 	d->exit.timer.data = d;
 	uv_timer_start(&d->exit.timer, look, LOOK_MS, LOOK_MS);
@@ -96,5 +131,7 @@ void exit_watch(struct daemon *d)
 
 void exit_close(struct daemon *d)
 {
+	if (d->exit.has_input)
+		uv_close((uv_handle_t *)&d->exit.input, NULL);
 	uv_close((uv_handle_t *)&d->exit.timer, NULL);
 }

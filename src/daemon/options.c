@@ -17,6 +17,8 @@ static const char usage[] =
 	"      --print-config   print it with all defaults and exit\n"
 	"      --end-left-behind\n"
 	"                       end the nodes that a dead daemon has left, and exit\n"
+	"      --until-eof      stop all clouds and exit at the end of standard input, a pipe or\n"
+	"                       socket: for programs that start a daemon of their own\n"
 	"      --debug          log more\n"
 	"  -h, --help           this text\n"
 	"  -V, --version        version\n"
@@ -28,12 +30,21 @@ static const char usage[] =
 
 int options_parse(int argc, char **argv, struct options *opts)
 {
-	enum { OPT_CHECK = 256, OPT_PRINT, OPT_END, OPT_DEBUG, OPT_ROTATE, OPT_CHECK_STATE };
+	enum {
+		OPT_CHECK = 256,
+		OPT_PRINT,
+		OPT_END,
+		OPT_UNTIL_EOF,
+		OPT_DEBUG,
+		OPT_ROTATE,
+		OPT_CHECK_STATE
+	};
 	static const struct option options[] = {
 		{"config", required_argument, NULL, 'c'},
 		{"check-config", no_argument, NULL, OPT_CHECK},
 		{"print-config", no_argument, NULL, OPT_PRINT},
 		{"end-left-behind", no_argument, NULL, OPT_END},
+		{"until-eof", no_argument, NULL, OPT_UNTIL_EOF},
 		{"debug", no_argument, NULL, OPT_DEBUG},
 		{"check-state", optional_argument, NULL, OPT_CHECK_STATE},
 		{"rotate-logs", no_argument, NULL, OPT_ROTATE}, /* for ourselves alone */
@@ -56,6 +67,9 @@ int options_parse(int argc, char **argv, struct options *opts)
 			break;
 		case OPT_END:
 			opts->mode = MODE_END;
+			break;
+		case OPT_UNTIL_EOF:
+			opts->until_eof = true;
 			break;
 		case OPT_DEBUG:
 			opts->debug = true;

@@ -22,7 +22,13 @@ static int load(struct daemon *d, struct conf **out, struct strv *errors)
 {
 	_cleanup_(conf_freep) struct conf *conf = NULL;
 	struct conf_errors found = {0};
-	int r = conf_load(d->options->file, &conf, &found);
+	const struct conf_source from = {
+		.file = d->options->file,
+		/* Where they are until the daemon is started anew. */
+		.state_dir = fleet_conf(d->fleet)->fleet.state_dir,
+		.strict = true,
+	};
+	int r = conf_load_all(&from, &conf, &found);
 
 	strv_free(errors);
 	*errors = found.list; /* taken over */

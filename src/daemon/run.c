@@ -26,16 +26,26 @@ static int fail(const struct err *e)
 	return status;
 }
 
+/* The daemon says it when it does it. */
+static void show_aside(const struct conf *conf)
+{
+	for (size_t i = 0; i < conf->n_aside; i++)
+		fprintf(stderr, "%s: %s; the daemon would set this cloud aside\n",
+			conf->aside[i].file, conf->aside[i].why);
+}
+
 static int load_conf(const char *file, enum daemon_mode mode, struct conf **conf)
 {
 	struct conf_errors errors = {0};
-	int r = conf_load(file, conf, &errors);
+	int r = conf_load_all(&(struct conf_source){.file = file}, conf, &errors);
 
 	for (size_t i = 0; i < errors.list.n; i++)
 		fprintf(stderr, "%s\n", errors.list.v[i]);
 	if (r < 0 && errors.list.n && mode == MODE_RUN)
 		status_failed(&(struct err){.code = r, .msg = errors.list.v[0]}, EXIT_CONFIG);
 	conf_errors_free(&errors);
+	if (r == 0 && mode == MODE_CHECK)
+		show_aside(*conf);
 	return r;
 }
 

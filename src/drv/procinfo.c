@@ -3,6 +3,7 @@
 #include <ctype.h>
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 
@@ -10,8 +11,8 @@
 #include "base/strbuf.h"
 #include "drv/machine.h"
 
-/* A JVM may have thousands of threads; an incident need not list all. */
-#define SNAPSHOT_THREADS 400
+/* A JVM may have thousands of threads, and each costs the loop 30 to 60 us. */
+#define SNAPSHOT_THREADS 150
 
 static void closedirp(DIR **d)
 {
@@ -62,6 +63,34 @@ int process_stat_read(pid_t pid, struct process_stat *out)
 	if (pid <= 0 || read_proc(pid, "stat", &text, NULL) < 0)
 		return -ESRCH;
 	return parse_stat(text, out);
+}
+
+int process_usage_read(pid_t pid, struct process_usage *out)
+{
+	char path[40], text[1024];
+	_cleanup_close_ int fd = -1;
+	uint64_t user, system;
+	const char *close;
+	ssize_t n;
+	long rss;
+
+	*out = (struct process_usage){0};
+	snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
+	fd = pid > 0 ? open(path, O_RDONLY | O_CLOEXEC) : -1;
+	n = fd >= 0 ? read(fd, text, sizeof(text) - 1) : -1;
+	if (n <= 0)
+		return -ESRCH;
+	text[n] = '\0';
+	close = strrchr(text, ')');
+	/* 14 utime, 15 stime; 24 rss, in pages. */
+	if (!close || sscanf(close + 1,
+			      " %*c %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %" SCNu64 " %" SCNu64
+			      " %*s %*s %*s %*s %*s %*s %*s %*s %ld",
+			      &user, &system, &rss) != 3)
+		return -ESRCH;
+	out->cpu_ms = (user + system) * 1000 / (uint64_t)sysconf(_SC_CLK_TCK);
+	out->rss_bytes = (uint64_t)MAX(rss, 0l) * (uint64_t)sysconf(_SC_PAGESIZE);
+	return 0;
 }
 
 int process_each(int (*fn)(pid_t pid, void *arg), void *arg)

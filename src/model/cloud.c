@@ -53,6 +53,7 @@ void last_exit_clear(struct last_exit *x)
 {
 	free(x->why);
 	free(x->log_tail);
+	free(x->incident);
 	*x = (struct last_exit){0};
 }
 

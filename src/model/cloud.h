@@ -79,6 +79,7 @@ struct last_exit {
 	enum cause cause;
 	char *why;      /* owned: one sentence */
 	char *log_tail; /* owned: last lines of the node's log, or NULL */
+	char *incident; /* owned: id of the incident that it is part of, set by core; or NULL */
 	uint64_t wall_ms;
 };
 
@@ -101,6 +102,7 @@ struct node {
 	bool ask_full; /* its last full poll had no good answer: the next one is full, too */
 	uint64_t unhealthy_ms;      /* since when it calls the cloud unhealthy; 0: it does not */
 	int sent_signal;            /* last one that we sent in this life */
+	uint64_t max_mem, free_mem; /* of its heap, bytes, as its cloud was last told; 0: not yet */
 	bool hung;                  /* hang verdict: ended with SIGKILL at once */
 	struct last_exit last_exit; /* survives the next launch */
 };
@@ -129,7 +131,7 @@ enum action_type {
 	ACTION_LAUNCH,        /* node -> EVENT_LAUNCHED or _LAUNCH_FAILED */
 	ACTION_SIGNAL,        /* node, signal; SIGKILL goes to its whole process group */
 	ACTION_POLL,          /* node, full (GET) or not (HEAD), timeout_ms -> EVENT_ANSWER */
-	ACTION_EVIDENCE,      /* node: SIGQUIT and a snapshot of /proc, kept as an incident */
+	ACTION_EVIDENCE,      /* node: a thread dump is wanted, for the incident */
 	ACTION_REST_SHUTDOWN, /* POST /3/Shutdown to member 0; no event */
 	ACTION_CLEAN,         /* all dead: groups, tmp, ice -> EVENT_CLEANED */
 	ACTION_RELEASE_PORTS,

@@ -102,6 +102,7 @@ static void launch(struct cloud *c, struct node *n, uint64_t now_ms)
 {
 	n->state = NODE_BOOTING;
 	n->pid = 0;
+	n->max_mem = n->free_mem = 0;
 	n->sent_signal = 0;
 	n->hung = false;
 	n->launched_ms = now_ms;

@@ -41,9 +41,10 @@ static json_t *exit_json(const struct last_exit *x)
 {
 	if (!x->present)
 		return json_null();
-	return json_pack("{s:b, s:i, s:i, s:s, s:s*, s:s*, s:I}", "known", x->known, "code",
+	return json_pack("{s:b, s:i, s:i, s:s, s:s*, s:s*, s:s*, s:I}", "known", x->known, "code",
 		x->code, "signal", x->signal, "cause", cause_name(x->cause), "why", x->why,
-		"log_tail", x->log_tail, "wall_ms", (json_int_t)x->wall_ms);
+		"log_tail", x->log_tail, "incident", x->incident, "wall_ms",
+		(json_int_t)x->wall_ms);
 }
 
 static json_t *node_json(const struct node *n, uint64_t now_ms)
@@ -126,15 +127,15 @@ static const char *cause_word(int i)
 
 static int exit_remember(struct last_exit *x, json_t *j, struct err *e)
 {
-	const char *cause, *why = NULL, *tail = NULL;
+	const char *cause, *why = NULL, *tail = NULL, *incident = NULL;
 	json_int_t wall;
 	int known, index;
 
 	if (json_is_null(j))
 		return 0;
-	if (json_unpack(j, "{s:b, s:i, s:i, s:s, s?s, s?s, s:I}", "known", &known, "code", &x->code,
-		    "signal", &x->signal, "cause", &cause, "why", &why, "log_tail", &tail,
-		    "wall_ms", &wall) < 0)
+	if (json_unpack(j, "{s:b, s:i, s:i, s:s, s?s, s?s, s?s, s:I}", "known", &known, "code",
+		    &x->code, "signal", &x->signal, "cause", &cause, "why", &why, "log_tail", &tail,
+		    "incident", &incident, "wall_ms", &wall) < 0)
 		return bad(e, "last_exit");
 	index = word_index(cause, cause_word, CAUSE_UNKNOWN + 1);
 	if (index < 0)
@@ -144,6 +145,7 @@ static int exit_remember(struct last_exit *x, json_t *j, struct err *e)
 	x->cause = (enum cause)index;
 	x->why = xstrdup_null(why);
 	x->log_tail = xstrdup_null(tail);
+	x->incident = xstrdup_null(incident);
 	x->wall_ms = (uint64_t)wall;
 	return 0;
 }

@@ -98,8 +98,16 @@ static void note_usage(struct cloud *c, const struct h2o_cloud_view *v)
 	struct cloud_usage u = {.known = true, .locked = v->locked};
 
 	for (size_t i = 0; i < v->n_members; i++) {
-		u.max_mem += v->members[i].max_mem;
-		u.free_mem += v->members[i].free_mem;
+		const struct h2o_member *m = &v->members[i];
+
+		u.max_mem += m->max_mem;
+		u.free_mem += m->free_mem;
+		cloud_for_each_node (n, c) {
+			if (n->pid <= 0 || n->pid != m->pid)
+				continue;
+			n->max_mem = m->max_mem;
+			n->free_mem = m->free_mem;
+		}
 	}
 	snprintf(u.h2o_version, sizeof(u.h2o_version), "%s", v->version);
 	c->usage = u;

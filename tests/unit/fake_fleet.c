@@ -1,5 +1,6 @@
 #include "fake_fleet.h"
 
+#include <errno.h>
 #include <stdio.h>
 
 #include "base/clock.h"
@@ -10,17 +11,19 @@ struct fleet *fake_fleet_new(void)
 	return xcalloc(1, sizeof(struct fleet));
 }
 
+static void free_conf(struct cloud *c)
+{
+	cloud_conf_free((struct cloud_conf *)c->conf);
+}
+
 static void free_cloud(struct cloud *c)
 {
-	struct cloud_conf *conf = (struct cloud_conf *)c->conf;
-
 	cloud_for_each_node (n, c) {
 		free(n->last_exit.why);
 		free(n->last_exit.log_tail);
+		free(n->last_exit.incident);
 	}
-	free(conf->name);
-	free(conf->context_path);
-	free(conf);
+	free_conf(c);
 	free(c->nodes);
 	free(c->reason);
 	free(c->h2o_name);
@@ -32,15 +35,15 @@ void fake_fleet_free(struct fleet *f)
 	for (size_t i = 0; i < f->n_clouds; i++)
 		free_cloud(f->clouds[i]);
 	journal_close(f->journal);
+	incidents_close(f->incidents);
 	free(f);
 }
 
 struct cloud *fake_fleet_add(struct fleet *f, const char *name, size_t n_nodes)
 {
 	struct cloud *c = xcalloc(1, sizeof(*c));
-	struct cloud_conf *conf = xcalloc(1, sizeof(*conf));
+	struct cloud_conf *conf = cloud_conf_new(name);
 
-	conf->name = xstrdup(name);
 	conf->nodes = (int64_t)n_nodes;
 	c->conf = conf;
 	c->nodes = xcalloc(n_nodes, sizeof(*c->nodes));
@@ -187,6 +190,11 @@ struct journal *fleet_journal(const struct fleet *f)
 	return f->journal;
 }
 
+struct incidents *fleet_incidents(const struct fleet *f)
+{
+	return f->incidents;
+}
+
 char *fleet_node_log(const struct fleet *f, const char *cloud, unsigned node)
 {
 	return xasprintf("%s/%s-%u.log", f->log_dir, cloud, node);
@@ -205,6 +213,13 @@ bool fleet_pressure(struct fleet *f, _unused_ const char *cloud, struct fleet_pr
 {
 	*out = f->pressure;
 	return f->pressure_known;
+}
+
+bool fleet_node_usage(
+	struct fleet *f, const struct cloud *c, unsigned node, struct fleet_usage *out)
+{
+	*out = f->usage;
+	return f->usage_known && c->nodes[node].pid > 0;
 }
 
 bool fleet_gate(struct fleet *f, const char *cloud, struct fleet_gate *out)
@@ -232,4 +247,82 @@ int fleet_cancel_job(struct fleet *f, const char *cloud, const char *id)
 	(void)cloud;
 	snprintf(f->cancelled, sizeof(f->cancelled), "%s", id);
 	return f->cancel_result;
+}
+
+const struct cloud_conf *fleet_cloud_conf(const struct fleet *f, const char *name)
+{
+	const struct cloud *c = find(f, name);
+
+	return c ? c->conf : NULL;
+}
+
+/* The file system and the other clouds are not this fleet's business: one answer for all. */
+static int refuse(const struct fleet *f, struct strv *errors)
+{
+	if (f->refusal)
+		strv_add(errors, "refused by the test");
+	return f->refusal;
+}
+
+int fleet_create(struct fleet *f, struct cloud_conf *conf, const struct fleet_who *who, bool start,
+	struct strv *errors)
+{
+	struct cloud *c;
+	int r = refuse(f, errors);
+
+	f->who = *who;
+	if (r == 0 && find(f, conf->name)) {
+		strv_add(errors, "there is one already");
+		r = -EEXIST;
+	}
+	if (r < 0) {
+		cloud_conf_free(conf);
+		return r;
+	}
+	c = fake_fleet_add(f, conf->name, (size_t)conf->nodes);
+	conf->created = true;
+	free_conf(c);
+	c->conf = conf;
+	if (start)
+		fleet_command(f, conf->name, FLEET_START, false);
+	return 0;
+}
+
+int fleet_change_created(struct fleet *f, struct cloud_conf *conf, const struct fleet_who *who,
+	struct cloud_change *change, struct strv *errors)
+{
+	struct cloud *c = find(f, conf->name);
+	int r = refuse(f, errors);
+
+	f->who = *who;
+	if (r < 0) {
+		cloud_conf_free(conf);
+		return r;
+	}
+	cloud_change_make(c->conf, conf, change);
+	free_conf(c);
+	c->conf = conf;
+	return 0;
+}
+
+int fleet_delete(
+	struct fleet *f, const char *name, const struct fleet_who *who, struct strv *errors)
+{
+	struct cloud *c = find(f, name);
+	int r = refuse(f, errors);
+
+	f->who = *who;
+	if (r == 0)
+		c->removed = true;
+	return r;
+}
+
+void fake_fleet_forget(struct fleet *f, struct cloud *c)
+{
+	size_t i = 0;
+
+	while (f->clouds[i] != c)
+		i++;
+	free_cloud(c);
+	f->clouds[i] = f->clouds[--f->n_clouds];
 }

@@ -20,12 +20,17 @@ struct fleet {
 	size_t n_commands;
 	struct fleet_pressure pressure;
 	bool pressure_known;
+	struct fleet_usage usage; /* of every node that has a process */
+	bool usage_known;
 	struct fleet_gate gate; /* of all clouds that have one */
 	bool gated;
-	bool lazy; /* commands change nothing at once */
+	int refusal;          /* of all that is to be made, changed or deleted: -errno */
+	struct fleet_who who; /* asked for that last */
+	bool lazy;            /* commands change nothing at once */
 	const char *log_dir;
-	struct journal *journal; /* owned; NULL: none */
-	char trouble[200];       /* the newest; "": none, or over */
+	struct journal *journal;     /* owned; NULL: none */
+	struct incidents *incidents; /* likewise */
+	char trouble[200];           /* the newest; "": none, or over */
 	unsigned n_troubles;
 	struct fleet_jobs jobs; /* of all clouds */
 	bool jobs_known;        /* else H2O is being asked */
@@ -42,5 +47,7 @@ struct fleet *fake_fleet_new(void);
 void fake_fleet_free(struct fleet *f);
 /* A stopped cloud at http://127.0.0.1:54321, as soon as it is usable. */
 struct cloud *fake_fleet_add(struct fleet *f, const char *name, size_t n_nodes);
+/* It is removed, and gone. */
+void fake_fleet_forget(struct fleet *f, struct cloud *c);
 /* Changes the state and tells the observer. */
 void fake_fleet_set(struct fleet *f, struct cloud *c, enum cloud_state s, const char *reason);

@@ -414,8 +414,8 @@ static void test_logs(void **state)
 	}
 	output_close(&o);
 	assert_int_equal(run(s, &o, "logs dev -n1"), 0);
-	assert_string_equal(o.out, "==> dev/0 <==\nnode\\x1b[5m 0\n\n"
-				   "==> dev/1 <==\nnode\\x1b[5m 1\n");
+	assert_string_equal(o.out, "dev/0  node\\x1b[5m 0\n"
+				   "dev/1  node\\x1b[5m 1\n");
 	output_close(&o);
 }
 

@@ -14,7 +14,9 @@ static void test_cloud_table(void **state _unused_)
 		"[{\"name\":\"dev\",\"state\":\"ready\",\"size\":2,\"state_ms\":5,\"uptime_ms\":"
 		"192000,"
 		"\"generation\":3,\"restarts\":2,\"endpoint\":\"http://127.0.0.1:54321\","
-		"\"reason\":\"not shown\",\"nodes\":[{\"state\":\"up\"},{\"state\":\"up\"}]},"
+		"\"memory\":{\"max_bytes\":4294967296,\"free_bytes\":3006477107},"
+		"\"reason\":\"not shown\",\"nodes\":[{\"state\":\"up\",\"cpu_percent\":103.6},"
+		"{\"state\":\"up\",\"cpu_percent\":null}]},"
 		"{\"name\":\"nightly\",\"state\":\"backoff\",\"size\":1,\"state_ms\":500,\"uptime_"
 		"ms\":null,"
 		"\"generation\":12,\"restarts\":0,\"endpoint\":null,\"next_start_ms\":4000,"
@@ -30,16 +32,16 @@ static void test_cloud_table(void **state _unused_)
 	output_open(&o);
 	show_clouds(o.cli.out, clouds, 80, false);
 	output_flush(&o);
-	assert_string_equal(o.out,
-		"CLOUD    STATE     NODES  UPTIME  GEN  RESTARTS  ENDPOINT\n"
-		"dev      ready     2/2    3m 12s  3    2         http://127.0.0.1:54321\n"
-		"nightly  backoff   0/1    -       12   0         -\n"
-		"    node 0 died; next start in 4s\n"
-		"bad      failed    0/1    -       1    0         -\n"
-		"    failed 31s ago: no java\n"
-		"slow     starting  0/1    -       1    0         -\n"
-		"    starting for 5s\n"
-		"off      stopped   0/1    -       0    0         -\n");
+	assert_string_equal(o.out, "CLOUD    STATE     NODES  UPTIME  GEN/RST  MEMORY    CPU\n"
+				   "dev      ready     2/2    3m 12s  3/2      1.2/4.0G  104%\n"
+				   "    http://127.0.0.1:54321\n"
+				   "nightly  backoff   0/1    -       12/0     -         -\n"
+				   "    node 0 died; next start in 4s\n"
+				   "bad      failed    0/1    -       1/0      -         -\n"
+				   "    failed 31s ago: no java\n"
+				   "slow     starting  0/1    -       1/0      -         -\n"
+				   "    starting for 5s\n"
+				   "off      stopped   0/1    -       0/0      -         -\n");
 	output_close(&o);
 	output_open(&o);
 	show_clouds(o.cli.out, clouds, 80, true);
@@ -92,7 +94,9 @@ static void test_node_table(void **state _unused_)
 	json_t *cloud = parse_json(
 		"{\"state\":\"failed\",\"nodes\":[{\"index\":0,\"state\":\"up\",\"pid\":4711,\"api_"
 		"port\":54321,"
-		"\"uptime_ms\":61000,\"last_exit\":null},{\"index\":1,\"state\":\"exited\","
+		"\"uptime_ms\":61000,\"memory\":{\"max_bytes\":67108864,\"free_bytes\":24117248},"
+		"\"rss_bytes\":1610612736,\"cpu_percent\":6.6,\"last_exit\":null},{\"index\":1,"
+		"\"state\":\"exited\","
 		"\"pid\":null,\"api_port\":54323,\"uptime_ms\":null,\"last_exit\":{\"code\":null,"
 		"\"signal\":\"SIGKILL\",\"cause\":\"signal\",\"why\":\"node 1 was killed\","
 		""
@@ -106,10 +110,10 @@ static void test_node_table(void **state _unused_)
 	show_nodes(o.cli.out, cloud, 80, false);
 	output_flush(&o);
 	assert_string_equal(o.out,
-		"  NODE  STATE   PID   PORT   UPTIME\n"
-		"  0     up      4711  54321  1m 1s\n"
-		"  1     exited  -     54323  -\n"
-		"  2     exited  -     -      -\n"
+		"  NODE  STATE   PID   PORT   UPTIME  HEAP    RSS     CPU\n"
+		"  0     up      4711  54321  1m 1s   41/64M  1.5 GB  7%\n"
+		"  1     exited  -     54323  -       -       -       -\n"
+		"  2     exited  -     -      -       -       -       -\n"
 		"\n  last exits:\n"
 		"    2026-01-02T03:04:05.678Z: node 1 was killed\n"
 		"      3\n      4\n      5\n      6\n      7\n      8\n      9\n      10\n"
@@ -236,9 +240,10 @@ static void test_gate(void **state _unused_)
 	output_flush(&o);
 	assert_has(o.out, "dev    \033[32mready\033[0m ");
 	assert_has(o.out, "\n    3 turned away; not used for 12m 0s, stops in 48m 0s\n");
-	assert_has(o.out, "off    stopped (starts on connect)  0/1    -       1    0         "
-			  "http://127.0.0.1:54330\n    stopped 1m 0s ago: stopped after 1h "
-			  "without use\n    2 waiting for the cloud\n");
+	assert_has(o.out,
+		"off    stopped (starts on connect)  0/1    -       1/0      -       -    "
+		"http://127.0.0.1:54330\n    stopped 1m 0s ago: stopped after 1h "
+		"without use\n    2 waiting for the cloud\n");
 	assert_has(o.out, "\n  clients: 1 connection, 120 so far; 2.0 kB to the cloud, 5.0 MB from "
 			  "it\n");
 	output_close(&o);

@@ -54,9 +54,10 @@ static void test_new_cloud(void **state)
 		"\"state_ms\":2500,\"uptime_ms\":null,\"short_locks\":0,\"memory\":null,\"next_"
 		"start_ms\":null,\"pressure\":null,\"start_on\":\"command\",\"armed\":false,"
 		"\"idle_ms\":null,\"idle_stop_ms\":null,\"gate\":null,"
-		"\"restart_needed\":false,\"pending_keys\":[],\"removed\":false,"
+		"\"restart_needed\":false,\"pending_keys\":[],\"incident\":null,\"removed\":false,"
 		"\"nodes\":[{\"index\":0,\"state\":\"down\",\"pid\":null,\"ip\":\"127.0.0.1\","
-		"\"api_port\":null,\"uptime_ms\":null,\"last_exit\":null}]}");
+		"\"api_port\":null,\"uptime_ms\":null,\"memory\":null,\"rss_bytes\":null,"
+		"\"cpu_percent\":null,\"last_exit\":null}]}");
 }
 
 static void make_ready(struct cloud *c)
@@ -91,9 +92,11 @@ static void test_ready_cloud(void **state)
 		"\"short_locks\":4,\"memory\":{\"max_bytes\":2048,\"free_bytes\":1024},"
 		"\"next_start_ms\":null,\"pressure\":null,\"start_on\":\"command\",\"armed\":false,"
 		"\"idle_ms\":null,\"idle_stop_ms\":null,\"gate\":null,"
-		"\"restart_needed\":false,\"pending_keys\":[],\"removed\":false,\"nodes\":[{"
+		"\"restart_needed\":false,\"pending_keys\":[],\"incident\":null,\"removed\":false,"
+		"\"nodes\":[{"
 		"\"index\":0,\"state\":\"up\",\"pid\":77,"
 		"\"ip\":\"127.0.0.1\",\"api_port\":54321,\"uptime_ms\":1060,"
+		"\"memory\":null,\"rss_bytes\":null,\"cpu_percent\":null,"
 		"\"last_exit\":null}]}");
 }
 
@@ -200,6 +203,36 @@ static void test_idle_times(void **state)
 	json_decref(j);
 }
 
+/* Proves: what a node's process takes is told while it has one, with the part of the heap that is
+ * its own; null otherwise. */
+static void test_usage(void **state)
+{
+	struct fleet *f = *state;
+	struct cloud *c = fake_fleet_add(f, "dev", 2);
+	json_t *j, *nodes;
+
+	make_ready(c);
+	c->nodes[0].max_mem = 4096;
+	c->nodes[0].free_mem = 1000;
+	c->nodes[1].max_mem = 4096; /* it was; there is no process now */
+	f->usage_known = true;
+	f->usage = (struct fleet_usage){.rss_bytes = 5000, .cpu_percent = 12.345};
+	j = view_live_cloud(f, c);
+	nodes = json_object_get(j, "nodes");
+	assert_json(json_incref(json_object_get(json_array_get(nodes, 0), "memory")),
+		"{\"max_bytes\":4096,\"free_bytes\":1000}");
+	assert_int_equal(
+		json_integer_value(json_object_get(json_array_get(nodes, 0), "rss_bytes")), 5000);
+	assert_json(json_incref(json_object_get(json_array_get(nodes, 0), "cpu_percent")), "12.35");
+	assert_true(json_is_null(json_object_get(json_array_get(nodes, 1), "memory")));
+	assert_true(json_is_null(json_object_get(json_array_get(nodes, 1), "rss_bytes")));
+	json_decref(j);
+	f->usage.cpu_percent = -1;
+	j = view_live_node(f, c, &c->nodes[0]);
+	assert_true(json_is_null(json_object_get(j, "cpu_percent")));
+	json_decref(j);
+}
+
 /* Read when asked, with two decimals; what the kernel does not tell is null. */
 static void test_pressure(void **state)
 {
@@ -295,23 +328,26 @@ static void test_last_exit(void **state)
 	x->code = 3; /* means nothing beside a signal */
 	x->cause = CAUSE_SIGNAL;
 	x->why = xstrdup("node 0 was killed");
+	x->incident = xstrdup("20231114-221320-123");
 	x->log_tail = xstrdup("a\xff"
 			      "b\n\xc3\xa9");
 	x->wall_ms = 1700000000123;
 	assert_json(view_exit(n),
 		"{\"code\":null,\"signal\":\"SIGKILL\",\"cause\":\"signal\","
 		"\"why\":\"node 0 was killed\",\"log_tail\":\"a\\ufffdb\\n\\u00e9\","
-		"\"at\":\"2023-11-14T22:13:20.123Z\"}");
+		"\"at\":\"2023-11-14T22:13:20.123Z\",\"incident\":\"20231114-221320-123\"}");
 	x->signal = 0;
 	replace_str(&x->why, NULL);
 	replace_str(&x->log_tail, NULL);
 	assert_json(view_exit(n), "{\"code\":3,\"signal\":null,\"cause\":\"signal\",\"why\":null,"
-				  "\"log_tail\":null,\"at\":\"2023-11-14T22:13:20.123Z\"}");
+				  "\"log_tail\":null,\"at\":\"2023-11-14T22:13:20.123Z\","
+				  "\"incident\":\"20231114-221320-123\"}");
 	x->known = false;
 	x->signal = SIGKILL;
 	assert_json(view_exit(n),
 		"{\"code\":null,\"signal\":null,\"cause\":\"signal\",\"why\":null,"
-		"\"log_tail\":null,\"at\":\"2023-11-14T22:13:20.123Z\"}");
+		"\"log_tail\":null,\"at\":\"2023-11-14T22:13:20.123Z\",\"incident\":\"20231114-"
+		"221320-123\"}");
 }
 
 static void test_odd_signals(void **state)
@@ -360,6 +396,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_new_cloud, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_ready_cloud, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_usage, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_pressure, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_gate, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_idle_times, setup, teardown),
