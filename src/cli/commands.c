@@ -181,7 +181,8 @@ const struct cli_command cli_commands[] = {
 		"Shows what H2O says of a cloud: version, cores, memory, health",
 		"What h2o.cluster().show_status() of Python shows. Does not lock the cloud.\n\n"
 		"options:\n"
-		"  --nodes, --detail  each node, too: heap, cores, load, files, keys\n\n"
+		"  --nodes   each node, too: heap, cores, load, files, keys\n"
+		"  --detail  the same\n\n"
 		"example: h2ofleet info dev --nodes\n",
 		cmd_info},
 	{"jobs", "CLOUD [-f] [-n N] | CLOUD cancel KEY...|--all",
