@@ -115,7 +115,7 @@ const struct cli_command cli_commands[] = {
 		"               h2o.connect() does not\n\n"
 		"example: h2ofleet connect dev --h2oconfig > .h2oconfig\n",
 		cmd_connect},
-	{"run", "[-n N] [-m SIZE] [OPTIONS] -- COMMAND...",
+	{"run", "[-n N] [-m SIZE] [OPTIONS] -- CMD...",
 		"Runs a command with a cloud of its own, which ends with it",
 		"Needs no daemon and no configuration: a private one is started, the command once\n"
 		"the cloud is ready, with H2O_URL, H2O_IP, H2O_PORT and H2OFLEET_SOCKET (for\n"
