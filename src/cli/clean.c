@@ -412,8 +412,8 @@ static int remove_and_tell(struct clean *c)
 	size = text_human_size((uint64_t)c->removed_bytes);
 	if (!c->h.cli->json)
 		fprintf(c->h.cli->out,
-			"removed: %" PRId64 " sessions, %" PRId64 " frames (%s), %" PRId64
-			" models\n",
+			"removed: sessions %" PRId64 ", frames %" PRId64 " (%s), models %" PRId64
+			"\n",
 			c->removed_sessions, c->removed_frames, size, c->removed_models);
 	say(c, true);
 	return code;
@@ -423,7 +423,7 @@ static int remove_and_tell(struct clean *c)
 static int check_use(const struct clean *c)
 {
 	_cleanup_free_ char *idle = text_human_duration((uint64_t)MAX(c->idle_ms, (int64_t)0));
-	_cleanup_free_ char *limit = text_human_duration(c->idle_limit_ms);
+	_cleanup_free_ char *limit = text_format_duration(c->idle_limit_ms);
 
 	if (c->idle_limit_ms && c->running_jobs)
 		return cli_fail(c->h.cli, CLI_ERROR,

@@ -8,7 +8,6 @@ struct config_view {
 	FILE *f;
 	const char *cloud; /* only this one; NULL: all */
 	bool all;          /* also what nobody has set */
-	bool created;      /* the present one was made at run time */
 };
 
 /* "FILE:LINE", or that nobody has set it. */
@@ -21,8 +20,7 @@ static void print_place(const struct config_view *v, const json_t *of)
 	else
 		fprintf(v->f, "; %s\n",
 			json_is_true(json_object_get(of, "is_default")) ? "default"
-			: v->created ? "set at run time; h2ofleet set changes it"
-				     : "not from a file");
+									: "not from a file");
 }
 
 static void print_key(const struct config_view *v, const json_t *k)
@@ -49,7 +47,7 @@ static void print_keys(const struct config_view *v, const json_t *keys)
 }
 
 /* False: there is no cloud of the name that was asked for. */
-static bool print_config(struct config_view *v, const json_t *config)
+static bool print_config(const struct config_view *v, const json_t *config)
 {
 	const json_t *cloud;
 	bool found = !v->cloud;
@@ -61,13 +59,15 @@ static bool print_config(struct config_view *v, const json_t *config)
 	}
 	json_array_foreach (json_object_get(config, "clouds"), i, cloud) {
 		_cleanup_free_ char *name = show_text(cloud, "name");
-		_cleanup_free_ char *origin = show_text(cloud, "origin");
 
 		if (!name || (v->cloud && !streq(name, v->cloud)))
 			continue;
 		found = true;
-		v->created = streq_null(origin, "created");
-		fprintf(v->f, "%s[cloud %s]\n", v->cloud ? "" : "\n", name);
+		fprintf(v->f, "%s%s[cloud %s]\n", v->cloud ? "" : "\n",
+			streq_null(json_string_value(json_object_get(cloud, "origin")), "created")
+				? "; made at run time; `h2ofleet set` changes it\n"
+				: "",
+			name);
 		print_keys(v, json_object_get(cloud, "keys"));
 	}
 	return found;
@@ -96,8 +96,7 @@ int cmd_config(struct cli *cli, int argc, char **argv)
 		if (!cloud)
 			return code;
 	}
-	config = v.cloud && cli->json ? client_get(cli, c, &code, "/v1/clouds/%s/config", v.cloud)
-				      : client_get(cli, c, &code, "/v1/config");
+	config = client_get(cli, c, &code, "/v1/config");
 	if (!config)
 		return code;
 	if (cli->json)

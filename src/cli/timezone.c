@@ -125,34 +125,70 @@ int cmd_timezone(struct cli *cli, int argc, char **argv)
 				    : list_zones(&h);
 }
 
-/* A TwoDimTableV3 for people: columns of cells. */
-static void print_table(FILE *f, const json_t *table)
+/* Cell r of column c, without blanks in front. Owned by the caller. */
+static char *cell(const json_t *data, size_t c, size_t r)
+{
+	const char *s = json_string_value(json_array_get(json_array_get(data, c), r));
+
+	if (!s)
+		return xstrdup("-");
+	s += strspn(s, " ");
+	return text_visible(s, strlen(s));
+}
+
+/* The names of H2O's nodes come as "localhost/127.0.0.1:54321": only the address is of use. */
+static char *row_name(const json_t *data, size_t r)
+{
+	char *name = cell(data, 0, r), *slash = strchr(name, '/'), *from = slash;
+
+	if (!slash)
+		return name;
+	while (from > name && from[-1] != ' ')
+		from--;
+	memmove(from, slash + 1, strlen(slash));
+	return name;
+}
+
+static char *heading_of(const json_t *column)
+{
+	char *s = show_text(column, "description");
+
+	return s ? s : xstrdup("-");
+}
+
+/* A TwoDimTableV3 for people: a row of it is a line and, where that is too wide, below it. */
+static void print_table(FILE *f, size_t width, const json_t *table)
 {
 	const json_t *columns = json_object_get(table, "columns"), *c;
 	const json_t *data = json_object_get(table, "data");
-	size_t n = MIN(json_array_size(columns), (size_t)16), i;
-	size_t rows = json_array_size(json_array_get(data, 0));
+	size_t n = MIN(json_array_size(columns), (size_t)16), rows, total = 0, i;
 	_cleanup_(strv_free) struct strv cells = STRV_NULL;
 
-	json_array_foreach (columns, i, c) {
-		char *heading = show_text(c, "description");
-
+	rows = n ? json_array_size(json_array_get(data, 0)) : 0;
+	json_array_foreach (columns, i, c)
 		if (i < n)
-			strv_add(&cells, heading ? heading : "-");
-		free(heading);
-	}
+			strv_take(&cells, heading_of(c));
 	for (size_t r = 0; r < rows; r++) {
-		for (i = 0; i < n; i++) {
-			json_t *cell = json_array_get(json_array_get(data, i), r);
-			const char *s = json_string_value(cell);
-
-			strv_take(&cells,
-				s ? text_visible(s + strspn(s, " "), strlen(s + strspn(s, " ")))
-				  : xstrdup("-"));
-		}
+		strv_take(&cells, row_name(data, r));
+		for (i = 1; i < n; i++)
+			strv_take(&cells, cell(data, i, r));
 	}
-	if (n)
+	for (i = 0; i < n; i++) {
+		size_t widest = 0;
+
+		for (size_t r = 0; r <= rows; r++)
+			widest = MAX(widest, show_columns(cells.v[r * n + i]));
+		total += widest + (i ? 2 : 0);
+	}
+	if (n && total <= width) {
 		show_grid(f, &cells, n, 0);
+		return;
+	}
+	for (size_t r = 1; r <= rows && n; r++) {
+		fprintf(f, "%s\n", cells.v[r * n]);
+		for (i = 1; i < n; i++)
+			fprintf(f, "    %-15s %s\n", cells.v[i], cells.v[r * n + i]);
+	}
 }
 
 int cmd_network_test(struct cli *cli, int argc, char **argv)
@@ -176,7 +212,7 @@ int cmd_network_test(struct cli *cli, int argc, char **argv)
 	if (j && cli->json)
 		cli_json(cli, j);
 	else if (j)
-		print_table(cli->out, json_object_get(j, "table"));
+		print_table(cli->out, cli->out_width, json_object_get(j, "table"));
 	json_decref(j);
 	return code;
 }

@@ -140,13 +140,13 @@ void conf_free(struct conf *c)
 		cloud_conf_free(c->clouds[i]);
 	free(c->clouds);
 	strv_free(&c->files);
-	conf_free_places(c);
 	for (size_t i = 0; i < c->n_aside; i++) {
 		free(c->aside[i].name);
 		free(c->aside[i].file);
 		free(c->aside[i].why);
 	}
 	free(c->aside);
+	conf_free_places(c);
 	free(c);
 }
 

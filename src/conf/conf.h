@@ -180,6 +180,11 @@ struct fleet_conf {
 	int ready_when;               /* enum ready_when */
 };
 
+/* A file of a created cloud that could not be used, and why, as a sentence. */
+struct conf_aside {
+	char *name, *file, *why; /* owned */
+};
+
 /* Where a key was set. */
 struct conf_place {
 	char *cloud;     /* owned; NULL: in [fleet] */
@@ -188,20 +193,15 @@ struct conf_place {
 	unsigned line;
 };
 
-/* A file of a created cloud that could not be used, and why, as a sentence. */
-struct conf_aside {
-	char *name, *file, *why; /* owned */
-};
-
 struct conf {
 	struct fleet_conf fleet;
 	struct cloud_conf **clouds; /* in the order of the files, the created ones last; owned */
 	size_t n_clouds;
-	struct strv files;         /* that were read, without those of created clouds */
-	struct conf_place *places; /* owned: of each key that was set */
-	size_t n_places;
+	struct strv files;        /* that were read, without those of created clouds */
 	struct conf_aside *aside; /* owned */
 	size_t n_aside;
+	struct conf_place *places; /* owned: of each key that was set */
+	size_t n_places;
 };
 
 /* All that is wrong, one sentence each, "FILE:LINE: ..." in front. Begins as { 0 }. */

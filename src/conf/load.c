@@ -628,7 +628,7 @@ static void keep_places(struct loader *l)
 		const struct cloud_conf *c = s->kind == SECTION_CLOUD ? s->conf : NULL;
 
 		for (size_t k = 0; k < n; k++)
-			if (s->where[k].line && !s->refused)
+			if (s->where[k].line)
 				conf_add_place(l->conf, c ? c->name : NULL, &keys[k],
 					l->conf->files.v[s->where[k].file], s->where[k].line);
 	}

@@ -39,8 +39,8 @@ struct jobs {
 	uv_timer_t *timer; /* runs while parsing; freed in its close callback */
 	char *body;        /* owned: what is being parsed */
 	const char *at;    /* in it */
-	struct job_entry *entries;
-	size_t n, cap;
+	struct job_entry entries[MAX_SHOWN + 100];
+	size_t n, parsed;
 
 	uint64_t asked_ms; /* when the question was put that is being answered */
 	/* The newest answer. */
@@ -58,9 +58,8 @@ static void drop_parsing(struct jobs *j)
 	uv_timer_stop(j->timer);
 	for (size_t i = 0; i < j->n; i++)
 		json_decref(j->entries[i].view);
-	free(TAKE_PTR(j->entries));
 	free(TAKE_PTR(j->body));
-	j->n = j->cap = 0;
+	j->n = j->parsed = 0;
 }
 
 /* Takes the list; `error` is copied. */
@@ -181,16 +180,23 @@ static int compare(const void *a, const void *b)
 	return x->started > y->started ? -1 : x->started < y->started;
 }
 
+/* Sorts, and forgets what is not to be shown. */
+static void settle(struct jobs *j)
+{
+	if (j->n)
+		qsort(j->entries, j->n, sizeof(*j->entries), compare);
+	for (; j->n > MAX_SHOWN; j->n--)
+		json_decref(j->entries[j->n - 1].view);
+}
+
 static void finish(struct jobs *j)
 {
 	json_t *list = json_array();
-	size_t total = j->n;
 
-	if (j->n)
-		qsort(j->entries, j->n, sizeof(*j->entries), compare);
-	for (size_t i = 0; i < MIN(j->n, (size_t)MAX_SHOWN); i++)
+	settle(j);
+	for (size_t i = 0; i < j->n; i++)
 		json_array_append(list, j->entries[i].view);
-	answer(j, list, total, NULL);
+	answer(j, list, j->parsed, NULL);
 }
 
 /* The end of the object that begins here; NULL: there is none. */
@@ -214,11 +220,10 @@ static const char *object_end(const char *s)
 
 static void add_entry(struct jobs *j, struct job_entry e)
 {
-	if (j->n == j->cap) {
-		j->cap = MAX(2 * j->cap, (size_t)64);
-		j->entries = xreallocarray(j->entries, j->cap, sizeof(*j->entries));
-	}
+	if (j->n == ARRAY_SIZE(j->entries))
+		settle(j);
 	j->entries[j->n++] = e;
+	j->parsed++;
 }
 
 static void parse_some(uv_timer_t *timer)
@@ -245,7 +250,8 @@ static void parse_some(uv_timer_t *timer)
 		json_decref(job);
 		j->at = end;
 	} while (clock_monotonic_ms() < until);
-	uv_timer_start(j->timer, parse_some, 0, 0);
+	/* Not 0: libuv before 1.49 would run it again within this turn. */
+	uv_timer_start(j->timer, parse_some, 1, 0);
 }
 
 /* --- the questions ------------------------------------------------------------------------ */

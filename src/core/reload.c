@@ -351,13 +351,6 @@ int reload_check_others(const struct supervised *s, struct err *e)
 	return 0;
 }
 
-const struct cloud_conf *fleet_pending(const struct fleet *f, const char *cloud)
-{
-	const struct supervised *s = supervised_find(f, cloud);
-
-	return s ? s->pending : NULL;
-}
-
 /* ---- one cloud, made, changed or removed at run time ---- */
 
 struct supervised *reload_add(struct fleet *f, struct cloud_conf *conf)
@@ -377,6 +370,13 @@ void reload_change(struct supervised *s, struct cloud_conf *new, struct cloud_ch
 void reload_take_out(struct supervised *s)
 {
 	take_out(s);
+}
+
+const struct cloud_conf *fleet_pending(const struct fleet *f, const char *cloud)
+{
+	const struct supervised *s = supervised_find(f, cloud);
+
+	return s ? s->pending : NULL;
 }
 
 /* ---- the whole ---- */
@@ -493,8 +493,8 @@ int fleet_reload(struct fleet *f, struct conf *new_conf, const struct reload_opt
 		&out->diff.fleet, SECTION_FLEET, RELOAD_CLOUD, &f->conf->fleet, &new->fleet);
 	strv_free(&f->conf->files);
 	strv_copy(&f->conf->files, &new->files);
-	conf_take_places(f->conf, new);
 	created_put_aside(f, new);
+	conf_take_places(f->conf, new);
 	take_clouds(f, new, &out->diff);
 	for (size_t i = 0; i < out->diff.n; i++)
 		act(supervised_find(f, out->diff.clouds[i].name), &out->diff.clouds[i], restart);
