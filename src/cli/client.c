@@ -291,6 +291,9 @@ static void no_daemon(struct call *call)
 	else if (way_in)
 		err_set(&call->err, -EACCES, "you may not look into the directory of %s; %s", path,
 			way_in);
+	else if (seen == 0 && answers(path)) /* it hung up before curl saw that it had answered */
+		err_set(&call->err, -EIO,
+			"h2ofleetd turned us away: too many connections; try again later");
 	else
 		err_set(&call->err, -ENOTCONN,
 			"h2ofleetd is not running (%s at %s); start it with 'systemctl start "
