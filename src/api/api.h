@@ -14,6 +14,8 @@
  *	POST /v1/clouds/NAME/stop?wait=stopped&disarm=yes
  *	POST /v1/clouds/NAME/restart?wait=ready
  *	POST /v1/clouds/NAME/touch
+ *	GET  /v1/clouds/NAME/jobs
+ *	POST /v1/clouds/NAME/jobs/ID/cancel
  *	GET  /v1/clouds/NAME/nodes
  *	GET  /v1/clouds/NAME/nodes/I
  *	GET  /v1/clouds/NAME/nodes/I/log?tail=100&follow=yes&from=POSITION

@@ -22,6 +22,8 @@ static const struct route routes[] = {
 	{"POST", "/v1/clouds/{name}/restart", ACCESS_GROUP, handle_restart,
 		{"wait", "timeout", "resume"}},
 	{"POST", "/v1/clouds/{name}/touch", ACCESS_GROUP, handle_touch, {}},
+	{"GET", "/v1/clouds/{name}/jobs", ACCESS_GROUP, handle_jobs, {}},
+	{"POST", "/v1/clouds/{name}/jobs/{id}/cancel", ACCESS_GROUP, handle_job_cancel, {}},
 	{"GET", "/v1/clouds/{name}/nodes", ACCESS_GROUP, handle_nodes, {}},
 	{"GET", "/v1/clouds/{name}/nodes/{index}", ACCESS_GROUP, handle_node, {}},
 	{"GET", "/v1/clouds/{name}/nodes/{index}/log", ACCESS_GROUP, handle_log,

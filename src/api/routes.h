@@ -45,6 +45,9 @@ void handle_create(struct request *rq);
 void handle_delete(struct request *rq);
 void handle_config(struct request *rq);
 void handle_configure(struct request *rq);
+/* jobs.c */
+void handle_jobs(struct request *rq);
+void handle_job_cancel(struct request *rq);
 /* reload.c */
 void handle_reload(struct request *rq);
 void handle_reexec(struct request *rq);

@@ -174,6 +174,69 @@ const struct cli_command cli_commands[] = {
 		cmd_config},
 	{"keys", "[KEY]...", "Explains the keys of a cloud",
 		"example: h2ofleet keys max_mem_size nthreads\n", cmd_keys},
+	{"info", "CLOUD [--nodes]",
+		"Shows what H2O says of a cloud: version, cores, memory, health",
+		"What h2o.cluster().show_status() of Python shows. Does not lock the cloud.\n\n"
+		"options:\n"
+		"  --nodes, --detail  each node, too: heap, cores, load, files, keys\n\n"
+		"example: h2ofleet info dev --nodes\n",
+		cmd_info},
+	{"jobs", "CLOUD [-f] [-n N] | CLOUD cancel KEY...|--all",
+		"Shows the jobs of a cloud, or cancels some",
+		"The daemon asks H2O, and only where a cloud is locked: another has no jobs, and\n"
+		"would be locked by the question.\n\n"
+		"options:\n"
+		"  -f, --follow   until none runs, or Ctrl-C; redrawn on a terminal\n"
+		"  -n, --lines N  at most so many that have ended (default 10)\n"
+		"  --all          cancel all that run\n\n"
+		"example: h2ofleet jobs dev -f\n",
+		cmd_jobs},
+	{"clean", "CLOUD [--sessions|--frames|--models|--all] [--yes]",
+		"Shows what clients have left in a cloud's memory, and removes it when asked",
+		"Without options it only shows. H2O does not tell whether a session's client\n"
+		"still lives, so nothing is removed while a job runs or when somebody has\n"
+		"computed within the last 10 minutes (--idle), and not without your yes. A\n"
+		"client that only waits, such as an open notebook, loses what is removed.\n\n"
+		"options:\n"
+		"  --sessions     temporary frames of all sessions\n"
+		"  --session SID  of this one, such as _sid_9d45\n"
+		"  --frames       all frames\n"
+		"  --models       all models\n"
+		"  --all          everything that the cloud holds, jobs included\n"
+		"  --idle T       how long nobody may have computed (default 10m; 0: no matter)\n"
+		"  -y, --yes      without asking\n\n"
+		"example: h2ofleet clean dev --sessions\n",
+		cmd_clean},
+	{"api", "CLOUD METHOD PATH [-d K=V]... [--json-body F] [-o F]",
+		"Sends a request to H2O's REST API",
+		"JSON comes indented on a terminal, else as it is.\n\n"
+		"options:\n"
+		"  -d, --data K=V      of the query (GET, DELETE, uploads), else of a form\n"
+		"      --json-body F   the body, JSON, from a file or standard input (-)\n"
+		"      --file F        upload this file (POST /3/PostFile)\n"
+		"  -o, --output F      the answer into a file or, under its own name, a folder\n"
+		"  -b, --cookie N=V    send a cookie\n"
+		"      --auth-file F   USER:PASSWORD, from a file or standard input (-); also in\n"
+		"                      $H2OFLEET_H2O_AUTH\n"
+		"      --timeout T     for all of it (default: none)\n"
+		"      --trace F       append requests and answers to a file\n"
+		"  -q, --quiet         no warning before what locks the cloud\n\n"
+		"example: h2ofleet api dev GET /3/Cloud -d skip_ticks=true\n",
+		cmd_api},
+	{"timezone", "CLOUD [get|set ZONE|list]",
+		"Shows or sets the time zone in which a cloud reads data",
+		"`set` and `list` lock the cloud; there is a warning where it is not locked "
+		"yet.\n\n"
+		"options:\n"
+		"  -q, --quiet  no warning\n\n"
+		"example: h2ofleet timezone dev set Europe/Berlin\n",
+		cmd_timezone},
+	{"network-test", "CLOUD", "Measures the network between a cloud's nodes",
+		"Locks the cloud; there is a warning where it is not locked yet.\n\n"
+		"options:\n"
+		"  -q, --quiet  no warning\n\n"
+		"example: h2ofleet network-test dev\n",
+		cmd_network_test},
 	{"reload", "[--dry-run] [--restart]",
 		"Lets the daemon read its configuration again; shows what changes",
 		"All of it is put in force or, with an error in it, nothing (exit code 1).\n"

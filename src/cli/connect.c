@@ -1,4 +1,5 @@
 #include "cli/client.h"
+#include "cli/h2o.h"
 #include "cli/show.h"
 
 #include <inttypes.h>
@@ -171,7 +172,7 @@ static int print_place(struct cli *cli, const json_t *cloud, const bool *asked)
 	return CLI_OK;
 }
 
-static int not_usable(struct cli *cli, const json_t *cloud)
+int connect_not_usable(struct cli *cli, const json_t *cloud)
 {
 	_cleanup_free_ char *sentence = show_sentence(cloud);
 	const char *state = json_string_value(json_object_get(cloud, "state"));
@@ -185,7 +186,7 @@ static int not_usable(struct cli *cli, const json_t *cloud)
 static int print_cloud(struct cli *cli, const json_t *cloud, const bool *asked)
 {
 	if (!json_is_string(json_object_get(cloud, "endpoint")) && !show_is_armed(cloud))
-		return not_usable(cli, cloud);
+		return connect_not_usable(cli, cloud);
 	if (!cli->json)
 		return print_place(cli, cloud, asked);
 	cli_json(cli, cloud);

@@ -8,7 +8,7 @@
 #include "base/strbuf.h"
 #include "base/text.h"
 
-/* Might it be (the beginning of) an id? A cloud may be called so too. */
+/* Might it be (the beginning of) an id? */
 static bool looks_like_id(const char *word)
 {
 	return *word >= '0' && *word <= '9' && strspn(word, "0123456789-") == strlen(word);
@@ -142,6 +142,15 @@ static int list(struct cli *cli, struct client *c, const char *cloud, int64_t li
 	return CLI_OK;
 }
 
+/* Clouds may be called 2026, too. */
+static bool is_cloud(struct client *c, const char *name)
+{
+	_cleanup_(call_freep) struct call *call = client_begin(c, "GET", "/v1/clouds/%s", name);
+
+	client_finish(call);
+	return call_ok(call);
+}
+
 int cmd_incidents(struct cli *cli, int argc, char **argv)
 {
 	_cleanup_(client_freep) struct client *c = NULL;
@@ -172,5 +181,7 @@ int cmd_incidents(struct cli *cli, int argc, char **argv)
 	if (lines && (text_parse_int(lines, &limit) < 0 || limit < 1))
 		return cli_usage(cli, "'%s' is no number of incidents", lines);
 	c = client_new(cli->socket);
+	if (id && !cloud && !delete &&looks_like_id(id) && is_cloud(c, id))
+		cloud = TAKE_PTR(id);
 	return id ? one(cli, c, id, cloud, delete) : list(cli, c, cloud, MIN(limit, (int64_t)100));
 }

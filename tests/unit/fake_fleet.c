@@ -311,3 +311,18 @@ void fake_fleet_forget(struct fleet *f, struct cloud *c)
 	free_cloud(c);
 	f->clouds[i] = f->clouds[--f->n_clouds];
 }
+
+bool fleet_jobs(struct fleet *f, const char *cloud, uint64_t wanted_ms, struct fleet_jobs *out)
+{
+	(void)cloud;
+	(void)wanted_ms;
+	*out = f->jobs;
+	return f->jobs_known;
+}
+
+int fleet_cancel_job(struct fleet *f, const char *cloud, const char *id)
+{
+	(void)cloud;
+	snprintf(f->cancelled, sizeof(f->cancelled), "%s", id);
+	return f->cancel_result;
+}

@@ -32,6 +32,10 @@ struct fleet {
 	struct incidents *incidents; /* likewise */
 	char trouble[200];           /* the newest; "": none, or over */
 	unsigned n_troubles;
+	struct fleet_jobs jobs; /* of all clouds */
+	bool jobs_known;        /* else H2O is being asked */
+	char cancelled[100];    /* the last job */
+	int cancel_result;
 	struct conf conf; /* paths and [fleet] */
 	bool ending, unsettled;
 	uint64_t overdue_ms;

@@ -62,10 +62,14 @@ static const struct {
 	{"POST", "/v1/shutdown?at_once=1", 400, "bad-parameter", NULL},
 	{"POST", "/v1/clouds//start", 404, "no-such-path", NULL},
 	{"GET", "/v1/%1b[31m", 404, "no-such-path", "nothing is at /v1/\\x1b[31m"},
-	{"DELETE", "/v1/clouds/dev", 405, "method-not-allowed",
-		"/v1/clouds/dev does not know DELETE, only GET, HEAD"},
+	{"DELETE", "/v1/clouds/dev", 409, "cloud-configured", NULL},
+	{"PUT", "/v1/clouds/dev", 405, "method-not-allowed",
+		"/v1/clouds/dev does not know PUT, only GET, HEAD, DELETE"},
 	{"GET", "/v1/clouds/dev/start", 405, "method-not-allowed", NULL},
-	{"POST", "/v1/clouds", 405, "method-not-allowed", NULL},
+	{"PUT", "/v1/clouds", 405, "method-not-allowed", NULL},
+	{"POST", "/v1/clouds", 400, "bad-body", NULL},
+	{"PATCH", "/v1/clouds/dev/config", 409, "cloud-configured", NULL},
+	{"DELETE", "/v1/clouds/dev?wait=stopped", 400, "bad-parameter", NULL},
 	{"GET", "/v1/clouds?x=1", 400, "unknown-parameter", "unknown parameter 'x'"},
 	{"POST", "/v1/clouds/dev/start?resum=yes", 400, "unknown-parameter",
 		"unknown parameter 'resum'; did you mean 'resume'?"},
@@ -221,7 +225,7 @@ static void test_allow_header(void **state)
 {
 	_cleanup_(reply_free) struct reply r = get(*state, "PUT", "/v1/clouds");
 
-	assert_non_null(strcasestr(r.all, "\r\nallow: GET, HEAD\r\n"));
+	assert_non_null(strcasestr(r.all, "\r\nallow: GET, HEAD, POST\r\n"));
 }
 
 static void test_clouds(void **state)
