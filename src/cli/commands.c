@@ -117,7 +117,7 @@ const struct cli_command cli_commands[] = {
 		"               external backend, and what that needs\n\n"
 		"example: h2ofleet connect dev --h2oconfig > .h2oconfig\n",
 		cmd_connect},
-	{"run", "[-n N] [-m SIZE] [OPTIONS] -- COMMAND...",
+	{"run", "[-n N] [-m SIZE] [OPTIONS] -- CMD...",
 		"Runs a command with a cloud of its own, which ends with it",
 		"Needs no daemon and no configuration: a private one is started, the command once\n"
 		"the cloud is ready, with H2O_URL, H2O_IP, H2O_PORT and H2OFLEET_SOCKET (for\n"
@@ -167,10 +167,13 @@ const struct cli_command cli_commands[] = {
 		"changes when it is restarted.\n\n"
 		"example: h2ofleet set exp max_mem_size=4g hang_timeout=\n",
 		cmd_set},
-	{"config", "CLOUD [--all]", "Shows the keys of a cloud",
+	{"config", "[CLOUD] [--all]",
+		"Shows the configuration that is in force, and where it is from",
+		"As the daemon has it, with the file and the line of each key; what was\n"
+		"changed in the files since shows `h2ofleet reload --dry-run`. Secrets are ***.\n\n"
 		"options:\n"
-		"  -a, --all  also those that have their default\n\n"
-		"example: h2ofleet config exp\n",
+		"  -a, --all  also what nobody has set\n\n"
+		"example: h2ofleet config dev\n",
 		cmd_config},
 	{"keys", "[KEY]...", "Explains the keys of a cloud",
 		"example: h2ofleet keys max_mem_size nthreads\n", cmd_keys},
@@ -193,7 +196,7 @@ const struct cli_command cli_commands[] = {
 		"example: h2ofleet jobs dev -f\n",
 		cmd_jobs},
 	{"clean", "CLOUD [--sessions|--frames|--models|--all] [--yes]",
-		"Shows, and removes, what clients have left in a cloud's memory",
+		"Shows and removes what clients have left in a cloud's memory",
 		"Without options it only shows. H2O does not tell whether a session's client\n"
 		"still lives, so nothing is removed while a job runs or when somebody has\n"
 		"computed within the last 10 minutes (--idle), and not without your yes. A\n"
@@ -252,6 +255,13 @@ const struct cli_command cli_commands[] = {
 		"cannot go on from here, the old one does (exit code 1).\n\n"
 		"example: h2ofleet reexec\n",
 		cmd_reexec},
+	{"shutdown", "[--at-once] [--no-wait]", "Stops all clouds, then the daemon",
+		"As `systemctl stop h2ofleetd`, for a daemon that systemd does not run.\n\n"
+		"options:\n"
+		"  --at-once  kill the clouds\n"
+		"  --no-wait  do not wait for the end\n\n"
+		"example: h2ofleet shutdown\n",
+		cmd_shutdown},
 	{"doctor", "[--config FILE]", "Looks for what could keep clouds from running here",
 		"options:\n"
 		"  -c, --config FILE  the daemon's configuration (default: the usual places)\n\n"

@@ -169,6 +169,12 @@ const struct conf *fleet_conf(const struct fleet *f)
 	return &f->conf;
 }
 
+const struct cloud_conf *fleet_pending(const struct fleet *f, const char *cloud)
+{
+	(void)cloud;
+	return f->pending;
+}
+
 bool fleet_ending(const struct fleet *f)
 {
 	return f->ending;
