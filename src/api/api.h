@@ -3,6 +3,7 @@
  *	GET  /v1/fleet
  *	GET  /v1/version
  *	GET  /v1/healthz?settled=yes
+ *	GET  /v1/config
  *	GET  /v1/openapi.json
  *	GET  /v1/clouds
  *	POST /v1/clouds with {"name": NAME, "keys": {KEY: VALUE...}, "start": true}
@@ -14,6 +15,8 @@
  *	POST /v1/clouds/NAME/stop?wait=stopped&disarm=yes
  *	POST /v1/clouds/NAME/restart?wait=ready
  *	POST /v1/clouds/NAME/touch
+ *	GET  /v1/clouds/NAME/jobs
+ *	POST /v1/clouds/NAME/jobs/ID/cancel
  *	GET  /v1/clouds/NAME/nodes
  *	GET  /v1/clouds/NAME/nodes/I
  *	GET  /v1/clouds/NAME/nodes/I/log?tail=100&follow=yes&from=POSITION

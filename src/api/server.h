@@ -24,7 +24,7 @@ struct param {
 	const char *value; /* NULL: "?wait" without a value */
 };
 
-enum wait_for { WAIT_NONE, WAIT_READY, WAIT_STOPPED, WAIT_DELETED };
+enum wait_for { WAIT_NONE, WAIT_READY, WAIT_STOPPED, WAIT_DELETED, WAIT_JOBS };
 
 /* Made when the request line came, freed when the request is over. */
 struct request {
@@ -65,6 +65,7 @@ struct request {
 	uint64_t min_generation; /* readiness of an earlier one does not count */
 	uint64_t timeout_ms;     /* as asked */
 	uint64_t deadline_ms;    /* UINT64_MAX: none */
+	uint64_t begun_ms;       /* when it began to wait */
 	struct request *prev, *next;
 };
 
@@ -85,6 +86,8 @@ struct api {
 	uv_poll_t poll;       /* MHD's epoll fd */
 	uv_timer_t mhd_timer; /* when MHD wants to run again */
 	uv_timer_t wait_timer;
+	uv_timer_t slow_timer;   /* while there are connections */
+	uint64_t request_max_ms; /* in which a whole request must be there */
 	bool run_asked;
 
 	/* stream.c */
@@ -136,6 +139,9 @@ void waiter_forget(struct request *rq);
 void waiters_update(struct api *a, const struct cloud *c);
 void waiters_end(struct api *a);
 void waiters_on_timer(uv_timer_t *t);
+
+/* jobs.c: fills the answer of a WAIT_JOBS once the jobs are known. */
+void jobs_judge(struct request *rq, const struct cloud *c);
 
 /* problem.c: an RFC 9457 answer. `type` is the last part of "urn:h2ofleet:problem:TYPE". */
 void problem(struct request *rq, unsigned status, const char *type, const char *title,

@@ -70,7 +70,9 @@ static void judge_deleted(struct request *rq, const struct cloud *c)
 static void judge(struct request *rq, const struct cloud *c)
 {
 	rq->moved |= c->state != CLOUD_STOPPED;
-	if (rq->wait_for == WAIT_READY)
+	if (rq->wait_for == WAIT_JOBS)
+		jobs_judge(rq, c);
+	else if (rq->wait_for == WAIT_READY)
 		judge_ready(rq, c);
 	else if (rq->wait_for == WAIT_DELETED)
 		judge_deleted(rq, c);
@@ -86,6 +88,7 @@ void waiter_begin(struct request *rq, enum wait_for what, uint64_t timeout_ms)
 	uint64_t now = fleet_now(a->fleet);
 
 	rq->wait_for = what;
+	rq->begun_ms = now;
 	rq->timeout_ms = timeout_ms;
 	rq->deadline_ms = timeout_ms > UINT64_MAX - now ? UINT64_MAX : now + timeout_ms;
 	judge(rq, fleet_find(a->fleet, rq->cloud_name));

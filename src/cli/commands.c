@@ -49,7 +49,7 @@ const struct cli_command cli_commands[] = {
 		"Stops clouds and starts them again",
 		WAIT_OPTIONS RESUME_OPTION "\nexample: h2ofleet restart dev --wait\n", cmd_restart},
 	{"touch", "CLOUD...|--all",
-		"Postpones the stop of clouds that nobody seems to use (max_idle_duration)",
+		"Postpones the stop of clouds for want of use (max_idle_duration)",
 		"They count as used now; the whole time begins again.\n\n"
 		"options:\n"
 		"  --all        every cloud\n\n"
@@ -76,7 +76,7 @@ const struct cli_command cli_commands[] = {
 		"example: h2ofleet events dev -f\n",
 		cmd_events},
 	{"incidents", "[CLOUD] [ID|last] [-n N]",
-		"Lists why clouds were lost, or shows the evidence of one such incident",
+		"Lists why clouds were lost, or shows the evidence of one",
 		"An incident is kept each time a cloud is lost: how its node ended, what the OOM\n"
 		"killer did, the last lines of its log, the head of the JVM's crash report, a\n"
 		"thread dump and /proc of one that hung. ID: as listed, or the beginning of it\n"
@@ -89,20 +89,20 @@ const struct cli_command cli_commands[] = {
 	{"logs", "CLOUD[/N] [-f] [-n N] [--since T] [--level L] [--grep RE]",
 		"Shows the last lines that nodes wrote, merged by their time",
 		"options:\n"
-		"  -f, --follow       go on with what they write, until Ctrl-C; a daemon that "
-		"ends\n"
-		"                     meanwhile is waited for, and nothing is left out\n"
+		"  -f, --follow       go on with what they write, until Ctrl-C; a daemon that\n"
+		"                     ends meanwhile is waited for, and nothing is left out\n"
 		"  -n, --lines N      how many lines of each node (default 100, with -f 10, of\n"
 		"                     those chosen by what follows here all)\n"
 		"      --since T      10m (ago), 22:39, \"2026-11-22 22:39\": only what is newer\n"
-		"      --level FATAL|ERROR|WARN|INFO|DEBUG|TRACE  only what is that grave\n"
+		"      --level FATAL|ERROR|WARN|INFO|DEBUG|TRACE\n"
+		"                     only what is that grave, or graver\n"
 		"      --grep RE      only what matches this extended regular expression; the\n"
 		"                     name of a level is taken for --level\n\n"
 		"A line without a time, as those of a stack trace, belongs to the one before it.\n"
 		"Looked at are the last 100000 lines of each node.\n\n"
 		"example: h2ofleet logs dev -f --level WARN\n",
 		cmd_logs},
-	{"connect", "CLOUD [--python|--r|--url|--env|--h2oconfig]",
+	{"connect", "CLOUD [--python|--r|--url|--env|--h2oconfig|--sparkling]",
 		"Tells how to connect to a cloud",
 		"options:\n"
 		"  --python     a snippet of Python\n"
@@ -112,7 +112,9 @@ const struct cli_command cli_commands[] = {
 		"               H2O does not read H2O_URL by itself: in Python write\n"
 		"               h2o.connect(url=os.environ[\"H2O_URL\"])\n"
 		"  --h2oconfig  a .h2oconfig file, which h2o.init() of Python reads, and\n"
-		"               h2o.connect() does not\n\n"
+		"               h2o.connect() does not\n"
+		"  --sparkling  properties of Spark: Sparkling Water with this cloud as its\n"
+		"               external backend, and what that needs\n\n"
 		"example: h2ofleet connect dev --h2oconfig > .h2oconfig\n",
 		cmd_connect},
 	{"run", "[-n N] [-m SIZE] [OPTIONS] -- CMD...",
@@ -133,12 +135,10 @@ const struct cli_command cli_commands[] = {
 		"                       keep logs and state when the command or the cloud fails,\n"
 		"                       and say where\n"
 		"  -q, --quiet          say nothing but what is wrong\n\n"
-		"The exit code is the command's; 128+N when signal N ended it, 127 when there is "
-		"no\n"
-		"such command, 126 when it cannot be executed, 125 when we failed (the cloud's\n"
-		"reason and last lines are shown), 124 when the time was over. How long a start "
-		"may\n"
-		"take: --set ready_timeout=60s.\n\n"
+		"The exit code is the command's; 128+N when signal N ended it, 127 when there is\n"
+		"no such command, 126 when it cannot be executed, 125 when we failed (the cloud's\n"
+		"reason and last lines are shown), 124 when the time was over. How long a start\n"
+		"may take: --set ready_timeout=60s.\n\n"
 		"example: h2ofleet run -n 3 -m 1g -- pytest tests/\n",
 		cmd_run},
 	{"create", "NAME [-n NODES] [-m MEMORY] [KEY=VALUE]... [--start] [--wait] [--timeout T]",
@@ -167,17 +167,83 @@ const struct cli_command cli_commands[] = {
 		"changes when it is restarted.\n\n"
 		"example: h2ofleet set exp max_mem_size=4g hang_timeout=\n",
 		cmd_set},
-	{"config", "CLOUD [--all]", "Shows the keys of a cloud",
+	{"config", "[CLOUD] [--all]",
+		"Shows the configuration that is in force, and where it is from",
+		"As the daemon has it, with the file and the line of each key; what was\n"
+		"changed in the files since shows `h2ofleet reload --dry-run`. Secrets are ***.\n\n"
 		"options:\n"
-		"  -a, --all  also those that have their default\n\n"
-		"example: h2ofleet config exp\n",
+		"  -a, --all  also what nobody has set\n\n"
+		"example: h2ofleet config dev\n",
 		cmd_config},
 	{"keys", "[KEY]...", "Explains the keys of a cloud",
 		"example: h2ofleet keys max_mem_size nthreads\n", cmd_keys},
+	{"info", "CLOUD [--nodes]",
+		"Shows what H2O says of a cloud: version, cores, memory, health",
+		"What h2o.cluster().show_status() of Python shows. Does not lock the cloud.\n\n"
+		"options:\n"
+		"  --nodes   each node, too: heap, cores, load, files, keys\n"
+		"  --detail  the same\n\n"
+		"example: h2ofleet info dev --nodes\n",
+		cmd_info},
+	{"jobs", "CLOUD [-f] [-n N] | CLOUD cancel KEY...|--all",
+		"Shows the jobs of a cloud, or cancels some",
+		"The daemon asks H2O, and only where a cloud is locked: another has no jobs, and\n"
+		"would be locked by the question.\n\n"
+		"options:\n"
+		"  -f, --follow   until none runs, or Ctrl-C; redrawn on a terminal\n"
+		"  -n, --lines N  at most so many that have ended (default 10)\n"
+		"  --all          cancel all that run\n\n"
+		"example: h2ofleet jobs dev -f\n",
+		cmd_jobs},
+	{"clean", "CLOUD [--sessions|--frames|--models|--all] [--yes]",
+		"Shows and removes what clients have left in a cloud's memory",
+		"Without options it only shows. H2O does not tell whether a session's client\n"
+		"still lives, so nothing is removed while a job runs or when somebody has\n"
+		"computed within the last 10 minutes (--idle), and not without your yes. A\n"
+		"client that only waits, such as an open notebook, loses what is removed.\n\n"
+		"options:\n"
+		"  --sessions     temporary frames of all sessions\n"
+		"  --session SID  of this one, such as _sid_9d45\n"
+		"  --frames       all frames\n"
+		"  --models       all models\n"
+		"  --all          everything that the cloud holds, jobs included\n"
+		"  --idle T       how long nobody may have computed (default 10m; 0: no matter)\n"
+		"  -y, --yes      without asking\n\n"
+		"example: h2ofleet clean dev --sessions\n",
+		cmd_clean},
+	{"api", "CLOUD METHOD PATH [-d K=V]... [--json-body F] [-o F]",
+		"Sends a request to H2O's REST API",
+		"JSON comes indented on a terminal, else as it is.\n\n"
+		"options:\n"
+		"  -d, --data K=V      of the query (GET, DELETE, uploads), else of a form\n"
+		"      --json-body F   the body, JSON, from a file or standard input (-)\n"
+		"      --file F        upload this file (POST /3/PostFile)\n"
+		"  -o, --output F      the answer into a file or, under its own name, a folder\n"
+		"  -b, --cookie N=V    send a cookie\n"
+		"      --auth-file F   USER:PASSWORD, from a file or standard input (-); also in\n"
+		"                      $H2OFLEET_H2O_AUTH\n"
+		"      --timeout T     for all of it (default: none)\n"
+		"      --trace F       append requests and answers to a file\n"
+		"  -q, --quiet         no warning before what locks the cloud\n\n"
+		"example: h2ofleet api dev GET /3/Cloud -d skip_ticks=true\n",
+		cmd_api},
+	{"timezone", "CLOUD [get|set ZONE|list]",
+		"Shows or sets the time zone in which a cloud reads data",
+		"`set` and `list` lock the cloud; there is a warning where it is not locked "
+		"yet.\n\n"
+		"options:\n"
+		"  -q, --quiet  no warning\n\n"
+		"example: h2ofleet timezone dev set Europe/Berlin\n",
+		cmd_timezone},
+	{"network-test", "CLOUD", "Measures the network between a cloud's nodes",
+		"Locks the cloud; there is a warning where it is not locked yet.\n\n"
+		"options:\n"
+		"  -q, --quiet  no warning\n\n"
+		"example: h2ofleet network-test dev\n",
+		cmd_network_test},
 	{"reload", "[--dry-run] [--restart]",
-		"Lets the daemon read its configuration again, and shows what changes",
-		"Either all of it is put in force, or, with an error in it, nothing (exit code "
-		"1).\n"
+		"Lets the daemon read its configuration again; shows what changes",
+		"All of it is put in force or, with an error in it, nothing (exit code 1).\n"
 		"What a running cloud was launched with changes when it is restarted.\n\n"
 		"options:\n"
 		"  -n, --dry-run  only show what would change\n"
@@ -189,6 +255,13 @@ const struct cli_command cli_commands[] = {
 		"cannot go on from here, the old one does (exit code 1).\n\n"
 		"example: h2ofleet reexec\n",
 		cmd_reexec},
+	{"shutdown", "[--at-once] [--no-wait]", "Stops all clouds, then the daemon",
+		"As `systemctl stop h2ofleetd`, for a daemon that systemd does not run.\n\n"
+		"options:\n"
+		"  --at-once  kill the clouds\n"
+		"  --no-wait  do not wait for the end\n\n"
+		"example: h2ofleet shutdown\n",
+		cmd_shutdown},
 	{"doctor", "[--config FILE]", "Looks for what could keep clouds from running here",
 		"options:\n"
 		"  -c, --config FILE  the daemon's configuration (default: the usual places)\n\n"

@@ -128,6 +128,19 @@ void show_row(FILE *f, const struct show_table *t, const size_t *widths, size_t 
 	fputc('\n', f);
 }
 
+void show_grid(FILE *f, const struct strv *cells, size_t n_columns, size_t indent)
+{
+	struct show_table t = {
+		.n_columns = n_columns, .n_rows = cells->n / n_columns, .cells = cells->v};
+	size_t widths[16];
+
+	show_widths(&t, widths);
+	for (size_t r = 0; r < t.n_rows; r++) {
+		fprintf(f, "%*s", (int)indent, "");
+		show_row(f, &t, widths, r);
+	}
+}
+
 /* How many bytes of `s` go on a line of `columns`: whole words, at least one. */
 static size_t fitting(const char *s, size_t columns)
 {
@@ -490,13 +503,16 @@ static void show_exits(FILE *f, size_t width, const json_t *cloud)
 		show_last_exit(f, width, node, !is_usable(cloud));
 }
 
-/* Where the evidence is, while something is wrong. */
+/* Where the evidence is, after a loss and until the cloud is back. */
 static void show_incident_hint(FILE *f, size_t width, const json_t *cloud)
 {
 	const char *state = json_string_value(json_object_get(cloud, "state"));
+	bool starts = streq_null(state, "starting") || streq_null(state, "forming");
 	_cleanup_free_ char *id = show_text(cloud, "incident"), *line = NULL;
 
-	if (!id || streq_null(state, "ready") || streq_null(state, "stopped"))
+	if (!id || !(streq_null(state, "recovering") || streq_null(state, "backoff") ||
+			   streq_null(state, "failed") ||
+			   (starts && show_int(cloud, "restarts", 0) > 0)))
 		return;
 	line = xasprintf("the newest incident: h2ofleet incidents %s", id);
 	fputc('\n', f);

@@ -5,6 +5,7 @@
 #include <jansson.h>
 #include <stdio.h>
 
+#include "base/strv.h"
 #include "base/util.h"
 
 /* A member as harmless text; NULL when it is null or absent. Owned by the caller. */
@@ -41,6 +42,8 @@ struct show_table {
 /* One row; `widths` of show_widths(). Leaves blanks at the end out. */
 void show_row(FILE *f, const struct show_table *t, const size_t *widths, size_t row);
 void show_widths(const struct show_table *t, size_t *widths);
+/* Cells row by row, the heading first. At most 16 columns. */
+void show_grid(FILE *f, const struct strv *cells, size_t n_columns, size_t indent);
 
 /* `text` in lines of at most `width` columns, each indented. Breaks at blanks only: a word, or a
  * URL, that is too long for a line sticks out. */

@@ -180,6 +180,7 @@ void supervised_free(struct supervised *s)
 		http_cancel(s->request);
 	idle_cancel(s);
 	incident_forget(s);
+	jobs_free(s);
 	logs_free(s);
 	while (s->queue) {
 		struct queued_event *q = s->queue;

@@ -5,6 +5,7 @@
  * observers. */
 #pragma once
 
+#include <jansson.h>
 #include <uv.h>
 
 #include "base/err.h"
@@ -71,6 +72,9 @@ bool fleet_ending(const struct fleet *f);
 
 /* What is in force. */
 const struct conf *fleet_conf(const struct fleet *f);
+
+/* What this cloud will have from its next generation on; NULL: what it has. */
+const struct cloud_conf *fleet_pending(const struct fleet *f, const char *cloud);
 
 struct reload_options {
 	bool dry_run;
@@ -180,6 +184,24 @@ struct fleet_gate {
 
 /* False: it has no gate. */
 bool fleet_gate(struct fleet *f, const char *cloud, struct fleet_gate *out);
+
+/* What H2O says of a cloud's jobs. */
+struct fleet_jobs {
+	const json_t
+		*list; /* those that run, then the newest, at most 500; of each `id`, `description`,
+			  `status`, `running`, `progress`, `message`, `started_at`, `duration_ms`,
+			  `dest`, `dest_type`, `warnings`, `error`; valid until the loop turns */
+	size_t total;  /* so many there are */
+	bool locked;   /* else it has none, and was not asked for any: that would lock it */
+	const char *error; /* why nothing is known; NULL: `list` is */
+};
+
+/* Of a usable cloud, as it was at `wanted_ms` (in fleet_now() time), or a second before. False: H2O
+ * is being asked; the observer is called when it has answered, or has not within 5 s. */
+bool fleet_jobs(struct fleet *f, const char *cloud, uint64_t wanted_ms, struct fleet_jobs *out);
+/* Asks H2O to stop it; what comes of it shows in the list. -EBUSY: too many at once; others of
+ * http_start(). */
+int fleet_cancel_job(struct fleet *f, const char *cloud, const char *id);
 
 /* Called after each change of a cloud or of one of its nodes. */
 typedef void (*fleet_observer)(const struct cloud *c, void *arg);

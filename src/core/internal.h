@@ -113,6 +113,7 @@ struct supervised {
 		uint64_t asked_ms;
 		int64_t behind_ms; /* our clock, behind the wall clock, when last asked */
 	} idle;
+	struct jobs *jobs;      /* jobs.c; NULL: nobody has asked */
 	char *dir;              /* state_dir/clouds/NAME */
 	char *log_dir;          /* log_dir/NAME */
 	char *recovery_dir;     /* NULL: off */
@@ -312,6 +313,9 @@ void idle_ask(struct supervised *s, uint64_t enough_ms);
 /* It has become ready. */
 void idle_watch(struct supervised *s);
 void idle_cancel(struct supervised *s);
+
+/* jobs.c: fleet_jobs(), fleet_cancel_job(). */
+void jobs_free(struct supervised *s);
 
 /* disk.c: notices full file systems. */
 void disk_check(struct fleet *f);

@@ -85,7 +85,8 @@
 	X(steam_status, 0, "answer /3/SteamMetrics and /3/Jobs with this status")                  \
 	X(resume_ms, 200, "how long a resumed grid search takes")                                  \
 	X(resume_crash, 0, "resume: 1 exits 255, else raises that signal")                         \
-	X(resume_fail, 0, "resume: the job fails, the directory stays")
+	X(resume_fail, 0, "resume: the job fails, the directory stays")                            \
+	X(old_jobs, 0, "so many more in /3/Jobs, which have ended")
 
 enum knob {
 #define X(name, dflt, help) KNOB_##name,
@@ -322,6 +323,7 @@ void view_meta(struct strbuf *b, const char *schema, const char *type);
 /* jobs.c */
 void jobs_start_grid(struct node *n, int64_t ms);
 void jobs_view(struct node *n, struct conn *c);
+void jobs_cancel(struct node *n, struct conn *c);
 void jobs_resume(struct node *n, struct conn *c);
 bool jobs_running(const struct node *n);
 

@@ -15,6 +15,8 @@ static void finish(struct node *n, int64_t slot)
 {
 	struct job *j = &n->jobs[slot];
 
+	if (j->ended || clock_monotonic_ms() < j->started + j->length)
+		return; /* cancelled; another has the slot, maybe */
 	j->ended = n->last_job_end = clock_monotonic_ms();
 	if (knob(n, KNOB_resume_fail) && strstr(j->description, "Recover")) {
 		j->status = "FAILED";
@@ -166,6 +168,39 @@ static bool has_key(const struct job *j, const char *encoded)
 	return streq(plain, encoded);
 }
 
+/* In strings what a parser of the list could stumble over. */
+static void add_old_job(struct strbuf *b, int64_t i)
+{
+	strbuf_printf(b,
+		"{\"key\":{\"name\":\"$03old$_%lld\",\"type\":\"Key<Job>\"},\"description\":\"a "
+		"\\\"quoted}]\\\" one\",\"status\":\"FAILED\",\"progress\":0.5,\"progress_msg\":"
+		"\"\\\\\",\"start_time\":%lld,\"msec\":10,\"dest\":null,\"warnings\":[\"w\\u001b\"]"
+		","
+		"\"exception\":\"it \\u0000 broke\\nat x\",\"stacktrace\":\"%0300d\"}",
+		(long long)i, 1700000000000ll + (long long)i, 0);
+}
+
+/* POST /3/Jobs/KEY/cancel; H2O answers when it has ended, at once here. */
+void jobs_cancel(struct node *n, struct conn *c)
+{
+	const char *path = c->rq.path + strlen(n->h2o.context_path) + strlen("/3/Jobs/");
+	_cleanup_free_ char *key = xstrndup(path, strcspn(path, "/"));
+
+	for (size_t i = 0; i < MAX_JOBS; i++) {
+		struct job *j = &n->jobs[i];
+
+		if (!j->used || !has_key(j, key))
+			continue;
+		if (!j->ended) {
+			j->ended = n->last_job_end = clock_monotonic_ms();
+			j->status = "CANCELLED";
+		}
+		view_empty(n, c);
+		return;
+	}
+	rest_error(n, c, 400, path, "No job with that key", "java.lang.IllegalArgumentException");
+}
+
 /* /3/Jobs and /3/Jobs/KEY; a missing key fails without locking. */
 void jobs_view(struct node *n, struct conn *c)
 {
@@ -183,6 +218,11 @@ void jobs_view(struct node *n, struct conn *c)
 		if (count++)
 			strbuf_puts(&b, ",");
 		add_job_view(n, &b, &n->jobs[i]);
+	}
+	for (int64_t i = 0; !*key && i < knob(n, KNOB_old_jobs); i++) {
+		if (count++)
+			strbuf_puts(&b, ",");
+		add_old_job(&b, i);
 	}
 	strbuf_puts(&b, "]}");
 	if (*key && count == 0)

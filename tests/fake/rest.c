@@ -33,6 +33,7 @@ static const struct rest_route routes[] = {
 	{"GET", "/3/Ping", LOCKS, V3 "PingV3", view_ping},
 	{"GET", "/3/Jobs", LOCKS, V3 "JobsV3", jobs_view},
 	{"GET", "/3/Jobs/*", 0, NULL, jobs_view},
+	{"POST", "/3/Jobs/*", 0, NULL, jobs_cancel},
 	{"GET", "/3/InitID", LOCKS, V3 "InitIDV3", view_session},
 	{"POST", "/4/sessions", LOCKS, "water.api.schemas4.output.SessionIdV4", view_session},
 	{"DELETE", "/4/sessions/*", LOCKS, V3 "InitIDV3", view_session},

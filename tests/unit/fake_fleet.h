@@ -32,7 +32,12 @@ struct fleet {
 	struct incidents *incidents; /* likewise */
 	char trouble[200];           /* the newest; "": none, or over */
 	unsigned n_troubles;
-	struct conf conf; /* paths and [fleet] */
+	struct fleet_jobs jobs; /* of all clouds */
+	bool jobs_known;        /* else H2O is being asked */
+	char cancelled[100];    /* the last job */
+	int cancel_result;
+	struct conf conf;                 /* paths and [fleet] */
+	const struct cloud_conf *pending; /* of all clouds */
 	bool ending, unsettled;
 	uint64_t overdue_ms;
 	fleet_observer observer;

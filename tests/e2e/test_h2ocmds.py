@@ -1,0 +1,403 @@
+"""The client's commands that talk to H2O. Jobs come by way of the daemon, with fake nodes; what api and
+the others say over HTTP is seen by a stand-in for both daemon and H2O, which can also say what no real
+one would."""
+
+import http.server
+import json
+import os
+import pty
+import re
+import select
+import signal
+import socketserver
+import subprocess
+import threading
+import time
+
+import pytest
+
+from fleet import FINDINGS, H2OFLEET, SLOW, until
+
+# --- jobs, with the daemon and fake nodes ---------------------------------------------------------
+
+
+def jobs(fleet, *args, **kwargs):
+    return json.loads(fleet.cli("jobs", "c", "--json", *args, **kwargs).stdout)
+
+
+
+@pytest.mark.parametrize("nodes", [1, 3])
+def test_unlocked_has_none(fake, nodes):
+    """A cloud that is not locked is not asked for its jobs: it stays so."""
+    fleet = fake(nodes=nodes)
+    fleet.ready()
+    assert jobs(fleet) == {"cloud": "c", "locked": False, "total": 0, "jobs": []}
+    assert "not locked" in fleet.cli("jobs", "c").stdout
+    assert "0 jobs cancelled" in fleet.cli("jobs", "c", "cancel", "--all").stdout
+    assert json.loads(fleet.cli("info", "c", "--json").stdout)["locked"] is False
+
+
+def test_jobs_of_a_fake(fake):
+    """A job that runs is seen, followed without a terminal line by line, and cancelled."""
+    fleet = fake(nodes=1, knobs="-Dfake.r100.grid_ms=60000 -Dfake.locked=1")
+    fleet.ready()
+    running = until("a job", 10, lambda: jobs(fleet)["jobs"])
+    assert running[0]["running"] and running[0]["description"] == "gbm Grid Build"
+    assert set(running[0]) == {"id", "description", "status", "running", "progress", "message", "started_at",
+                               "duration_ms", "dest", "dest_type", "warnings", "error"}
+    shown = fleet.cli("jobs", "c").stdout
+    assert re.search(r"^\[[=> ]{20}\] +\d+% \S+ gbm Grid Build$", shown, re.M), shown
+    follower = subprocess.Popen([H2OFLEET, "--socket", str(fleet.socket), "jobs", "c", "-f"], text=True,
+                                stdout=subprocess.PIPE, env=fleet.env())
+    assert follower.stdout.readline().startswith("running ")
+    assert "1 job cancelled" in fleet.cli("jobs", "c", "cancel", "--all").stdout
+    said = follower.communicate(timeout=20 * SLOW)[0]
+    assert follower.returncode == 0 and said.splitlines()[-1].startswith("cancelled ")
+    assert jobs(fleet)["jobs"][0]["status"] == "CANCELLED"
+    assert "had ended already" in fleet.cli("jobs", "c", "cancel", running[0]["id"]).stderr
+    assert "no job 'nix'" in fleet.cli("jobs", "c", "cancel", "nix", code=1).stderr
+
+
+def test_follower_interrupted(fake):
+    """Ctrl-C ends the follower, in a terminal too, and not the job."""
+    fleet = fake(nodes=1, knobs="-Dfake.r100.grid_ms=60000 -Dfake.locked=1")
+    fleet.ready()
+    until("a job", 10, lambda: jobs(fleet)["jobs"])
+    master, slave = pty.openpty()
+    watcher = subprocess.Popen([H2OFLEET, "--socket", str(fleet.socket), "jobs", "c", "-f"], stdin=slave,
+                               stdout=slave, stderr=slave, env={**fleet.env(), "TERM": "xterm"},
+                               start_new_session=True)
+    os.close(slave)
+    said = b""
+    deadline = time.monotonic() + 20 * SLOW
+    while said.count(b"\x1b[J") < 3 and time.monotonic() < deadline:
+        if select.select([master], [], [], 0.1)[0]:
+            said += os.read(master, 65536)
+    assert said.count(b"\x1b[J") >= 3, said
+    watcher.send_signal(signal.SIGINT)
+    assert watcher.wait(20 * SLOW) == 130
+    os.close(master)
+    assert jobs(fleet)["jobs"][0]["running"]
+
+
+def test_thousands_of_jobs(fake):
+    """A long list is parsed in pieces, so that the daemon's loop is held up no longer than it may be; the
+    newest 500 come; what H2O says reaches no terminal as it is."""
+    fleet = fake(nodes=1, knobs="-Dfake.old_jobs=8000 -Dfake.locked=1")
+    fleet.ready()
+    before = fleet.api("GET", "/v1/version")[1]["loop_lag_ms"]
+    answer = jobs(fleet)
+    assert answer["total"] == 8000 and len(answer["jobs"]) == 500
+    job = answer["jobs"][0]
+    assert job["id"] == "$03old$_7999" and job["description"] == 'a "quoted}]" one'
+    assert job["error"] and job["started_at"].startswith("2023-11-14T") and job["dest"] is None
+    lag = fleet.api("GET", "/v1/version")[1]["loop_lag_ms"]
+    # In one piece it took 766 ms on a busy machine, in pieces no more than what else the loop had done.
+    assert lag < before + 150 * SLOW
+    shown = fleet.cli("jobs", "c", "-n", "2").stdout
+    assert "\x1b" not in shown and "w\\x1b" in shown and shown.count("failed after") == 2
+
+
+def test_asked_once_for_all(fake):
+    """Fifty who ask at once wait for one and the same answer, which takes 0.5 s; and a node that sleeps
+    holds nobody up for ever."""
+    fleet = fake(nodes=1, knobs="-Dfake.locked=1 -Dfake.r100.slow_ms=250")
+    node = fleet.ready()["nodes"][0]
+    answers = []
+
+    def ask():
+        answers.append(fleet.api("GET", "/v1/clouds/c/jobs"))
+
+    begun = time.monotonic()
+    threads = [threading.Thread(target=ask) for _ in range(50)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert [s for s, _ in answers] == [200] * 50
+    assert time.monotonic() - begun < 5 * SLOW
+    os.kill(node["pid"], signal.SIGSTOP)
+    try:
+        begun = time.monotonic()
+        status, body = until("no answer", 20, lambda: (lambda r: r if r[0] != 200 else None)(
+            fleet.api("GET", "/v1/clouds/c/jobs")))
+        assert status == 502 and body["type"].endswith(":h2o-unreachable"), body
+        assert time.monotonic() - begun < 10 * SLOW
+    finally:
+        os.kill(node["pid"], signal.SIGCONT)
+    until("it answers again", 10, lambda: fleet.api("GET", "/v1/clouds/c/jobs")[0] == 200)
+
+
+def test_cloud_that_is_not_there(fake):
+    """As `connect` says it, with its exit codes; a question that waits ends with the cloud."""
+    fleet = fake(nodes=1, autostart="no")
+    for command in (["jobs", "c"], ["info", "c"], ["clean", "c"], ["timezone", "c"], ["network-test", "c"],
+                    ["api", "c", "GET", "/3/Cloud"]):
+        done = fleet.cli(*command, code=3)
+        assert "stopped" in done.stderr, command
+        fleet.cli(command[0], "d", *command[2:], code=4)
+        assert json.loads(fleet.cli(*command, "--json", code=3).stdout)["error"]
+    fleet.cli("start", "c", "--wait")
+    fleet.cli("info", "c")
+
+
+# --- what goes over the wire, with a stand-in -----------------------------------------------------
+
+
+class H2O(http.server.BaseHTTPRequestHandler):
+    """Tells what it was asked, or says what the path says."""
+
+    protocol_version = "HTTP/1.1"
+    seen = None
+
+    def log_message(self, *args):
+        pass
+
+    def reply(self, status, body, type_="application/json", **headers):
+        self.send_response(status)
+        self.send_header("Content-Type", type_)
+        self.send_header("Content-Length", str(len(body)))
+        for k, v in headers.items():
+            self.send_header(k.replace("_", "-"), v)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def handle_any(self):
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        self.seen.append((self.command, self.path, dict(self.headers), body))
+        path = self.path.partition("?")[0].removeprefix("/ctx")
+        if path == "/3/Cloud":
+            self.reply(200, b'{"locked": false, "nodes": []}')
+        elif path == "/3/Broken":
+            self.send_response(200)
+            self.send_header("Content-Length", "1000000")
+            self.send_header("Content-Disposition", "attachment; filename=x.bin")
+            self.end_headers()
+            self.wfile.write(b"x" * 5000)
+            self.close_connection = True
+        elif path == "/3/Evil":
+            self.reply(200, b"evil", "text/plain", Content_Disposition='attachment; filename="../../e vil"')
+        elif path == "/3/Bell":
+            self.reply(200, b"\x07\x1b[31mred\n", "text/plain")
+        elif path == "/3/Html":
+            self.reply(500, b"<html>\x1b[31m</html>", "text/html")
+        elif path == "/3/Error":
+            self.reply(412, json.dumps({"msg": "\n\nERROR MESSAGE:\n\nbad \x1b thing\n\n",
+                                        "stacktrace": ["at x"]}).encode())
+        elif path == "/3/Login":
+            ok = self.headers.get("Authorization") == "Basic dTpw"
+            self.reply(200 if ok else 401, b"{}")
+        elif path == "/3/Moved":
+            self.reply(302, b"", Location="/ctx/3/About")
+        elif path == "/3/Sleep":
+            time.sleep(5)
+            self.reply(200, b"{}")
+        else:
+            self.reply(200, b'{"raw":  [1, "\\u00fc"]}')
+
+    do_GET = do_POST = do_PUT = do_DELETE = do_HEAD = do_PATCH = handle_any
+
+
+class StandIn:
+    """A daemon that has one cloud, "c", and that cloud's H2O."""
+
+    def __init__(self, directory):
+        self.socket = directory / "s"
+        handler = type("Seen", (H2O,), {"seen": []})
+        self.seen = handler.seen
+        self.h2o = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        url = f"http://127.0.0.1:{self.h2o.server_address[1]}/ctx"
+
+        class Daemon(http.server.BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def address_string(self):
+                return "unix"
+
+            def log_message(self, *args):
+                pass
+
+            def do_GET(self):
+                body = json.dumps({"name": "c", "state": "ready", "endpoint": url, "endpoint_address": "127.0.0.1",
+                                   "endpoint_port": 1, "size": 1, "nodes": []}).encode()
+                self.send_response(200)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+        class Unix(socketserver.ThreadingUnixStreamServer):
+            daemon_threads = True
+
+        self.daemon = Unix(str(self.socket), Daemon)
+        for server in (self.h2o, self.daemon):
+            threading.Thread(target=server.serve_forever, daemon=True, kwargs={"poll_interval": 0.05}).start()
+
+    def close(self):
+        for server in (self.h2o, self.daemon):
+            server.shutdown()
+            server.server_close()
+
+    def cli(self, *args, code=0, env=None, **kwargs):
+        done = subprocess.run(
+            [H2OFLEET, "--socket", str(self.socket), *map(str, args)], capture_output=True, timeout=30 * SLOW,
+            env={**os.environ, "http_proxy": "http://127.0.0.1:9", **(env or {})},
+            **{"stdin": subprocess.DEVNULL, **kwargs})
+        done.stdout, done.stderr = done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace")
+        assert not FINDINGS.search(done.stderr), done.stderr
+        assert done.returncode == code, (args, done)
+        return done
+
+    def api(self, *args, **kwargs):
+        """What H2O saw of it."""
+        del self.seen[:]
+        self.cli("api", "c", "-q", *args, **kwargs)
+        return self.seen[-1]
+
+
+@pytest.fixture
+def stand_in(tmp_path):
+    made = StandIn(tmp_path)
+    yield made
+    made.close()
+
+
+def test_data(stand_in, tmp_path):
+    """-d: the query of GET, HEAD and DELETE, a form of the others; JSON from a file or standard input; each
+    below the context path."""
+    for method in ("GET", "DELETE"):
+        seen = stand_in.api(method, "/3/X?z=1", "-d", "a=b c&d", "-d", "e==ü", "-dk=")
+        assert seen[:2] == (method, "/ctx/3/X?z=1&a=b%20c%26d&e=%3D%C3%BC&k=") and not seen[3]
+    for method in ("POST", "PUT", "PATCH"):
+        seen = stand_in.api(method, "/3/X", "-d", "a=b c&d", "-d", "e=ü")
+        assert seen[1] == "/ctx/3/X" and seen[3] == b"a=b%20c%26d&e=%C3%BC"
+        assert seen[2]["Content-Type"] == "application/x-www-form-urlencoded"
+    assert stand_in.api("POST", "/3/X")[3] == b""
+    assert stand_in.api("HEAD", "/3/X")[0] == "HEAD"
+    body = tmp_path / "body"
+    body.write_text('{"a": 1}')
+    for args in ({"stdin": open(body)}, {}):
+        seen = stand_in.api("POST", "/4/X", "--json-body", "-" if args else body, **args)
+        assert seen[3] == b'{"a": 1}' and seen[2]["Content-Type"] == "application/json"
+
+
+def test_upload(stand_in, tmp_path):
+    """A multipart form with one file, byte for byte, its parameters in the query."""
+    file = tmp_path / 'a "b".csv'
+    file.write_bytes(os.urandom(300_000))
+    method, path, headers, body = stand_in.api("POST", "/3/PostFile", "--file", file, "-d", "destination_frame=x")
+    assert (method, path) == ("POST", "/ctx/3/PostFile?destination_frame=x")
+    assert headers["Content-Type"].startswith("multipart/form-data; boundary=")
+    assert body.split(b"\r\n\r\n", 1)[1].rpartition(b"\r\n--")[0] == file.read_bytes()
+    assert "cannot read" in stand_in.cli("api", "c", "POST", "/3/PostFile", "--file", "/nix", code=1).stderr
+
+
+def test_download(stand_in, tmp_path):
+    """Into a file or, under a harmless name, a folder; what breaks off leaves nothing, and what was there."""
+    target = tmp_path / "new" / "folder"
+    done = stand_in.cli("api", "c", "-q", "GET", "/3/Evil", "-o", f"{target}/")
+    assert done.stdout == f"{target}/e vil\n" and (target / "e vil").read_bytes() == b"evil"
+    old = target / "old"
+    old.write_text("old")
+    done = stand_in.cli("api", "c", "-q", "GET", "/3/Broken", "-o", old, code=1)
+    assert old.read_text() == "old" and sorted(f.name for f in target.iterdir()) == ["e vil", "old"]
+    done = stand_in.cli("api", "c", "-q", "GET", "/3/Error", "-o", old, code=1)
+    assert old.read_text() == "old" and "bad" in done.stderr
+    saved = json.loads(stand_in.cli("api", "c", "-q", "GET", "/3/X", "-o", old, "--json").stdout)
+    assert saved == {"status": 200, "saved_as": str(old)} and b"raw" in old.read_bytes()
+    assert "cannot write" in stand_in.cli("api", "c", "-q", "GET", "/3/X", "-o", "/proc/nix", code=1).stderr
+
+
+def test_interrupted_download(stand_in, tmp_path):
+    """Ctrl-C leaves no part of a file behind."""
+    client = subprocess.Popen([H2OFLEET, "--socket", str(stand_in.socket), "api", "c", "-q", "GET", "/3/Sleep", "-o",
+                               str(tmp_path / "x")], stderr=subprocess.PIPE, text=True)
+    until("the request", 10, lambda: stand_in.seen)
+    client.send_signal(signal.SIGINT)
+    assert client.wait(20) == 130 and not [f for f in tmp_path.iterdir() if f.name != "s"]
+    assert "interrupted" in client.communicate()[1]
+
+
+def test_output(stand_in):
+    """Piped the very bytes; with --json always JSON; on a terminal indented, and nothing that it obeys."""
+    assert stand_in.cli("api", "c", "-q", "GET", "/3/X").stdout == '{"raw":  [1, "\\u00fc"]}'
+    assert json.loads(stand_in.cli("api", "c", "-q", "GET", "/3/Bell", "--json").stdout) == {
+        "status": 200, "text": "\x07\x1b[31mred\n"}
+    for path, wanted in (("/3/X", b'{\r\n  "raw": ['), ("/3/Bell", b"\\x07\\x1b[31mred\r\n")):
+        master, slave = pty.openpty()
+        subprocess.run([H2OFLEET, "--socket", str(stand_in.socket), "api", "c", "-q", "GET", path], stdout=slave,
+                       check=True, timeout=30)
+        assert os.read(master, 10000).startswith(wanted)
+        os.close(slave)
+        os.close(master)
+
+
+def test_errors(stand_in):
+    """A sentence with the HTTP status, whatever H2O or Jetty says; nothing on standard output, or, with
+    --json, an object."""
+    done = stand_in.cli("api", "c", "-q", "GET", "/3/Error", code=1)
+    assert done.stderr == "h2ofleet: H2O answered with HTTP status 412: bad \\x1b thing\n" and not done.stdout
+    done = stand_in.cli("api", "c", "-q", "GET", "/3/Html", "--json", code=1)
+    assert json.loads(done.stdout) == {"error": "H2O answered with HTTP status 500"}
+    assert "did not answer in time" in stand_in.cli(
+        "api", "c", "-q", "GET", "/3/Sleep", "--timeout", "100ms", code=1).stderr
+    assert stand_in.api("GET", "/3/Moved")[1] == "/ctx/3/About"
+    stand_in.h2o.shutdown()
+    stand_in.h2o.socket.close()
+    assert "cannot be reached" in stand_in.cli("info", "c", code=1).stderr
+
+
+def test_login_and_cookies(stand_in, tmp_path):
+    """A login comes from a file, standard input or the environment; it is in no argument, nor in the
+    trace."""
+    secret = tmp_path / "secret"
+    secret.write_text("u:p\n")
+    trace = tmp_path / "trace"
+    seen = stand_in.api("GET", "/3/Login", "--auth-file", secret, "-b", "a=1", "-b", "b=2", "--trace", trace)
+    assert seen[2]["Cookie"] == "a=1; b=2" and "u:p" not in trace.read_text() and "dTpw" not in trace.read_text()
+    stand_in.api("GET", "/3/Login", env={"H2OFLEET_H2O_AUTH": "u:p"})
+    stand_in.api("GET", "/3/Login", "--auth-file", "-", stdin=open(secret))
+    assert "login" in stand_in.cli("api", "c", "-q", "GET", "/3/Login", code=1).stderr
+    secret.write_text("nothing")
+    assert "USER:PASSWORD" in stand_in.cli("api", "c", "GET", "/3/Login", "--auth-file", secret, code=1).stderr
+
+
+def test_trace(stand_in, tmp_path):
+    """As H2OConnection.start_logging() has it, appended; readable by nobody else."""
+    trace = tmp_path / "trace"
+    stand_in.cli("api", "c", "-q", "POST", "/3/X", "-d", "a=1", "-d", "b=2", "--trace", trace)
+    stand_in.cli("api", "c", "-q", "GET", "/3/Error", "--trace", trace, code=1)
+    said = trace.read_text()
+    assert re.search(r"---- 1 -{50,}\n\[\d\d:\d\d:\d\d\] POST /3/X\n     body: {a:1, b:2}\n\n<<< HTTP 200   \(\d+ ms\)\n"
+                     r"    Content-Type: application/json\n\{\"raw\"", said)
+    assert "<<< HTTP 412" in said and trace.stat().st_mode & 0o777 == 0o600
+
+
+def test_lock_warning(stand_in):
+    """Once, before what locks; never with -q, and never before what does not."""
+    assert "GET /3/X locks cloud 'c'" in stand_in.cli("api", "c", "GET", "/3/X").stderr
+    assert not stand_in.cli("api", "c", "GET", "/3/X", "-q").stderr
+    del stand_in.seen[:]
+    assert not stand_in.cli("api", "c", "GET", "/3/About").stderr and len(stand_in.seen) == 1
+    assert "locks" in stand_in.cli("network-test", "c").stderr
+    assert "locks" in stand_in.cli("timezone", "c", "set", "UTC").stderr
+
+
+def test_usage(stand_in):
+    """What cannot be meant is refused, before anything is asked."""
+    for args in (["c"], ["c", "GET"], ["c", "GRAB", "/3/X"], ["c", "GET", "3/X"], ["c", "GET", "/3/X Y"],
+                 ["c", "GET", "/3/X\r\nHost: y"], ["c", "GET", "/3/X", "-d", "novalue"],
+                 ["c", "GET", "/3/X", "--file", "/dev/null"], ["c", "GET", "/3/X", "--json-body", "-"],
+                 ["c", "POST", "/3/X", "--json-body", "-", "-d", "a=b"], ["../x", "GET", "/3/X"],
+                 ["c", "GET", "/3/X", "--timeout", "soon"]):
+        assert stand_in.cli("api", *args, code=2).stderr
+    for args in (["jobs"], ["jobs", "c", "stop"], ["jobs", "c", "cancel"], ["jobs", "c", "cancel", "x", "--all"],
+                 ["jobs", "c", "-n", "-1"], ["info"], ["clean"], ["clean", "c", "--idle", "x"],
+                 ["timezone", "c", "set"], ["timezone", "c", "turn"], ["timezone", "c", "set", '")(x'],
+                 ["network-test"]):
+        assert stand_in.cli(*args, code=2).stderr, args
+    assert not stand_in.seen
+    for command in ("api", "jobs", "info", "clean", "timezone", "network-test"):
+        said = stand_in.cli(command, "--help").stdout
+        assert "example:" in said and all(len(line) <= 80 for line in said.splitlines()), said
