@@ -37,6 +37,8 @@ static int parse(struct run *r, int argc, char **argv)
 
 	if (cli_parse(cli, argc, argv, options, ARRAY_SIZE(options), &r->words) != CLI_OK)
 		return CLI_USAGE;
+	if (cli->socket)
+		return cli_usage(cli, "--socket means nothing here: run has a daemon of its own");
 	if (!r->words.n)
 		return cli_usage(cli, "which command? Write it behind --");
 	if (r->timeout && (text_parse_duration(r->timeout, &ms) < 0 || !ms))

@@ -12,6 +12,7 @@ import random
 import select
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import termios
@@ -44,8 +45,8 @@ def runs(runs_of):
     return runs_of()
 
 
-def api(socket, path="/v1/clouds/run", method="GET"):
-    connection = UnixHTTP(socket, 10)
+def api(address, path="/v1/clouds/run", method="GET"):
+    connection = UnixHTTP(address, 10)
     try:
         connection.request(method, path)
         return json.loads(connection.getresponse().read())
@@ -114,6 +115,7 @@ def test_exit_codes_of_the_command(runs, command, code, says):
     (["--set", "nodes", "--", "true"], "KEY=VALUE"),
     (["--jar", "/nonexistent.jar", "--", "true"], "/nonexistent.jar"),
     (["--timeout", "1", "--", "true"], "is no time"),
+    (["--socket", "/s", "--", "true"], "a daemon of its own"),
 ])
 def test_own_failures_are_125(runs, args, says):
     """What is wrong with our own options is no exit status of the command's."""
@@ -622,6 +624,18 @@ def test_as_another_user_with_a_home_that_cannot_be_written(runs):
         runs.assert_clean_now()
     finally:
         shutil.rmtree(shared)
+
+
+def test_within_a_service(runs):
+    """In a service of Type=notify the daemon does not speak for it; the command may."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        path = str(runs.dir / "notify")
+        manager.bind(path)
+        out = runs("--", "sh", "-c", 'echo "$NOTIFY_SOCKET"', env={"NOTIFY_SOCKET": path})[0]
+        assert out.strip() == path
+        manager.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            manager.recv(4096)
 
 
 def test_nothing_hangs_on_our_output(runs):
