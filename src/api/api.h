@@ -3,6 +3,7 @@
  *	GET  /v1/fleet
  *	GET  /v1/version
  *	GET  /v1/healthz?settled=yes
+ *	GET  /v1/config
  *	GET  /v1/openapi.json
  *	GET  /v1/clouds
  *	POST /v1/clouds with {"name": NAME, "keys": {KEY: VALUE...}, "start": true}

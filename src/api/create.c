@@ -374,7 +374,7 @@ void handle_delete(struct request *rq)
 	}
 }
 
-void handle_config(struct request *rq)
+void handle_cloud_config(struct request *rq)
 {
 	answer_config(rq);
 }
@@ -398,7 +398,7 @@ static void check_configure(struct request *rq)
 		check_match(rq, true);
 }
 
-void handle_configure(struct request *rq)
+void handle_cloud_configure(struct request *rq)
 {
 	struct fleet *f = rq->api->fleet;
 	_cleanup_(strv_free) struct strv errors = STRV_NULL;

@@ -4,6 +4,8 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 
+#include "base/clock.h"
+
 static bool in_groups(int fd, gid_t wanted)
 {
 	_cleanup_free_ gid_t *groups = NULL;
@@ -54,6 +56,8 @@ struct peer *peers_add(struct peers *all, int fd, const char *path)
 	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &len) == 0)
 		p->access = access_of(fd, &cred, path);
 	p->uid = cred.uid;
+	p->fd = fd;
+	p->waits_since_ms = clock_monotonic_ms();
 	if (!has_room(all, p)) {
 		free(p);
 		return NULL;
@@ -62,6 +66,15 @@ struct peer *peers_add(struct peers *all, int fd, const char *path)
 	p->next = all->list;
 	all->list = p;
 	return p;
+}
+
+void peers_cut_slow(const struct peers *all, uint64_t max_ms)
+{
+	uint64_t now = clock_monotonic_ms();
+
+	for (const struct peer *p = all->list; p; p = p->next)
+		if (p->waits_since_ms && now > p->waits_since_ms + max_ms)
+			shutdown(p->fd, SHUT_RDWR);
 }
 
 void peers_remove(struct peers *all, struct peer *p)

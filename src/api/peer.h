@@ -19,6 +19,9 @@ enum access {
 struct peer {
 	uid_t uid;
 	enum access access;
+	int fd;
+	/* Since when a whole request is waited for, monotonic; 0: it is there. */
+	uint64_t waits_since_ms;
 	struct peer *next;
 };
 
@@ -30,4 +33,7 @@ struct peers {
 /* Looks at the connection `fd`, accepted on the socket at `path`. NULL: there are too many already.
  * The result belongs to `all` until peers_remove(). */
 struct peer *peers_add(struct peers *all, int fd, const char *path);
+/* Hangs up on those that have not sent a whole request in `max_ms`: one byte now and then would
+ * keep a connection for ever, as each begins the idle time anew. */
+void peers_cut_slow(const struct peers *all, uint64_t max_ms);
 void peers_remove(struct peers *all, struct peer *p);

@@ -15,6 +15,8 @@ struct route {
 
 const struct route *routes_all(size_t *n);
 
+/* config.c */
+void handle_config(struct request *rq);
 /* fleet.c */
 void handle_fleet(struct request *rq);
 void handle_health(struct request *rq);
@@ -36,9 +38,6 @@ void handle_touch(struct request *rq);
 /* stream_events.c, stream_log.c */
 void handle_events(struct request *rq);
 void handle_log(struct request *rq);
-/* jobs.c */
-void handle_jobs(struct request *rq);
-void handle_job_cancel(struct request *rq);
 /* incidents.c */
 void handle_incidents(struct request *rq);
 void handle_incident(struct request *rq);
@@ -46,8 +45,11 @@ void handle_incident_delete(struct request *rq);
 /* create.c */
 void handle_create(struct request *rq);
 void handle_delete(struct request *rq);
-void handle_config(struct request *rq);
-void handle_configure(struct request *rq);
+void handle_cloud_config(struct request *rq);
+void handle_cloud_configure(struct request *rq);
+/* jobs.c */
+void handle_jobs(struct request *rq);
+void handle_job_cancel(struct request *rq);
 /* reload.c */
 void handle_reload(struct request *rq);
 void handle_reexec(struct request *rq);

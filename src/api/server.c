@@ -16,6 +16,9 @@
 
 #define IDLE_TIMEOUT_S 60
 #define HEARTBEAT_MS   15000
+/* In all, from the last answer on; a little more than the idle time, within which it may begin. */
+#define REQUEST_MAX_MS ((IDLE_TIMEOUT_S + 15) * 1000)
+#define SLOW_LOOK_MS   1000
 #define TURN_NS        3000000u
 /* Rounds in which streams may end in order, when the daemon ends. */
 #define LAST_ROUNDS 16
@@ -79,6 +82,22 @@ bool server_client_gone(struct MHD_Connection *conn)
 	return poll(&p, 1, 0) > 0 && (p.revents & (POLLHUP | POLLERR));
 }
 
+static void on_slow_timer(uv_timer_t *t)
+{
+	struct api *a = t->data;
+
+	peers_cut_slow(&a->peers, a->request_max_ms);
+}
+
+static void set_waiting(struct MHD_Connection *conn, bool waiting)
+{
+	struct peer *p =
+		MHD_get_connection_info(conn, MHD_CONNECTION_INFO_SOCKET_CONTEXT)->socket_context;
+
+	if (p)
+		p->waits_since_ms = waiting ? clock_monotonic_ms() : 0;
+}
+
 static void on_connection(void *arg, struct MHD_Connection *conn, void **context,
 	enum MHD_ConnectionNotificationCode what)
 {
@@ -87,8 +106,12 @@ static void on_connection(void *arg, struct MHD_Connection *conn, void **context
 
 	if (what == MHD_CONNECTION_NOTIFY_CLOSED) {
 		peers_remove(&a->peers, *context);
+		if (!a->peers.list)
+			uv_timer_stop(&a->slow_timer);
 		return;
 	}
+	if (!a->peers.list)
+		uv_timer_start(&a->slow_timer, on_slow_timer, SLOW_LOOK_MS, SLOW_LOOK_MS);
 	*context = peers_add(&a->peers, fd, a->acceptor.listener.path);
 	if (*context)
 		return;
@@ -117,13 +140,14 @@ static void *on_request_line(void *arg, const char *uri, struct MHD_Connection *
 	return rq;
 }
 
-static void on_completed(void *arg _unused_, struct MHD_Connection *conn _unused_, void **context,
+static void on_completed(void *arg _unused_, struct MHD_Connection *conn, void **context,
 	enum MHD_RequestTerminationCode why _unused_)
 {
 	struct request *rq = *context;
 
 	if (!rq)
 		return;
+	set_waiting(conn, true);
 	*context = NULL;
 	waiter_forget(rq);
 	json_decref(rq->json);
@@ -181,6 +205,7 @@ static enum MHD_Result send_answer(struct request *rq)
 		MHD_add_response_header(rsp, MHD_HTTP_HEADER_ALLOW, rq->allow);
 	if (rq->header)
 		MHD_add_response_header(rsp, rq->header, rq->header_value);
+	set_waiting(rq->conn, false);
 	ok = MHD_queue_response(rq->conn, rq->status, rsp);
 	MHD_destroy_response(rsp);
 	return ok;
@@ -227,6 +252,7 @@ static enum MHD_Result on_request(void *arg _unused_, struct MHD_Connection *con
 		*size = 0;
 		return rq->body > MAX_DISCARDED ? MHD_NO : MHD_YES;
 	}
+	set_waiting(conn, false);
 	if (!rq->status)
 		route_request(rq, method, url);
 	return rq->status ? send_answer(rq) : MHD_YES;
@@ -287,6 +313,7 @@ static void close_handles(struct api *a)
 	uv_close((uv_handle_t *)&a->mhd_timer, on_closed);
 	uv_close((uv_handle_t *)&a->wait_timer, on_closed);
 	uv_close((uv_handle_t *)&a->stream_timer, on_closed);
+	uv_close((uv_handle_t *)&a->slow_timer, on_closed);
 }
 
 /* After this the handles must be closed. */
@@ -300,8 +327,10 @@ static int add_to_loop(struct api *a)
 	uv_timer_init(a->loop, &a->mhd_timer);
 	uv_timer_init(a->loop, &a->wait_timer);
 	uv_timer_init(a->loop, &a->stream_timer);
+	uv_timer_init(a->loop, &a->slow_timer);
 	a->poll.data = a->mhd_timer.data = a->wait_timer.data = a->stream_timer.data = a;
-	a->open_handles = 4;
+	a->slow_timer.data = a;
+	a->open_handles = 5;
 	return uv_poll_start(&a->poll, UV_READABLE, on_poll);
 }
 
@@ -330,6 +359,7 @@ int api_new(uv_loop_t *loop, struct fleet *fleet, const char *path, struct api *
 	a->journal = fleet_journal(fleet);
 	a->heartbeat_ms = HEARTBEAT_MS;
 	a->turn_ns = TURN_NS;
+	a->request_max_ms = REQUEST_MAX_MS;
 	a->started_ms = clock_monotonic_ms();
 	a->mhd = start_mhd(a);
 	r = a->mhd ? add_to_loop(a) : -EIO;
@@ -393,6 +423,7 @@ void api_free(struct api *a)
 	uv_timer_stop(&a->mhd_timer);
 	uv_timer_stop(&a->wait_timer);
 	uv_timer_stop(&a->stream_timer);
+	uv_timer_stop(&a->slow_timer);
 	loop_lag_free(a->lag);
 	close_handles(a);
 }

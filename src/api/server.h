@@ -86,6 +86,8 @@ struct api {
 	uv_poll_t poll;       /* MHD's epoll fd */
 	uv_timer_t mhd_timer; /* when MHD wants to run again */
 	uv_timer_t wait_timer;
+	uv_timer_t slow_timer;   /* while there are connections */
+	uint64_t request_max_ms; /* in which a whole request must be there */
 	bool run_asked;
 
 	/* stream.c */

@@ -12,7 +12,8 @@
 #include "cli/options.h"
 #include "cli/show.h"
 
-#define MAX_NAMES 64
+#define MAX_NAMES  64
+#define HELP_WIDTH 80
 
 int cli_fail(struct cli *cli, int code, const char *fmt, ...)
 {
@@ -215,7 +216,7 @@ static void print_overview(FILE *f)
 		   "Talks to h2ofleetd, which keeps local H2O clouds alive.\n\ncommands:\n");
 	for (size_t i = 0; i < cli_n_commands; i++)
 		if (!cli_is_hidden(&cli_commands[i]))
-			fprintf(f, "  %-12s %s\n", cli_commands[i].name, cli_commands[i].help);
+			fprintf(f, "  %-11s %s\n", cli_commands[i].name, cli_commands[i].help);
 	fprintf(f,
 		"\noptions:\n%s"
 		"      --version      as the command version\n\n"
@@ -226,8 +227,14 @@ static void print_overview(FILE *f)
 
 static void print_help(const struct cli_command *c, FILE *f)
 {
-	fprintf(f, "usage: h2ofleet %s%s%s\n\n%s.\n%s%s", c->name, *c->args ? " " : "", c->args,
-		c->help, *c->usage ? "\n" : "", c->usage);
+	bool fits =
+		strlen("usage: h2ofleet ") + strlen(c->name) + 1 + strlen(c->args) <= HELP_WIDTH;
+
+	fprintf(f, "usage: h2ofleet %s%s%s\n", c->name, fits && *c->args ? " " : "",
+		fits ? c->args : "");
+	if (!fits)
+		show_wrapped(f, HELP_WIDTH, 8, c->args);
+	fprintf(f, "\n%s.\n%s%s", c->help, *c->usage ? "\n" : "", c->usage);
 }
 
 bool cli_is_hidden(const struct cli_command *c)

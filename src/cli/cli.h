@@ -96,7 +96,7 @@ int cli_state_exit(const char *state);
 int cli_worse(int a, int b);
 
 /* run.c, version.c, status.c, operate.c, wait.c, events.c, incidents.c, logs.c, reload.c, reexec.c,
- * connect.c, api.c, clean.c, info.c, jobs.c, timezone.c */
+ * connect.c, api.c, clean.c, info.c, jobs.c, timezone.c, config.c, shutdown.c */
 int cmd_version(struct cli *cli, int argc, char **argv);
 int cmd_status(struct cli *cli, int argc, char **argv);
 int cmd_start(struct cli *cli, int argc, char **argv);
@@ -111,12 +111,6 @@ int cmd_reexec(struct cli *cli, int argc, char **argv);
 int cmd_run(struct cli *cli, int argc, char **argv);
 int cmd_reload(struct cli *cli, int argc, char **argv);
 int cmd_connect(struct cli *cli, int argc, char **argv);
-int cmd_api(struct cli *cli, int argc, char **argv);
-int cmd_clean(struct cli *cli, int argc, char **argv);
-int cmd_info(struct cli *cli, int argc, char **argv);
-int cmd_jobs(struct cli *cli, int argc, char **argv);
-int cmd_network_test(struct cli *cli, int argc, char **argv);
-int cmd_timezone(struct cli *cli, int argc, char **argv);
 int cmd_help(struct cli *cli, int argc, char **argv);
 /* create.c, keys.c */
 int cmd_create(struct cli *cli, int argc, char **argv);
@@ -124,3 +118,11 @@ int cmd_delete(struct cli *cli, int argc, char **argv);
 int cmd_set(struct cli *cli, int argc, char **argv);
 int cmd_config(struct cli *cli, int argc, char **argv);
 int cmd_keys(struct cli *cli, int argc, char **argv);
+int cmd_api(struct cli *cli, int argc, char **argv);
+int cmd_clean(struct cli *cli, int argc, char **argv);
+int cmd_info(struct cli *cli, int argc, char **argv);
+int cmd_jobs(struct cli *cli, int argc, char **argv);
+int cmd_network_test(struct cli *cli, int argc, char **argv);
+int cmd_timezone(struct cli *cli, int argc, char **argv);
+/* shutdown.c */
+int cmd_shutdown(struct cli *cli, int argc, char **argv);

@@ -49,7 +49,7 @@ const struct cli_command cli_commands[] = {
 		"Stops clouds and starts them again",
 		WAIT_OPTIONS RESUME_OPTION "\nexample: h2ofleet restart dev --wait\n", cmd_restart},
 	{"touch", "CLOUD...|--all",
-		"Postpones the stop of clouds that nobody seems to use (max_idle_duration)",
+		"Postpones the stop of clouds for want of use (max_idle_duration)",
 		"They count as used now; the whole time begins again.\n\n"
 		"options:\n"
 		"  --all        every cloud\n\n"
@@ -76,7 +76,7 @@ const struct cli_command cli_commands[] = {
 		"example: h2ofleet events dev -f\n",
 		cmd_events},
 	{"incidents", "[CLOUD] [ID|last] [-n N]",
-		"Lists why clouds were lost, or shows the evidence of one such incident",
+		"Lists why clouds were lost, or shows the evidence of one",
 		"An incident is kept each time a cloud is lost: how its node ended, what the OOM\n"
 		"killer did, the last lines of its log, the head of the JVM's crash report, a\n"
 		"thread dump and /proc of one that hung. ID: as listed, or the beginning of it\n"
@@ -89,20 +89,20 @@ const struct cli_command cli_commands[] = {
 	{"logs", "CLOUD[/N] [-f] [-n N] [--since T] [--level L] [--grep RE]",
 		"Shows the last lines that nodes wrote, merged by their time",
 		"options:\n"
-		"  -f, --follow       go on with what they write, until Ctrl-C; a daemon that "
-		"ends\n"
-		"                     meanwhile is waited for, and nothing is left out\n"
+		"  -f, --follow       go on with what they write, until Ctrl-C; a daemon that\n"
+		"                     ends meanwhile is waited for, and nothing is left out\n"
 		"  -n, --lines N      how many lines of each node (default 100, with -f 10, of\n"
 		"                     those chosen by what follows here all)\n"
 		"      --since T      10m (ago), 22:39, \"2026-11-22 22:39\": only what is newer\n"
-		"      --level FATAL|ERROR|WARN|INFO|DEBUG|TRACE  only what is that grave\n"
+		"      --level FATAL|ERROR|WARN|INFO|DEBUG|TRACE\n"
+		"                     only what is that grave, or graver\n"
 		"      --grep RE      only what matches this extended regular expression; the\n"
 		"                     name of a level is taken for --level\n\n"
 		"A line without a time, as those of a stack trace, belongs to the one before it.\n"
 		"Looked at are the last 100000 lines of each node.\n\n"
 		"example: h2ofleet logs dev -f --level WARN\n",
 		cmd_logs},
-	{"connect", "CLOUD [--python|--r|--url|--env|--h2oconfig]",
+	{"connect", "CLOUD [--python|--r|--url|--env|--h2oconfig|--sparkling]",
 		"Tells how to connect to a cloud",
 		"options:\n"
 		"  --python     a snippet of Python\n"
@@ -112,15 +112,76 @@ const struct cli_command cli_commands[] = {
 		"               H2O does not read H2O_URL by itself: in Python write\n"
 		"               h2o.connect(url=os.environ[\"H2O_URL\"])\n"
 		"  --h2oconfig  a .h2oconfig file, which h2o.init() of Python reads, and\n"
-		"               h2o.connect() does not\n\n"
+		"               h2o.connect() does not\n"
+		"  --sparkling  properties of Spark: Sparkling Water with this cloud as its\n"
+		"               external backend, and what that needs\n\n"
 		"example: h2ofleet connect dev --h2oconfig > .h2oconfig\n",
 		cmd_connect},
+	{"run", "[-n N] [-m SIZE] [OPTIONS] -- COMMAND...",
+		"Runs a command with a cloud of its own, which ends with it",
+		"Needs no daemon and no configuration: a private one is started, the command once\n"
+		"the cloud is ready, with H2O_URL, H2O_IP, H2O_PORT and H2OFLEET_SOCKET (for\n"
+		"other commands of h2ofleet; the cloud is called run) in its environment.\n"
+		"Whatever ends the command, or us, or the daemon: nothing is left.\n\n"
+		"options:\n"
+		"  -n, --nodes N        number of nodes (default 1)\n"
+		"  -m, --memory SIZE    heap of each: 512m, 2g, 50% (key max_mem_size)\n"
+		"      --set KEY=VALUE  any key of a [cloud] section; may be given again\n"
+		"      --java FILE      the java program, instead of the one that is found\n"
+		"      --jar FILE       h2o.jar, likewise\n"
+		"      --timeout T      for start and command together: 90s, 5m; then the command\n"
+		"                       gets SIGTERM, and 10 s later SIGKILL\n"
+		"      --keep-on-failure\n"
+		"                       keep logs and state when the command or the cloud fails,\n"
+		"                       and say where\n"
+		"  -q, --quiet          say nothing but what is wrong\n\n"
+		"The exit code is the command's; 128+N when signal N ended it, 127 when there is\n"
+		"no such command, 126 when it cannot be executed, 125 when we failed (the cloud's\n"
+		"reason and last lines are shown), 124 when the time was over. How long a start\n"
+		"may take: --set ready_timeout=60s.\n\n"
+		"example: h2ofleet run -n 3 -m 1g -- pytest tests/\n",
+		cmd_run},
+	{"create", "NAME [-n NODES] [-m MEMORY] [KEY=VALUE]... [--start] [--wait] [--timeout T]",
+		"Makes a cloud at run time, beside the configured ones",
+		"It stays until it is deleted, over restarts of the daemon and of the machine.\n"
+		"Keys are those of a [cloud NAME] section: see h2ofleet keys.\n\n"
+		"options:\n"
+		"  -n, --nodes N      number of nodes (nodes=N)\n"
+		"  -m, --memory SIZE  heap of each node, such as 2g (max_mem_size=SIZE)\n"
+		"      --set KEY=VALUE  the same as KEY=VALUE\n"
+		"      --start        start it as well\n"
+		"      --wait         start it, and end only when it is ready\n"
+		"      --timeout T    wait no longer than this: 500ms, 90s, 5m\n\n"
+		"example: h2ofleet create exp -n 3 -m 2g max_idle_duration=1h --wait\n",
+		cmd_create},
+	{"delete", "CLOUD... [--wait] [--timeout T]",
+		"Stops and removes clouds that were made at run time",
+		"Their logs stay.\n\n"
+		"options:\n"
+		"  --wait       end only when they are gone\n"
+		"  --timeout T  wait no longer than this: 500ms, 90s, 5m\n\n"
+		"example: h2ofleet delete exp --wait\n",
+		cmd_delete},
+	{"set", "CLOUD KEY=VALUE...", "Changes keys of a cloud that was made at run time",
+		"KEY= takes a key back to its default. What the cloud was launched with\n"
+		"changes when it is restarted.\n\n"
+		"example: h2ofleet set exp max_mem_size=4g hang_timeout=\n",
+		cmd_set},
+	{"config", "[CLOUD] [--all]",
+		"Shows the configuration that is in force, and where it is from",
+		"As the daemon has it, with the file and the line of each key; what was\n"
+		"changed in the files since shows `h2ofleet reload --dry-run`. Secrets are ***.\n\n"
+		"options:\n"
+		"  -a, --all  also what nobody has set\n\n"
+		"example: h2ofleet config dev\n",
+		cmd_config},
+	{"keys", "[KEY]...", "Explains the keys of a cloud",
+		"example: h2ofleet keys max_mem_size nthreads\n", cmd_keys},
 	{"info", "CLOUD [--nodes]",
 		"Shows what H2O says of a cloud: version, cores, memory, health",
 		"What h2o.cluster().show_status() of Python shows. Does not lock the cloud.\n\n"
 		"options:\n"
-		"  --nodes   each node, too: heap, cores, load, files, keys\n"
-		"  --detail  the same\n\n"
+		"  --nodes, --detail  each node, too: heap, cores, load, files, keys\n\n"
 		"example: h2ofleet info dev --nodes\n",
 		cmd_info},
 	{"jobs", "CLOUD [-f] [-n N] | CLOUD cancel KEY...|--all",
@@ -179,69 +240,9 @@ const struct cli_command cli_commands[] = {
 		"  -q, --quiet  no warning\n\n"
 		"example: h2ofleet network-test dev\n",
 		cmd_network_test},
-	{"run", "[-n N] [-m SIZE] [OPTIONS] -- COMMAND...",
-		"Runs a command with a cloud of its own, which ends with it",
-		"Needs no daemon and no configuration: a private one is started, the command once\n"
-		"the cloud is ready, with H2O_URL, H2O_IP, H2O_PORT and H2OFLEET_SOCKET (for\n"
-		"other commands of h2ofleet; the cloud is called run) in its environment.\n"
-		"Whatever ends the command, or us, or the daemon: nothing is left.\n\n"
-		"options:\n"
-		"  -n, --nodes N        number of nodes (default 1)\n"
-		"  -m, --memory SIZE    heap of each: 512m, 2g, 50% (key max_mem_size)\n"
-		"      --set KEY=VALUE  any key of a [cloud] section; may be given again\n"
-		"      --java FILE      the java program, instead of the one that is found\n"
-		"      --jar FILE       h2o.jar, likewise\n"
-		"      --timeout T      for start and command together: 90s, 5m; then the command\n"
-		"                       gets SIGTERM, and 10 s later SIGKILL\n"
-		"      --keep-on-failure\n"
-		"                       keep logs and state when the command or the cloud fails,\n"
-		"                       and say where\n"
-		"  -q, --quiet          say nothing but what is wrong\n\n"
-		"The exit code is the command's; 128+N when signal N ended it, 127 when there is "
-		"no\n"
-		"such command, 126 when it cannot be executed, 125 when we failed (the cloud's\n"
-		"reason and last lines are shown), 124 when the time was over. How long a start "
-		"may\n"
-		"take: --set ready_timeout=60s.\n\n"
-		"example: h2ofleet run -n 3 -m 1g -- pytest tests/\n",
-		cmd_run},
-	{"create", "NAME [-n NODES] [-m MEMORY] [KEY=VALUE]... [--start] [--wait] [--timeout T]",
-		"Makes a cloud at run time, beside the configured ones",
-		"It stays until it is deleted, over restarts of the daemon and of the machine.\n"
-		"Keys are those of a [cloud NAME] section: see h2ofleet keys.\n\n"
-		"options:\n"
-		"  -n, --nodes N      number of nodes (nodes=N)\n"
-		"  -m, --memory SIZE  heap of each node, such as 2g (max_mem_size=SIZE)\n"
-		"      --set KEY=VALUE  the same as KEY=VALUE\n"
-		"      --start        start it as well\n"
-		"      --wait         start it, and end only when it is ready\n"
-		"      --timeout T    wait no longer than this: 500ms, 90s, 5m\n\n"
-		"example: h2ofleet create exp -n 3 -m 2g max_idle_duration=1h --wait\n",
-		cmd_create},
-	{"delete", "CLOUD... [--wait] [--timeout T]",
-		"Stops and removes clouds that were made at run time",
-		"Their logs stay.\n\n"
-		"options:\n"
-		"  --wait       end only when they are gone\n"
-		"  --timeout T  wait no longer than this: 500ms, 90s, 5m\n\n"
-		"example: h2ofleet delete exp --wait\n",
-		cmd_delete},
-	{"set", "CLOUD KEY=VALUE...", "Changes keys of a cloud that was made at run time",
-		"KEY= takes a key back to its default. What the cloud was launched with\n"
-		"changes when it is restarted.\n\n"
-		"example: h2ofleet set exp max_mem_size=4g hang_timeout=\n",
-		cmd_set},
-	{"config", "CLOUD [--all]", "Shows the keys of a cloud",
-		"options:\n"
-		"  -a, --all  also those that have their default\n\n"
-		"example: h2ofleet config exp\n",
-		cmd_config},
-	{"keys", "[KEY]...", "Explains the keys of a cloud",
-		"example: h2ofleet keys max_mem_size nthreads\n", cmd_keys},
 	{"reload", "[--dry-run] [--restart]",
-		"Lets the daemon read its configuration again, and shows what changes",
-		"Either all of it is put in force, or, with an error in it, nothing (exit code "
-		"1).\n"
+		"Lets the daemon read its configuration again; shows what changes",
+		"All of it is put in force or, with an error in it, nothing (exit code 1).\n"
 		"What a running cloud was launched with changes when it is restarted.\n\n"
 		"options:\n"
 		"  -n, --dry-run  only show what would change\n"
@@ -253,6 +254,13 @@ const struct cli_command cli_commands[] = {
 		"cannot go on from here, the old one does (exit code 1).\n\n"
 		"example: h2ofleet reexec\n",
 		cmd_reexec},
+	{"shutdown", "[--at-once] [--no-wait]", "Stops all clouds, then the daemon",
+		"As `systemctl stop h2ofleetd`, for a daemon that systemd does not run.\n\n"
+		"options:\n"
+		"  --at-once  kill the clouds\n"
+		"  --no-wait  do not wait for the end\n\n"
+		"example: h2ofleet shutdown\n",
+		cmd_shutdown},
 	{"doctor", "[--config FILE]", "Looks for what could keep clouds from running here",
 		"options:\n"
 		"  -c, --config FILE  the daemon's configuration (default: the usual places)\n\n"

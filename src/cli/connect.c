@@ -9,6 +9,7 @@
 /* Where a cloud is, each part harmless text. */
 struct place {
 	char *name, *url, *ip;
+	char *h2o_name; /* of the present generation; NULL: none runs */
 	int64_t port;
 	const char *path; /* of the URL, without the slash; "" for none */
 };
@@ -18,6 +19,7 @@ static void place_free(struct place *p)
 	free(p->name);
 	free(p->url);
 	free(p->ip);
+	free(p->h2o_name);
 }
 
 /* A string literal, as Python, R and JSON read it. Owned by the caller. */
@@ -86,6 +88,27 @@ static void print_h2oconfig(const struct place *p, FILE *f)
 		p->name, p->url);
 }
 
+/* Spark reads such lines in spark-defaults.conf, --properties-file and, each behind a --conf, on
+ * its command line. */
+static void print_sparkling(const struct place *p, FILE *f)
+{
+	fprintf(f,
+		"# Spark properties: Sparkling Water with cloud %s of h2ofleet as its external\n"
+		"# backend. The name is that of this generation: ask again after a restart.\n"
+		"# The cloud needs, in its section of h2ofleet.conf,\n"
+		"#   extra_classpath = .../jars/sparkling-water-assembly-extensions_...-all.jar\n"
+		"# of a Sparkling Water made for the very H2O version that it runs, and Spark, "
+		"which\n"
+		"# talks to each of the nodes, on this machine or bind_to_localhost = no.\n"
+		"spark.ext.h2o.backend.cluster.mode=external\n"
+		"spark.ext.h2o.external.start.mode=manual\n"
+		"spark.ext.h2o.cloud.name=%s\n"
+		"spark.ext.h2o.cloud.representative=%s:%" PRId64 "\n",
+		p->name, p->h2o_name, p->ip, p->port);
+	if (*p->path)
+		fprintf(f, "spark.ext.h2o.context.path=%s\n", p->path);
+}
+
 static void print_all(const struct place *p, FILE *f)
 {
 	fprintf(f, "# URL\n");
@@ -99,12 +122,14 @@ static void print_all(const struct place *p, FILE *f)
 static const struct {
 	const char *option;
 	void (*print)(const struct place *p, FILE *f);
+	bool needs_generation; /* says what is known of a cloud that runs only */
 } forms[] = {
 	{"python", print_python},
 	{"r", print_r},
 	{"url", print_url},
 	{"env", print_env},
 	{"h2oconfig", print_h2oconfig},
+	{"sparkling", print_sparkling, true},
 };
 
 /* Its endpoint, or where a connection starts it. */
@@ -115,6 +140,7 @@ static struct place place_of(const json_t *cloud)
 
 	return (struct place){
 		.name = show_text(cloud, "name"),
+		.h2o_name = usable ? show_text(cloud, "h2o_name") : NULL,
 		.url = usable ? show_text(cloud, "endpoint") : show_text(gate, "url"),
 		.ip = usable ? show_text(cloud, "endpoint_address") : show_text(gate, "address"),
 		.port = usable ? show_int(cloud, "endpoint_port", 0) : show_int(gate, "port", 0),
@@ -131,6 +157,12 @@ static int print_place(struct cli *cli, const json_t *cloud, const bool *asked)
 	path = strchr(host + 3, '/');
 	p.path = path ? path + 1 : "";
 	for (size_t i = 0; i < ARRAY_SIZE(forms); i++) {
+		if (asked[i] && forms[i].needs_generation && !p.h2o_name)
+			return cli_fail(cli, CLI_STOPPED,
+				"cloud '%s' does not run, and Sparkling Water must know the name "
+				"of its "
+				"generation; start it first (h2ofleet start %s --wait)",
+				p.name, p.name);
 		if (asked[i]) {
 			forms[i].print(&p, cli->out);
 			return CLI_OK;

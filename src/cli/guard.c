@@ -173,7 +173,7 @@ static void replace(struct guard *g)
 		g->lost = g->ended = true;
 }
 
-int guard_begin(struct guard *g, struct err *e)
+static int begin(struct guard *g, struct err *e)
 {
 	int r = pipe2(g->life, O_CLOEXEC) < 0 ? err_set_errno(e, -errno, "cannot make a pipe")
 					      : start(g, e);
@@ -197,6 +197,20 @@ int guard_begin(struct guard *g, struct err *e)
 	if (r == 0) {
 		g->holds[0] = run_place_hold(g->place->dir);
 		g->holds[1] = g->place->socket_dir ? run_place_hold(g->place->socket_dir) : -1;
+	}
+	return r;
+}
+
+int guard_begin(struct guard *g, struct err *e)
+{
+	int r = begin(g, e);
+
+	if (r < 0) { /* nothing is there to be ended */
+		g->ended = true;
+		if (g->control >= 0)
+			close(TAKE_FD(g->control));
+		if (g->pid > 0)
+			waitpid(g->pid, NULL, 0);
 	}
 	return r;
 }

@@ -475,6 +475,7 @@ static bool live(struct guardian *g)
 int guardian_main(int argc, char **argv)
 {
 	struct guardian g = {.daemon_fd = -1, .status = -1};
+	int r;
 
 	if (argc != 4) {
 		fprintf(stderr, GUARDIAN_NAME " is started by `h2ofleet run`\n");
@@ -483,13 +484,14 @@ int guardian_main(int argc, char **argv)
 	run_place_set(&g.place, argv[1], argv[2]);
 	g.program = argv[3];
 	stand_apart(&g);
-	if (make_place(&g) < 0)
-		return 1;
-	run_place_hold(g.place.dir);
-	if (g.place.socket_dir)
-		run_place_hold(g.place.socket_dir);
-	say(GUARDIAN_MADE);
-	end(&g, live(&g));
+	r = make_place(&g);
+	if (r == 0) {
+		run_place_hold(g.place.dir);
+		if (g.place.socket_dir)
+			run_place_hold(g.place.socket_dir);
+		say(GUARDIAN_MADE);
+		end(&g, live(&g));
+	}
 	run_place_free(&g.place);
-	return 0;
+	return r < 0;
 }

@@ -8,7 +8,7 @@
 #include "base/strbuf.h"
 #include "base/text.h"
 
-/* Might it be (the beginning of) an id? A cloud may be called so too. */
+/* Might it be (the beginning of) an id? */
 static bool looks_like_id(const char *word)
 {
 	return *word >= '0' && *word <= '9' && strspn(word, "0123456789-") == strlen(word);
@@ -109,7 +109,7 @@ static int delete_one(struct cli *cli, struct client *c, const char *id)
 	return CLI_OK;
 }
 
-static int one(struct cli *cli, struct client *c, const char *word, const char *cloud, bool delete)
+static int one(struct cli *cli, struct client *c, const char *word, const char *cloud, bool removes)
 {
 	int code;
 	json_t *answer = fetch_list(cli, c, cloud, 100, &code);
@@ -119,7 +119,7 @@ static int one(struct cli *cli, struct client *c, const char *word, const char *
 		return code;
 	id = resolve(cli, json_object_get(answer, "incidents"), word, cloud, &code);
 	if (id)
-		code = delete ? delete_one(cli, c, id) : show_one(cli, c, id);
+		code = removes ? delete_one(cli, c, id) : show_one(cli, c, id);
 	json_decref(answer);
 	return code;
 }
@@ -142,15 +142,24 @@ static int list(struct cli *cli, struct client *c, const char *cloud, int64_t li
 	return CLI_OK;
 }
 
+/* Clouds may be called 2026, too. */
+static bool is_cloud(struct client *c, const char *name)
+{
+	_cleanup_(call_freep) struct call *call = client_begin(c, "GET", "/v1/clouds/%s", name);
+
+	client_finish(call);
+	return call_ok(call);
+}
+
 int cmd_incidents(struct cli *cli, int argc, char **argv)
 {
 	_cleanup_(client_freep) struct client *c = NULL;
 	_cleanup_(strv_free) struct strv words = STRV_NULL;
 	const char *lines = NULL, *cloud = NULL, *id = NULL;
-	bool delete = false;
+	bool removes = false;
 	const struct cli_option options[] = {
 		{"lines", 'n', NULL, &lines},
-		{"delete", 0, &delete, NULL},
+		{"delete", 0, &removes, NULL},
 	};
 	int64_t limit = 100;
 
@@ -167,10 +176,12 @@ int cmd_incidents(struct cli *cli, int argc, char **argv)
 		return CLI_USAGE;
 	if (id && !streq(id, "last") && !looks_like_id(id))
 		return cli_usage(cli, "'%s' is no id of an incident", id);
-	if (delete &&!id)
+	if (removes && !id)
 		return cli_usage(cli, "--delete needs an ID");
 	if (lines && (text_parse_int(lines, &limit) < 0 || limit < 1))
 		return cli_usage(cli, "'%s' is no number of incidents", lines);
 	c = client_new(cli->socket);
-	return id ? one(cli, c, id, cloud, delete) : list(cli, c, cloud, MIN(limit, (int64_t)100));
+	if (id && !cloud && !removes && looks_like_id(id) && is_cloud(c, id))
+		cloud = TAKE_PTR(id);
+	return id ? one(cli, c, id, cloud, removes) : list(cli, c, cloud, MIN(limit, (int64_t)100));
 }

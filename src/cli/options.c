@@ -3,8 +3,9 @@
 #include "base/strbuf.h"
 
 const char cli_common_options[] =
-	"  -s, --socket FILE  the daemon's control socket (default: $H2OFLEET_SOCKET, your\n"
-	"                     own daemon's if it answers, /run/h2ofleet/control.sock)\n"
+	"  -s, --socket FILE  the daemon's control socket (default: $H2OFLEET_SOCKET,\n"
+	"                     your own daemon's if it answers,\n"
+	"                     /run/h2ofleet/control.sock)\n"
 	"      --json         JSON for programs\n"
 	"  -h, --help         this, or help on a command\n";
 
@@ -131,6 +132,12 @@ static char *next_word(const char **args)
 		}
 		len = strcspn(s, " ");
 		*args = s + len;
+		if (len == 2 && has_prefix(s, "--")) { /* a whole command line of others */
+			*args += strlen(*args);
+			return xstrdup("CMD...");
+		}
+		if (has_prefix(s, "[OPTIONS]"))
+			continue;
 		if (s[0] == '-')
 			continue;
 		if (s[0] == '[') {

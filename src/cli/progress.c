@@ -21,6 +21,14 @@ static char *describe(const json_t *cloud)
 	return xasprintf("%s: %s, nodes up %s", name ? name : "-", state ? state : "-", up);
 }
 
+/* With the reason, which would be too much of a change for a line each. */
+static char *describe_well(const json_t *cloud)
+{
+	_cleanup_free_ char *what = describe(cloud), *reason = show_text(cloud, "reason");
+
+	return reason ? xasprintf("%s (%s)", what, reason) : TAKE_PTR(what);
+}
+
 /* Cuts to the terminal's width: a line that wraps cannot be redrawn. */
 static void cut(char *s, size_t columns)
 {
@@ -36,17 +44,18 @@ static void redraw(struct progress *p, const json_t *clouds)
 	_cleanup_(strbuf_free) struct strbuf b = STRBUF_NULL;
 	_cleanup_free_ char *elapsed =
 		text_human_duration((clock_monotonic_ms() - p->begun_ms) / 1000 * 1000);
+	size_t width = p->cli->err_width, i;
 	const json_t *cloud;
-	size_t i;
 
 	json_array_foreach (clouds, i, cloud) {
-		_cleanup_free_ char *what = describe(cloud);
+		_cleanup_free_ char *what = describe_well(cloud);
 
 		strbuf_printf(&b, "%s%s", i ? "; " : "", what);
 	}
-	strbuf_printf(&b, ", %s", elapsed);
-	cut(b.s, p->cli->err_width - 1);
-	fprintf(p->cli->err, "\r%s\033[K", b.s);
+	/* The time is the sign that something moves: it always has room. */
+	width -= MIN(width, strlen(elapsed) + 3);
+	cut(b.s, MAX(width, (size_t)1));
+	fprintf(p->cli->err, "\r%s, %s\033[K", b.s, elapsed);
 	fflush(p->cli->err);
 	p->drawn = true;
 }
@@ -133,6 +142,9 @@ void progress_while(struct cli *cli, struct client *c, struct call *const *calls
 		uint64_t next = clock_monotonic_ms() + POLL_MS, now;
 		json_t *clouds = show ? fetch(c, names) : NULL;
 
+		if (cli->live)
+			cli->err_width =
+				cli_terminal_width(fileno(cli->err)); /* it may be resized */
 		if (json_array_size(clouds) && !all_done(calls, n))
 			progress_show(&p, clouds);
 		json_decref(clouds);

@@ -503,13 +503,16 @@ static void show_exits(FILE *f, size_t width, const json_t *cloud)
 		show_last_exit(f, width, node, !is_usable(cloud));
 }
 
-/* Where the evidence is, while something is wrong. */
+/* Where the evidence is, after a loss and until the cloud is back. */
 static void show_incident_hint(FILE *f, size_t width, const json_t *cloud)
 {
 	const char *state = json_string_value(json_object_get(cloud, "state"));
+	bool starts = streq_null(state, "starting") || streq_null(state, "forming");
 	_cleanup_free_ char *id = show_text(cloud, "incident"), *line = NULL;
 
-	if (!id || streq_null(state, "ready") || streq_null(state, "stopped"))
+	if (!id || !(streq_null(state, "recovering") || streq_null(state, "backoff") ||
+			   streq_null(state, "failed") ||
+			   (starts && show_int(cloud, "restarts", 0) > 0)))
 		return;
 	line = xasprintf("the newest incident: h2ofleet incidents %s", id);
 	fputc('\n', f);

@@ -7,6 +7,10 @@ static int finish(struct cli *cli, const struct call *call)
 {
 	_cleanup_free_ char *sentence = NULL;
 
+	if (cli_interrupted() && !call->done)
+		return cli_fail(cli, CLI_INTERRUPTED,
+			"interrupted; what the cloud does goes on in the daemon (see h2ofleet "
+			"status)");
 	if (!call_ok(call))
 		return call_complain(cli, call);
 	if (cli->json) {

@@ -146,6 +146,7 @@ void conf_free(struct conf *c)
 		free(c->aside[i].why);
 	}
 	free(c->aside);
+	conf_free_places(c);
 	free(c);
 }
 

@@ -185,6 +185,14 @@ struct conf_aside {
 	char *name, *file, *why; /* owned */
 };
 
+/* Where a key was set. */
+struct conf_place {
+	char *cloud;     /* owned; NULL: in [fleet] */
+	const char *key; /* of the key table */
+	char *file;      /* owned */
+	unsigned line;
+};
+
 struct conf {
 	struct fleet_conf fleet;
 	struct cloud_conf **clouds; /* in the order of the files, the created ones last; owned */
@@ -192,6 +200,8 @@ struct conf {
 	struct strv files;        /* that were read, without those of created clouds */
 	struct conf_aside *aside; /* owned */
 	size_t n_aside;
+	struct conf_place *places; /* owned: of each key that was set */
+	size_t n_places;
 };
 
 /* All that is wrong, one sentence each, "FILE:LINE: ..." in front. Begins as { 0 }. */
@@ -231,6 +241,15 @@ void conf_errors_free(struct conf_errors *errors);
 
 /* NULL when there is none of that name. */
 const struct cloud_conf *conf_find_cloud(const struct conf *c, const char *name);
+
+/* place.c: where keys were set. NULL: nowhere, or not by a file. */
+const struct conf_place *conf_find_place(const struct conf *c, const char *cloud, const char *key);
+struct key;
+void conf_add_place(
+	struct conf *c, const char *cloud, const struct key *k, const char *file, unsigned line);
+/* `from` has none then. */
+void conf_take_places(struct conf *to, struct conf *from);
+void conf_free_places(struct conf *c);
 
 /* Writes the whole effective configuration as an INI file which parses back to the same. With
  * `help`, each key has its help text as a comment above. */

@@ -618,6 +618,22 @@ static void take_aside(struct loader *l)
 	}
 }
 
+static void keep_places(struct loader *l)
+{
+	size_t n;
+	const struct key *keys = keys_all(&n);
+
+	for (size_t i = 0; i < l->n_sections; i++) {
+		const struct section *s = l->sections[i];
+		const struct cloud_conf *c = s->kind == SECTION_CLOUD ? s->conf : NULL;
+
+		for (size_t k = 0; k < n; k++)
+			if (s->where[k].line)
+				conf_add_place(l->conf, c ? c->name : NULL, &keys[k],
+					l->conf->files.v[s->where[k].file], s->where[k].line);
+	}
+}
+
 /* Hands the clouds that are as they should be over to the configuration. */
 static void take_clouds(struct loader *l)
 {
@@ -652,6 +668,7 @@ static int finish(struct loader *l, struct conf **out, struct conf_errors *error
 	report_faults(l, errors);
 	if (is_refused(l))
 		return l->code ? l->code : -EINVAL;
+	keep_places(l);
 	take_clouds(l);
 	*out = TAKE_PTR(l->conf);
 	return 0;

@@ -179,8 +179,8 @@ void supervised_free(struct supervised *s)
 	if (s->request)
 		http_cancel(s->request);
 	idle_cancel(s);
-	jobs_free(s);
 	incident_forget(s);
+	jobs_free(s);
 	logs_free(s);
 	while (s->queue) {
 		struct queued_event *q = s->queue;

@@ -73,6 +73,9 @@ bool fleet_ending(const struct fleet *f);
 /* What is in force. */
 const struct conf *fleet_conf(const struct fleet *f);
 
+/* What this cloud will have from its next generation on; NULL: what it has. */
+const struct cloud_conf *fleet_pending(const struct fleet *f, const char *cloud);
+
 struct reload_options {
 	bool dry_run;
 	bool restart; /* clouds that need it are restarted now, also without apply = restart */

@@ -216,22 +216,23 @@ static void add_exit(json_t *j, const struct last_exit *x)
 	json_object_set_new(j, "signal", emit_signal_json(x->known ? x->signal : 0));
 }
 
-/* `exit`: NULL: it has not ended. */
 static void add_node(
-	struct supervised *s, json_t *j, const struct node *n, const struct exit_evidence *exit)
+	struct supervised *s, json_t *j, const struct node *n, const struct cloud_event *ev)
 {
+	const struct exit_evidence *exit = ev->type == EVENT_EXITED ? ev->exit : NULL;
+	bool ran = ev->type != EVENT_LAUNCH_FAILED; /* else log and pid are of an earlier life */
 	const struct member *m = &s->members[n->index];
 	_cleanup_free_ char *elsewhere = logs_elsewhere(m), *log = NULL, *proc = NULL;
 	uint64_t now = fleet_now(s->fleet);
 
 	if (exit)
 		log = xstrdup(exit->log_tail);
-	else if (m->log_to != LOG_TO_FILE ||
+	else if (!ran || m->log_to != LOG_TO_FILE ||
 		 logfile_tail(m->log, m->log_start, SIZE_MAX, LOG_BYTES, &log) < 0)
 		log = xstrdup("");
 	if (m->proc)
 		proc = process_snapshot(proc_pid(m->proc));
-	json_object_set_new(j, "pid", m->last_pid ? json_integer(m->last_pid) : json_null());
+	json_object_set_new(j, "pid", ran && m->last_pid ? json_integer(m->last_pid) : json_null());
 	json_object_set_new(
 		j, "uptime_ms", json_integer((json_int_t)(now - MIN(n->launched_ms, now))));
 	json_object_set_new(j, "oom", oom_json(exit, elsewhere ? NULL : log));
@@ -285,7 +286,7 @@ static void begin(struct supervised *s, const struct cloud_event *ev, enum cloud
 	json_object_set_new(j, "thread_dump_note", json_null());
 	add_cloud(s, j, from);
 	if (n)
-		add_node(s, j, n, exit);
+		add_node(s, j, n, ev);
 	if (x)
 		replace_str(&c->nodes[ev->node].last_exit.incident, id);
 }
@@ -364,15 +365,37 @@ static void note_end(struct supervised *s, const struct cloud_event *ev)
 	s->incident.changed = true;
 }
 
+/* An earlier daemon has begun it, and was killed before it knew what follows. */
+static void take_up(struct supervised *s)
+{
+	const struct incidents *in = s->fleet->incidents;
+	const char *id = incidents_newest(in, s->cloud->conf->name);
+	json_t *j = NULL;
+
+	if (!id || incidents_read(in, id, &j, NULL) < 0)
+		return;
+	if (json_is_null(json_object_get(j, "outcome")) &&
+		json_integer_value(json_object_get(j, "generation")) ==
+			(json_int_t)s->cloud->generation)
+		s->incident = (struct open_incident){j, -1, .announced = true};
+	else
+		json_decref(j);
+}
+
 static void conclude(struct supervised *s, enum cloud_state to)
 {
 	const struct cloud *c = s->cloud;
-	json_t *j = s->incident.json;
+	json_t *j;
 	uint64_t now = fleet_now(s->fleet);
 	const char *outcome = to == CLOUD_FAILED                            ? "given-up"
 			      : to == CLOUD_STOPPING || to == CLOUD_STOPPED ? "stopped"
 									    : "restarted";
 
+	if (!s->incident.json && s->memory == MEMORY_WHOLE)
+		take_up(s);
+	j = s->incident.json;
+	if (!j)
+		return;
 	json_object_set_new(j, "outcome", json_string(outcome));
 	if (streq(outcome, "restarted"))
 		json_object_set_new(j, "restart_delay_ms",
@@ -390,7 +413,7 @@ void incident_look(struct supervised *s, const struct cloud_event *ev)
 	for (size_t i = 0; i < c->n_transitions; i++) {
 		const struct transition *t = &c->transitions[i];
 
-		if (t->from == CLOUD_RECOVERING && s->incident.json)
+		if (t->from == CLOUD_RECOVERING)
 			conclude(s, t->to);
 		if (t->to != CLOUD_RECOVERING || c->uncounted)
 			continue;

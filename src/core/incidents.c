@@ -341,6 +341,7 @@ const char *incidents_newest(const struct incidents *in, const char *cloud)
 int incidents_read(const struct incidents *in, const char *id, json_t **out, struct err *e)
 {
 	_cleanup_free_ char *path = NULL, *text = NULL;
+	json_t *j;
 	size_t len;
 	int r;
 
@@ -351,11 +352,12 @@ int incidents_read(const struct incidents *in, const char *id, json_t **out, str
 	r = file_read(path, 2 * (size_t)INCIDENT_MAX_BYTES, &text, &len);
 	if (r < 0)
 		return err_set_errno(e, r, "cannot read %s", path);
-	*out = json_loadb(text, len, 0, NULL);
-	if (!json_is_object(*out)) {
-		json_decref(*out);
+	j = json_loadb(text, len, 0, NULL);
+	if (!json_is_object(j)) {
+		json_decref(j);
 		return err_set(e, -EBADMSG, "%s is damaged", path);
 	}
+	*out = j;
 	return 0;
 }
 

@@ -372,6 +372,13 @@ void reload_take_out(struct supervised *s)
 	take_out(s);
 }
 
+const struct cloud_conf *fleet_pending(const struct fleet *f, const char *cloud)
+{
+	const struct supervised *s = supervised_find(f, cloud);
+
+	return s ? s->pending : NULL;
+}
+
 /* ---- the whole ---- */
 
 static bool restarts(const struct conf *new_conf, const struct reload_options *opts)
@@ -487,6 +494,7 @@ int fleet_reload(struct fleet *f, struct conf *new_conf, const struct reload_opt
 	strv_free(&f->conf->files);
 	strv_copy(&f->conf->files, &new->files);
 	created_put_aside(f, new);
+	conf_take_places(f->conf, new);
 	take_clouds(f, new, &out->diff);
 	for (size_t i = 0; i < out->diff.n; i++)
 		act(supervised_find(f, out->diff.clouds[i].name), &out->diff.clouds[i], restart);

@@ -81,6 +81,9 @@ struct daemon {
 /* The daemon's main(). */
 int daemon_main(int argc, char **argv);
 
+/* What --help prints. */
+const char *options_usage(void);
+
 /* options.c: -1 to go on; else the exit status. */
 int options_parse(int argc, char **argv, struct options *o);
 

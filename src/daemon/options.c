@@ -28,6 +28,11 @@ static const char usage[] =
 	"daemon by a new version, as `h2ofleet reexec` does. SIGUSR2 ends the daemon alone: the\n"
 	"clouds run on, and the next daemon takes them over.\n";
 
+const char *options_usage(void)
+{
+	return usage;
+}
+
 int options_parse(int argc, char **argv, struct options *opts)
 {
 	enum {

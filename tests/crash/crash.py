@@ -21,7 +21,7 @@ import time
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "e2e"))
 
 from fleet import (  # noqa: E402
-    FAKEJAVA, H2OFLEETD, MARK, SLOW, Fleet, PortBlock, is_gate, pid_alive, processes, read, until)
+    FAKEJAVA, H2OFLEETD, MARK, SLOW, Fleet, PortBlock, UnixHTTP, is_gate, pid_alive, processes, read, until)
 
 CRASHPOINT = os.environ.get(
     "CRASHPOINT", str(pathlib.Path(FAKEJAVA).resolve().parents[1] / "crash/crashpoint"))
@@ -470,10 +470,69 @@ class ReloadRestart(Scenario):
     passed = Restart.passed
 
 
+class Create(Scenario):
+    """A cloud is made at run time. Once that was answered it is there; else it is there whole, or
+    nothing of it."""
+
+    def make(self, fleet):
+        """The status, or None when the daemon died of it."""
+        keys = {k: str(v) for k, v in {**fleet.clouds["c"], "nodes": 1}.items()}
+        connection = UnixHTTP(fleet.socket, 20)
+        with contextlib.suppress(OSError, http.client.HTTPException), contextlib.closing(connection):
+            connection.request("POST", "/v1/clouds", headers={"Content-Type": "application/json"},
+                               body=json.dumps({"name": "d", "keys": keys, "start": True}))
+            return connection.getresponse().status
+        return None
+
+    def act(self, fleet):
+        self.status = self.make(fleet)
+
+    def passed(self, fleet):
+        until(lambda: f"d ready\n{fleet.log_tail()}", READY_S,
+              lambda: fleet.ended() or fleet.says(r"cloud d: \w+ -> ready"))
+
+    def after(self, fleet):
+        # Its thread is over: the daemon that it asked is dead.
+        self.look(fleet, there=self.status == 201, gone=False)
+
+    @staticmethod
+    def look(fleet, there, gone):
+        status = fleet.api("GET", "/v1/clouds/d")[0]
+        assert not there or status == 200, "it was answered that it is made, and it is not there"
+        assert not gone or status == 404, "it was answered that it is deleted, and it is there"
+        if status == 200:
+            fleet.ready("d", timeout=READY_S)
+            return
+        until(lambda: f"d's end\n{fleet.log_tail()}", READY_S,
+              lambda: not alive_of(fleet, "d") and not fleet.state_path("d").exists())
+        left = list((fleet.state_dir / "created").glob("*"))
+        assert not left, f"of a cloud that is not there is left: {left}"
+
+
+class Delete(Create):
+    """A cloud that was made at run time, and serves, is deleted."""
+
+    def begin(self, fleet):
+        super().begin(fleet)
+        assert self.make(fleet) == 201
+        fleet.ready("d")
+
+    def act(self, fleet):
+        self.status = fleet.quietly("DELETE", "/v1/clouds/d")
+
+    def passed(self, fleet):
+        until(lambda: f"d forgotten\n{fleet.log_tail()}", READY_S,
+              lambda: fleet.ended() or fleet.says("cloud d: removed\n"))
+
+    def after(self, fleet):
+        self.look(fleet, there=False, gone=self.status == 202)
+
+
 SCENARIOS = {
     "launch": Launch, "stop": Stop, "stop-hard": StopHard, "restart": Restart, "recover": Recover,
     "end": End, "detach": Detach, "reexec": Reexec, "adopt": Adopt, "adopt-loss": AdoptLoss, "adopt-half": AdoptHalf,
     "reload-add": ReloadAdd, "reload-remove": ReloadRemove, "reload-restart": ReloadRestart,
+    "create": Create, "delete": Delete,
 }
 
 

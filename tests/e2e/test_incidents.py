@@ -272,6 +272,34 @@ def test_outlives_the_daemon(fake):
     assert [e["incident"] for e in events(fleet, "incident")] == [first["id"], second["id"]]
 
 
+def test_taken_up(fake):
+    """A daemon that is killed between the loss and what follows: the incident is there, and the next
+    daemon adds what was done then; it makes no other of the same loss."""
+    fleet = fake(nodes=2, knobs="-Dfake.0.ignore_term=1", stop_timeout="10s")
+    fleet.ready()
+    fleet.kill_member(1)
+    first = until("an incident", 10, lambda: incidents(fleet))[0]
+    fleet.kill_daemon()
+    assert first["outcome"] is None
+    assert fleet.members(), "the other member takes its time"
+    fleet.start()
+    fleet.ready(generation=2)
+    one = concluded(fleet)
+    assert (one["id"], one["outcome"], one["signal"]) == (first["id"], "restarted", "SIGKILL")
+    assert [e["incident"] for e in events(fleet, "incident")] == [one["id"]]
+
+
+def test_a_cloud_called_2026(fleets, fake_keys):
+    """Where a word may be a cloud's name or the beginning of an id, it is the cloud's."""
+    fleet = fleets({"2026": fake_keys(1)}).start()
+    fleet.ready("2026")
+    fleet.kill_member(0, name="2026")
+    fleet.ready("2026", generation=2)
+    id = concluded(fleet)["id"]
+    assert fleet.cli("incidents", "2026").stdout.startswith("ID ")
+    assert fleet.cli("incidents", "2026", "last").stdout.startswith(f"incident {id}: 2026/0")
+
+
 def test_cannot_be_kept(fake):
     """Where the incident cannot be written the cloud comes back all the same, and the log says so."""
     fleet = fake(nodes=1, start=False)
@@ -350,3 +378,6 @@ def test_client(fake):
     assert status == 404 and body["type"].endswith(":no-such-incident")
     assert files(fleet) == [f"{newest}.json"]
     assert fleet.cli("incidents", "c", "last").stdout.startswith(f"incident {newest}")
+    (fleet.state_dir / "incidents" / f"{newest}.json").write_text("[]")
+    status, body = fleet.api("GET", f"/v1/incidents/{newest}")
+    assert status == 500 and body["type"].endswith(":cannot-use-incident") and "damaged" in body["detail"]

@@ -169,6 +169,12 @@ const struct conf *fleet_conf(const struct fleet *f)
 	return &f->conf;
 }
 
+const struct cloud_conf *fleet_pending(const struct fleet *f, const char *cloud)
+{
+	(void)cloud;
+	return f->pending;
+}
+
 bool fleet_ending(const struct fleet *f)
 {
 	return f->ending;
@@ -232,21 +238,6 @@ void fleet_observe(struct fleet *f, fleet_observer cb, void *arg)
 {
 	f->observer = cb;
 	f->observer_arg = arg;
-}
-
-bool fleet_jobs(struct fleet *f, const char *cloud, uint64_t wanted_ms, struct fleet_jobs *out)
-{
-	(void)cloud;
-	(void)wanted_ms;
-	*out = f->jobs;
-	return f->jobs_known;
-}
-
-int fleet_cancel_job(struct fleet *f, const char *cloud, const char *id)
-{
-	(void)cloud;
-	snprintf(f->cancelled, sizeof(f->cancelled), "%s", id);
-	return f->cancel_result;
 }
 
 const struct cloud_conf *fleet_cloud_conf(const struct fleet *f, const char *name)
@@ -325,4 +316,19 @@ void fake_fleet_forget(struct fleet *f, struct cloud *c)
 		i++;
 	free_cloud(c);
 	f->clouds[i] = f->clouds[--f->n_clouds];
+}
+
+bool fleet_jobs(struct fleet *f, const char *cloud, uint64_t wanted_ms, struct fleet_jobs *out)
+{
+	(void)cloud;
+	(void)wanted_ms;
+	*out = f->jobs;
+	return f->jobs_known;
+}
+
+int fleet_cancel_job(struct fleet *f, const char *cloud, const char *id)
+{
+	(void)cloud;
+	snprintf(f->cancelled, sizeof(f->cancelled), "%s", id);
+	return f->cancel_result;
 }

@@ -36,7 +36,8 @@ struct fleet {
 	bool jobs_known;        /* else H2O is being asked */
 	char cancelled[100];    /* the last job */
 	int cancel_result;
-	struct conf conf; /* paths and [fleet] */
+	struct conf conf;                 /* paths and [fleet] */
+	const struct cloud_conf *pending; /* of all clouds */
 	bool ending, unsettled;
 	uint64_t overdue_ms;
 	fleet_observer observer;

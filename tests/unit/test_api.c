@@ -14,6 +14,7 @@
 #include "config.h"
 
 #include "api_fixture.h"
+#include "base/clock.h"
 #include "base/file.h"
 
 static const struct {
@@ -62,10 +63,14 @@ static const struct {
 	{"POST", "/v1/shutdown?at_once=1", 400, "bad-parameter", NULL},
 	{"POST", "/v1/clouds//start", 404, "no-such-path", NULL},
 	{"GET", "/v1/%1b[31m", 404, "no-such-path", "nothing is at /v1/\\x1b[31m"},
-	{"DELETE", "/v1/clouds/dev", 405, "method-not-allowed",
-		"/v1/clouds/dev does not know DELETE, only GET, HEAD"},
+	{"DELETE", "/v1/clouds/dev", 409, "cloud-configured", NULL},
+	{"PUT", "/v1/clouds/dev", 405, "method-not-allowed",
+		"/v1/clouds/dev does not know PUT, only GET, HEAD, DELETE"},
 	{"GET", "/v1/clouds/dev/start", 405, "method-not-allowed", NULL},
-	{"POST", "/v1/clouds", 405, "method-not-allowed", NULL},
+	{"PUT", "/v1/clouds", 405, "method-not-allowed", NULL},
+	{"POST", "/v1/clouds", 400, "bad-body", NULL},
+	{"PATCH", "/v1/clouds/dev/config", 409, "cloud-configured", NULL},
+	{"DELETE", "/v1/clouds/dev?wait=stopped", 400, "bad-parameter", NULL},
 	{"GET", "/v1/clouds?x=1", 400, "unknown-parameter", "unknown parameter 'x'"},
 	{"POST", "/v1/clouds/dev/start?resum=yes", 400, "unknown-parameter",
 		"unknown parameter 'resum'; did you mean 'resume'?"},
@@ -221,7 +226,7 @@ static void test_allow_header(void **state)
 {
 	_cleanup_(reply_free) struct reply r = get(*state, "PUT", "/v1/clouds");
 
-	assert_non_null(strcasestr(r.all, "\r\nallow: GET, HEAD\r\n"));
+	assert_non_null(strcasestr(r.all, "\r\nallow: GET, HEAD, POST\r\n"));
 }
 
 static void test_clouds(void **state)
@@ -449,6 +454,74 @@ static void test_silent_connections(void **state)
 		close(fds[i]);
 }
 
+/* A key of the first cloud in the answer to /v1/config. */
+static const json_t *config_key(const struct reply *r, const char *name)
+{
+	const json_t *cloud = json_array_get(json_object_get(r->json, "clouds"), 0), *k;
+	size_t i;
+
+	json_array_foreach (json_object_get(cloud, "keys"), i, k)
+		if (streq_null(json_string_value(json_object_get(k, "key")), name))
+			return k;
+	return NULL;
+}
+
+static void test_config_hides_secrets(void **state)
+{
+	static const struct {
+		const char *key, *value, *shown;
+	} cases[] = {
+		{"env", "A=b PATH=/x:/y", "A=*** PATH=***"},
+		{"jvm_custom_args", "-Xss2m -Dx.Password=p -Dy=z", "-Xss2m -Dx.Password=*** -Dy=z"},
+		{"h2o_args", "-api_token t -other -x", "-api_token *** -other -x"},
+	};
+	struct fixture *f = *state;
+
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		_cleanup_(cloud_conf_freep) struct cloud_conf *conf = cloud_conf_new("dev");
+		_cleanup_(err_clear) struct err e = ERR_NULL;
+		const struct cloud_conf *fakes = f->dev->conf;
+		_cleanup_(reply_free) struct reply r = {0};
+		const json_t *k;
+
+		if (cloud_conf_set(conf, cases[i].key, cases[i].value, &e) < 0)
+			fail_msg("%s", err_msg(&e));
+		f->dev->conf = conf;
+		r = get(f, "GET", "/v1/config");
+		f->dev->conf = fakes;
+		k = config_key(&r, cases[i].key);
+		assert_string_equal(json_string_value(json_object_get(k, "value")), cases[i].shown);
+		assert_true(json_is_true(json_object_get(k, "hidden")));
+		assert_false(json_is_true(json_object_get(k, "is_default")));
+		assert_true(json_is_true(
+			json_object_get(config_key(&r, "hang_timeout"), "is_default")));
+	}
+}
+
+/* However often a byte comes, the request must be whole in time; one that has had its answer, or
+ * waits for it, is not cut. */
+static void test_dribbling_request(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t end = clock_monotonic_ms() + PATIENCE_MS;
+	int waiting = ask(f, "POST", "/v1/clouds/dev/start?wait=ready"), fd = dial(f->socket);
+	_cleanup_(reply_free) struct reply r = {0};
+	char c;
+
+	until_waiting(f, 1);
+	f->api->request_max_ms = 200;
+	send_text(f, fd, "GET /v1/version HTTP/1.1\r\nX: ", 29);
+	while (recv(fd, &c, 1, 0) != 0) {
+		send(fd, "x", 1, MSG_NOSIGNAL);
+		turn(f, fd, POLLIN);
+		assert_true(clock_monotonic_ms() < end);
+	}
+	close(fd);
+	fake_fleet_set(f->fleet, f->dev, CLOUD_READY, NULL);
+	r = take_reply(f, waiting);
+	assert_int_equal(r.status, 200);
+}
+
 static void test_too_many_connections(void **state)
 {
 	struct fixture *f = *state;
@@ -513,6 +586,8 @@ int main(int argc, char **argv)
 		TEST(test_endless_chunked_body),
 		TEST(test_large_headers),
 		TEST(test_silent_connections),
+		TEST(test_config_hides_secrets),
+		TEST(test_dribbling_request),
 		TEST(test_too_many_connections),
 		TEST(test_stuck_reader),
 	};

@@ -179,7 +179,7 @@ static void test_progress(void **state _unused_)
 	progress_show(&p, one);
 	progress_end(&p);
 	output_flush(&o);
-	assert_string_equal(o.err, "\ra: forming,\033[K\r\033[K");
+	assert_string_equal(o.err, "\ra: for, 0ms\033[K\r\033[K");
 	output_close(&o);
 	json_decref(one);
 	json_decref(two);

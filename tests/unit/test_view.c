@@ -48,7 +48,8 @@ static void test_new_cloud(void **state)
 
 	c->since_ms = 1000;
 	assert_json(view_cloud(c, 3500),
-		"{\"name\":\"dev\",\"state\":\"stopped\",\"wanted\":\"stopped\",\"size\":1,"
+		"{\"name\":\"dev\",\"origin\":\"config\",\"state\":\"stopped\",\"wanted\":"
+		"\"stopped\",\"size\":1,"
 		"\"generation\":0,\"restarts\":0,\"endpoint\":null,\"endpoint_address\":null,"
 		"\"endpoint_port\":null,\"reason\":null,\"h2o_name\":null,\"h2o_version\":null,"
 		"\"state_ms\":2500,\"uptime_ms\":null,\"short_locks\":0,\"memory\":null,\"next_"
@@ -84,7 +85,8 @@ static void test_ready_cloud(void **state)
 
 	make_ready(c);
 	assert_json(view_cloud(c, 1100),
-		"{\"name\":\"dev\",\"state\":\"ready\",\"wanted\":\"running\",\"size\":1,"
+		"{\"name\":\"dev\",\"origin\":\"config\",\"state\":\"ready\",\"wanted\":"
+		"\"running\",\"size\":1,"
 		"\"generation\":3,\"restarts\":2,\"endpoint\":\"http://127.0.0.1:54321\","
 		"\"endpoint_address\":\"127.0.0.1\",\"endpoint_port\":54321,\"reason\":null,"
 		"\"h2o_name\":\"dev-3-0a1b\",\"h2o_version\":\"3.46.0.1\",\"state_ms\":1000,"

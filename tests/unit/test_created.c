@@ -1,0 +1,313 @@
+/* Clouds made at run time: edits of their keys, and their files. */
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include <errno.h>
+#include <sys/stat.h>
+
+#include "base/file.h"
+#include "conf/created.h"
+#include "conf/keys.h"
+
+static int edit_one(struct cloud_conf *c, const char *key, const char *value, bool privileged)
+{
+	_cleanup_(strv_free) struct strv errors = STRV_NULL;
+	int r = created_edit(c, &(struct key_edit){key, value}, 1, privileged, &errors);
+
+	assert_int_equal(errors.n, r < 0);
+	if (r < 0 && keys_find(SECTION_CLOUD, key))
+		assert_memory_equal(errors.v[0], key, strlen(key));
+	return r;
+}
+
+/* Proves: what who is only in the group may set; and that spelling does not matter. */
+static void test_privileges(void **state _unused_)
+{
+	static const struct {
+		const char *key, *value;
+		bool open;
+	} cases[] = {
+		{"nodes", "3", true},
+		{"java", "/x", false},
+		{"env", "A=b", false},
+		{"bind_to_localhost", "yes", true},
+		{"bind_to_localhost", "true", true},
+		{"bind_to_localhost", "no", false},
+		{"bind_to_localhost", "false", false},
+		{"log_max_total", "1g", true},
+		{"log_max_total", "1024m", true},
+		{"log_max_total", "2g", false},
+		{"max_log_file_size", "3MB", true},
+		{"max_log_file_size", "99999MB", false},
+		{"auto_recovery_dir", "off", true},
+		{"auto_recovery_dir", "/x", false},
+		{"port", "1024", true},
+		{"port", "1023", false},
+		{"port", "80+", false},
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		_cleanup_(cloud_conf_freep) struct cloud_conf *own = cloud_conf_new("x");
+		_cleanup_(cloud_conf_freep) struct cloud_conf *others = cloud_conf_new("x");
+
+		assert_int_equal(edit_one(own, cases[i].key, cases[i].value, true), 0);
+		assert_int_equal(edit_one(others, cases[i].key, cases[i].value, false),
+			cases[i].open ? 0 : -EPERM);
+	}
+}
+
+/* Proves: a privileged value cannot be taken back, or overwritten, by others either. */
+static void test_privileged_values_stay(void **state _unused_)
+{
+	_cleanup_(cloud_conf_freep) struct cloud_conf *c = cloud_conf_new("x");
+	_cleanup_free_ char *none = created_privileged_keys(c), *keys = NULL;
+
+	assert_null(none);
+	assert_int_equal(edit_one(c, "bind_to_localhost", "no", true), 0);
+	assert_int_equal(edit_one(c, "env", "A=b", true), 0);
+	assert_int_equal(edit_one(c, "nodes", "2", true), 0);
+	keys = created_privileged_keys(c);
+	assert_string_equal(keys, "env, bind_to_localhost");
+	assert_int_equal(edit_one(c, "bind_to_localhost", "yes", false), -EPERM);
+	assert_int_equal(edit_one(c, "bind_to_localhost", NULL, false), -EPERM);
+	assert_int_equal(edit_one(c, "env", NULL, false), -EPERM);
+	assert_int_equal(edit_one(c, "env", NULL, true), 0);
+	assert_int_equal(c->env.n, 0);
+}
+
+/* Proves: a key that is taken back has its default again and is not given any more, whatever kind
+ * of key it is. */
+static void test_null_is_the_default(void **state _unused_)
+{
+	_cleanup_(cloud_conf_freep) struct cloud_conf *fresh = cloud_conf_new("x");
+	size_t n;
+	const struct key *keys = keys_all(&n);
+
+	for (size_t i = 0; i < n; i++) {
+		_cleanup_(cloud_conf_freep) struct cloud_conf *c = cloud_conf_new("x");
+
+		if (keys[i].section != SECTION_CLOUD)
+			continue;
+		assert_int_equal(edit_one(c, keys[i].name, NULL, true), 0);
+		assert_true(cloud_conf_equal(c, fresh));
+		assert_int_equal(c->given.n, 0);
+		assert_int_equal(created_hash(c), created_hash(fresh));
+	}
+}
+
+/* Proves: a file is read as what it was written from, however odd the values are; and what could
+ * not be is not written. */
+static void test_text(void **state _unused_)
+{
+	_cleanup_(cloud_conf_freep) struct cloud_conf *c = cloud_conf_new("x"), *again = NULL;
+	static const struct key_edit edits[] = {
+		{"env", "'A=; # \\ \"q\"' B='x y' 'C=[cloud y]'"},
+		{"jvm_custom_args", "-Da=b '-Dc=nodes = 7'"},
+		{"nodes", "3"},
+		{"name", "a;b#c"},
+		{"max_mem_size", "50%"},
+		{"port", "20000+"},
+		{"extra_classpath", "/a b:/c;d"},
+	};
+	_cleanup_(strv_free) struct strv errors = STRV_NULL;
+	_cleanup_(err_clear) struct err e = ERR_NULL;
+	_cleanup_free_ char *text = NULL, *bad = NULL;
+
+	if (created_edit(c, edits, ARRAY_SIZE(edits), true, &errors) < 0)
+		fail_msg("%s", errors.v[0]);
+	text = created_text(c, &e);
+	assert_non_null(text);
+	again = conf_parse_cloud(text, strlen(text), "x");
+	assert_non_null(again);
+	assert_true(cloud_conf_equal(again, c));
+	assert_int_equal(again->given.n, ARRAY_SIZE(edits));
+	assert_null(conf_parse_cloud(text, strlen(text), "y"));
+
+	replace_str(&c->context_path, "/a\njava = /x"); /* no edit can do this */
+	assert_int_equal(edit_one(c, "context_path", "/a\njava = /x", true), -EINVAL);
+	strv_add(&c->given, "context_path");
+	replace_str(&c->context_path, "/a\njava = /x");
+	bad = created_text(c, &e);
+	assert_null(bad);
+}
+
+/* ---- what is loaded ---- */
+
+struct scene {
+	char dir[40];
+	char *conf;
+};
+
+static void put(const struct scene *s, const char *name, const char *text)
+{
+	_cleanup_free_ char *path = xasprintf("%s/%s", s->dir, name);
+
+	assert_int_equal(file_write_atomic(path, text, strlen(text), 0600, false, NULL), 0);
+}
+
+static int setup(void **state)
+{
+	struct scene *s = xcalloc(1, sizeof(*s));
+	_cleanup_free_ char *created = NULL;
+
+	strcpy(s->dir, "/tmp/h2ofleet-created-XXXXXX");
+	assert_non_null(mkdtemp(s->dir));
+	s->conf = xasprintf("%s/h2ofleet.conf", s->dir);
+	created = created_dir(s->dir);
+	assert_int_equal(mkdir(created, 0700), 0);
+	put(s, "h2ofleet.conf", "[fleet]\nsocket = /tmp/s\n[cloud c]\nport = 20000\n");
+	*state = s;
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	struct scene *s = *state;
+
+	file_remove_tree(s->dir, NULL);
+	free(s->conf);
+	free(s);
+	return 0;
+}
+
+static int load(const struct scene *s, bool strict, struct conf **out, struct conf_errors *errors)
+{
+	const struct conf_source from = {.file = s->conf, .state_dir = s->dir, .strict = strict};
+
+	return conf_load_all(&from, out, errors);
+}
+
+/* Proves: a daemon that starts leaves out what is broken or at odds, each for its own reason; a
+ * reload refuses it, but for a name that the configuration has now. */
+static void test_faults(void **state)
+{
+	struct scene *s = *state;
+	static const struct {
+		const char *text, *why;
+		bool soft;
+	} cases[] = {
+		{"", "there is no [cloud d] in it", false},
+		{"[cloud d]\nnodse = 1\n", "unknown key 'nodse'", false},
+		{"[cloud e]\n", "may only be [cloud d]", false},
+		{"[fleet]\nlog_level = debug\n", "[fleet]", false},
+		{"[cloud d]\nport = 20001\n", "overlap", false},
+		{"[cloud d]\n[cloud d]\n", "is there already", false},
+		{"[cloud d]\nlate_after = 10m\n", "late_after", false},
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		_cleanup_(conf_freep) struct conf *c = NULL, *none = NULL;
+		struct conf_errors errors = {0};
+
+		put(s, "created/d.conf", cases[i].text);
+		put(s, "created/ok.conf", "[cloud ok]\nport = 30000\n");
+		assert_int_equal(load(s, false, &c, &errors), 0);
+		assert_int_equal(errors.list.n, 0);
+		assert_int_equal(c->n_clouds, 2);
+		assert_false(c->clouds[0]->created);
+		assert_string_equal(c->clouds[1]->name, "ok");
+		assert_true(c->clouds[1]->created);
+		assert_int_equal(c->clouds[1]->given.n, 1);
+		assert_int_equal(c->files.n, 1);
+		assert_int_equal(c->n_aside, 1);
+		assert_string_equal(c->aside[0].name, "d");
+		if (!strstr(c->aside[0].why, cases[i].why))
+			fail_msg("%s: %s", cases[i].text, c->aside[0].why);
+		assert_int_equal(load(s, true, &none, &errors), -EINVAL);
+		assert_true(errors.list.n >= 1);
+		conf_errors_free(&errors);
+	}
+}
+
+static void test_configured_name(void **state)
+{
+	struct scene *s = *state;
+
+	put(s, "created/c.conf", "[cloud c]\nnodes = 5\n");
+	for (int strict = 0; strict < 2; strict++) {
+		_cleanup_(conf_freep) struct conf *c = NULL;
+		struct conf_errors errors = {0};
+
+		assert_int_equal(load(s, strict, &c, &errors), 0);
+		assert_int_equal(c->n_clouds, 1);
+		assert_int_equal(c->clouds[0]->nodes, 1);
+		assert_false(c->clouds[0]->created);
+		assert_int_equal(c->n_aside, 1);
+		assert_non_null(strstr(c->aside[0].why, "is in the configuration now"));
+	}
+}
+
+/* Proves: one that is left out does not pull down another that was at odds with it alone. */
+static void test_left_out_counts_no_more(void **state)
+{
+	struct scene *s = *state;
+	_cleanup_(conf_freep) struct conf *c = NULL;
+	struct conf_errors errors = {0};
+
+	put(s, "created/a.conf", "[cloud a]\nport = 20002\nnodes = 4\n"); /* c has these */
+	put(s, "created/b.conf", "[cloud b]\nport = 20009\n");            /* and a these */
+	assert_int_equal(load(s, false, &c, &errors), 0);
+	assert_int_equal(c->n_aside, 1);
+	assert_string_equal(c->aside[0].name, "a");
+	assert_non_null(conf_find_cloud(c, "b"));
+}
+
+/* Proves: errors of the configuration itself are told alone and refuse it, in both modes. */
+static void test_configuration_errors(void **state)
+{
+	struct scene *s = *state;
+	_cleanup_(conf_freep) struct conf *c = NULL;
+	struct conf_errors errors = {0};
+
+	put(s, "h2ofleet.conf", "[cloud c]\nnodse = 2\n");
+	put(s, "created/d.conf", "[cloud d]\nnodse = 2\n");
+	assert_int_equal(load(s, false, &c, &errors), -EINVAL);
+	assert_int_equal(errors.list.n, 1);
+	assert_non_null(strstr(errors.list.v[0], "h2ofleet.conf:2"));
+	conf_errors_free(&errors);
+	assert_int_equal(load(s, true, &c, &errors), -EINVAL);
+	assert_int_equal(errors.list.n, 2);
+	conf_errors_free(&errors);
+}
+
+/* Proves: with nothing configured there is still the default cloud beside the created ones, unless
+ * one of these is called so. */
+static void test_default_cloud(void **state)
+{
+	struct scene *s = *state;
+	struct conf_errors errors = {0};
+	struct conf *c = NULL;
+
+	put(s, "h2ofleet.conf", "[fleet]\nsocket = /tmp/s\n");
+	put(s, "created/d.conf", "[cloud d]\n");
+	assert_int_equal(load(s, true, &c, &errors), 0);
+	assert_int_equal(c->n_clouds, 2);
+	assert_string_equal(c->clouds[0]->name, "h2o");
+	conf_free(c);
+	put(s, "created/h2o.conf", "[cloud h2o]\nnodes = 2\n");
+	assert_int_equal(load(s, true, &c, &errors), 0);
+	assert_int_equal(c->n_clouds, 2);
+	assert_int_equal(conf_find_cloud(c, "h2o")->nodes, 2);
+	conf_free(c);
+}
+
+int main(void)
+{
+#define SCENE(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_privileges),
+		cmocka_unit_test(test_privileged_values_stay),
+		cmocka_unit_test(test_null_is_the_default),
+		cmocka_unit_test(test_text),
+		SCENE(test_faults),
+		SCENE(test_configured_name),
+		SCENE(test_left_out_counts_no_more),
+		SCENE(test_configuration_errors),
+		SCENE(test_default_cloud),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
