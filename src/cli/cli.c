@@ -216,7 +216,7 @@ static void print_overview(FILE *f)
 		   "Talks to h2ofleetd, which keeps local H2O clouds alive.\n\ncommands:\n");
 	for (size_t i = 0; i < cli_n_commands; i++)
 		if (!cli_is_hidden(&cli_commands[i]))
-			fprintf(f, "  %-11s %s\n", cli_commands[i].name, cli_commands[i].help);
+			fprintf(f, "  %-12s %s\n", cli_commands[i].name, cli_commands[i].help);
 	fprintf(f,
 		"\noptions:\n%s"
 		"      --version      as the command version\n\n"

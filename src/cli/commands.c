@@ -181,7 +181,8 @@ const struct cli_command cli_commands[] = {
 		"Shows what H2O says of a cloud: version, cores, memory, health",
 		"What h2o.cluster().show_status() of Python shows. Does not lock the cloud.\n\n"
 		"options:\n"
-		"  --nodes, --detail  each node, too: heap, cores, load, files, keys\n\n"
+		"  --nodes   each node, too: heap, cores, load, files, keys\n"
+		"  --detail  the same\n\n"
 		"example: h2ofleet info dev --nodes\n",
 		cmd_info},
 	{"jobs", "CLOUD [-f] [-n N] | CLOUD cancel KEY...|--all",
@@ -195,7 +196,7 @@ const struct cli_command cli_commands[] = {
 		"example: h2ofleet jobs dev -f\n",
 		cmd_jobs},
 	{"clean", "CLOUD [--sessions|--frames|--models|--all] [--yes]",
-		"Shows what clients have left in a cloud's memory, and removes it when asked",
+		"Shows or removes what clients have left in a cloud",
 		"Without options it only shows. H2O does not tell whether a session's client\n"
 		"still lives, so nothing is removed while a job runs or when somebody has\n"
 		"computed within the last 10 minutes (--idle), and not without your yes. A\n"
