@@ -58,6 +58,7 @@ static bool hide_values(struct strv *env)
 struct section {
 	const char *cloud; /* NULL: [fleet] */
 	const void *conf, *dflt, *pending;
+	bool created; /* at run time */
 };
 
 /* The value of a key as it may be shown. `conf` is changed. */
@@ -88,7 +89,8 @@ static json_t *view_shown(const struct key *k, const void *conf, bool *hidden)
 
 static json_t *view_key(const struct conf *all, const struct section *s, const struct key *k)
 {
-	const struct conf_place *at = conf_find_place(all, s->cloud, k->name);
+	/* Keys of a cloud that was made at run time come and go without the files. */
+	const struct conf_place *at = s->created ? NULL : conf_find_place(all, s->cloud, k->name);
 	bool hidden = false, is_default = key_equal(k, s->conf, s->dflt) || (!s->cloud && !at);
 	json_t *j = json_object();
 
@@ -122,7 +124,7 @@ static json_t *view_section(
 static json_t *view_cloud_conf(struct fleet *f, const struct cloud_conf *c)
 {
 	_cleanup_(cloud_conf_freep) struct cloud_conf *dflt = cloud_conf_new(c->name);
-	struct section s = {c->name, c, dflt, fleet_pending(f, c->name)};
+	struct section s = {c->name, c, dflt, fleet_pending(f, c->name), c->created};
 	json_t *j = json_object();
 
 	json_object_set_new(j, "name", view_text(c->name));
@@ -138,7 +140,7 @@ void handle_config(struct request *rq)
 	struct fleet *f = rq->api->fleet;
 	const struct conf *conf = fleet_conf(f);
 	struct fleet_conf dflt = {0};
-	struct section s = {NULL, &conf->fleet, &dflt, NULL};
+	struct section s = {NULL, &conf->fleet, &dflt, NULL, false};
 	json_t *j = json_object(), *files = json_array(), *clouds = json_array();
 
 	keys_set_defaults(SECTION_FLEET, &dflt);

@@ -1,6 +1,8 @@
 /* The checks of `h2ofleet doctor`. Each adds what it saw to the report. */
 #pragma once
 
+#include <jansson.h>
+
 #include "base/err.h"
 #include "base/strbuf.h"
 #include "conf/conf.h"
@@ -67,6 +69,9 @@ void check_proxy(struct doctor *d);
 /* doctor_disk.c */
 void check_disk(struct doctor *d);
 void check_leaked(struct doctor *d);
+/* doctor_left.c */
+void check_runs(struct doctor *d);
+void doctor_incidents(struct doctor *d, const json_t *answer); /* of GET /v1/incidents */
 /* doctor_gate.c; needs d->conf */
 void check_gate(struct doctor *d);
 /* doctor_net.c */

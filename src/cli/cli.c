@@ -210,13 +210,23 @@ int cli_worse(int a, int b)
 	return ia > ib ? a : b;
 }
 
+static int longest_name(void)
+{
+	size_t longest = 0;
+
+	for (size_t i = 0; i < cli_n_commands; i++)
+		longest = MAX(longest, strlen(cli_commands[i].name));
+	return (int)longest;
+}
+
 static void print_overview(FILE *f)
 {
 	fprintf(f, "usage: h2ofleet [--socket FILE] [--json] COMMAND\n\n"
 		   "Talks to h2ofleetd, which keeps local H2O clouds alive.\n\ncommands:\n");
 	for (size_t i = 0; i < cli_n_commands; i++)
 		if (!cli_is_hidden(&cli_commands[i]))
-			fprintf(f, "  %-12s %s\n", cli_commands[i].name, cli_commands[i].help);
+			fprintf(f, "  %-*s  %s\n", longest_name(), cli_commands[i].name,
+				cli_commands[i].help);
 	fprintf(f,
 		"\noptions:\n%s"
 		"      --version      as the command version\n\n"

@@ -117,7 +117,7 @@ const struct cli_command cli_commands[] = {
 		"               external backend, and what that needs\n\n"
 		"example: h2ofleet connect dev --h2oconfig > .h2oconfig\n",
 		cmd_connect},
-	{"run", "[-n N] [-m SIZE] [OPTIONS] -- COMMAND...",
+	{"run", "[-n N] [-m SIZE] [OPTIONS] -- CMD...",
 		"Runs a command with a cloud of its own, which ends with it",
 		"Needs no daemon and no configuration: a private one is started, the command once\n"
 		"the cloud is ready, with H2O_URL, H2O_IP, H2O_PORT and H2OFLEET_SOCKET (for\n"
@@ -196,7 +196,7 @@ const struct cli_command cli_commands[] = {
 		"example: h2ofleet jobs dev -f\n",
 		cmd_jobs},
 	{"clean", "CLOUD [--sessions|--frames|--models|--all] [--yes]",
-		"Shows or removes what clients have left in a cloud",
+		"Shows and removes what clients have left in a cloud's memory",
 		"Without options it only shows. H2O does not tell whether a session's client\n"
 		"still lives, so nothing is removed while a job runs or when somebody has\n"
 		"computed within the last 10 minutes (--idle), and not without your yes. A\n"

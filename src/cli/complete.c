@@ -33,14 +33,18 @@ static void offer_commands(const struct completion *c)
 			offer(c, cli_commands[i].name, cli_commands[i].help);
 }
 
-/* "ready|stopped" */
+/* "ready|stopped", "WARN|INFO"; in "set|KEY" the second stands for something else. */
 static void offer_alternatives(const struct completion *c, const char *words)
 {
+	bool all_capitals = !strpbrk(words, "abcdefghijklmnopqrstuvwxyz");
+
 	while (*words) {
 		size_t len = strcspn(words, "|");
 		_cleanup_free_ char *word = xstrndup(words, len);
 
-		offer(c, word, NULL);
+		if (len && !strpbrk(word, "[]") &&
+			(all_capitals || !strpbrk(word, "ABCDEFGHIJKLMNOPQRSTUVWXYZ")))
+			offer(c, word, NULL);
 		words += len + (words[len] == '|');
 	}
 }
@@ -100,7 +104,7 @@ static void offer_clouds(const struct completion *c, bool nodes)
 /* `kind`: a word of the args of a command, or the value of an option. */
 static void offer_kind(const struct completion *c, const char *kind)
 {
-	if (strpbrk(kind, "abcdefghijklmnopqrstuvwxyz"))
+	if (strpbrk(kind, "abcdefghijklmnopqrstuvwxyz") || strchr(kind, '|'))
 		offer_alternatives(c, kind);
 	else if (has_prefix(kind, "CLOUD"))
 		offer_clouds(c, streq(kind, "CLOUD[/N]"));
@@ -108,7 +112,8 @@ static void offer_kind(const struct completion *c, const char *kind)
 		offer_commands(c);
 	else if (streq(kind, "DIR") && !*c->before)
 		fprintf(c->cli->out, ":dirs\n");
-	else if ((has_prefix(kind, "FILE") || has_prefix(kind, "CMD")) && !*c->before)
+	else if ((has_prefix(kind, "FILE") || streq(kind, "F") || has_prefix(kind, "CMD")) &&
+		 !*c->before)
 		fprintf(c->cli->out, ":files\n");
 }
 

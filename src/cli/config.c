@@ -20,7 +20,7 @@ static void print_place(const struct config_view *v, const json_t *of)
 	else
 		fprintf(v->f, "; %s\n",
 			json_is_true(json_object_get(of, "is_default")) ? "default"
-									: "not from a file");
+									: "set at run time");
 }
 
 static void print_key(const struct config_view *v, const json_t *k)

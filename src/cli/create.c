@@ -1,4 +1,4 @@
-/* create, delete, set and config: clouds made at run time. The daemon judges; here words become
+/* create, delete and set: clouds made at run time. The daemon judges; here words become
  * JSON, and what it says is shown. */
 #include "cli/client.h"
 #include "cli/progress.h"

@@ -200,6 +200,7 @@ int cmd_doctor(const char *config_file, const char *socket, bool json, FILE *out
 	}
 	check_disk(&d);
 	check_leaked(&d);
+	check_runs(&d);
 	check_limits(&d);
 	check_kernel(&d);
 	check_proxy(&d);

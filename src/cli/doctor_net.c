@@ -27,9 +27,10 @@ static size_t take_body(char *data, size_t size, size_t n, void *arg)
 	return size * n;
 }
 
-/* 0 and what the daemon says of its clouds (owned by the caller), or -EPROTO with a sentence. */
-static int get_clouds(const char *socket_path, json_t **clouds, struct err *e)
+/* 0 and what the daemon says there (owned by the caller), or -EPROTO with a sentence. */
+static int get(const char *socket_path, const char *target, json_t **answer, struct err *e)
 {
+	_cleanup_free_ char *url = xasprintf("http://localhost%s", target);
 	_cleanup_(strbuf_free) struct strbuf body = STRBUF_NULL;
 	char why[CURL_ERROR_SIZE] = "";
 	CURL *c = curl_easy_init();
@@ -39,7 +40,7 @@ static int get_clouds(const char *socket_path, json_t **clouds, struct err *e)
 	if (!c)
 		return err_set(e, -ENOMEM, "cannot set up libcurl");
 	curl_easy_setopt(c, CURLOPT_UNIX_SOCKET_PATH, socket_path);
-	curl_easy_setopt(c, CURLOPT_URL, "http://localhost/v1/clouds");
+	curl_easy_setopt(c, CURLOPT_URL, url);
 	curl_easy_setopt(c, CURLOPT_PROXY, "");
 	curl_easy_setopt(c, CURLOPT_NOSIGNAL, 1L);
 	curl_easy_setopt(c, CURLOPT_TIMEOUT_MS, ANSWER_TIMEOUT_MS);
@@ -53,8 +54,8 @@ static int get_clouds(const char *socket_path, json_t **clouds, struct err *e)
 		return err_set(e, -EPROTO, "%s", *why ? why : curl_easy_strerror(r));
 	if (status != 200)
 		return err_set(e, -EPROTO, "it answers with status %ld", status);
-	*clouds = json_loads(strbuf_str(&body), 0, NULL);
-	return *clouds ? 0 : err_set(e, -EPROTO, "it answers with something that is not JSON");
+	*answer = json_loads(strbuf_str(&body), 0, NULL);
+	return *answer ? 0 : err_set(e, -EPROTO, "it answers with something that is not JSON");
 }
 
 /* Every "api_port", "endpoint_port" and a gate's "port", wherever it stands. */
@@ -145,7 +146,11 @@ void check_daemon(struct doctor *d)
 		return;
 	r = try_connect(path, &d->daemon_uid);
 	if (r == -ENOENT || r == -ENOTDIR || r == -ECONNREFUSED) {
-		doctor_add(d, "daemon", CHECK_OK, NULL, "none runs at %s", path);
+		doctor_add(d, "daemon", CHECK_OK,
+			r == -ECONNREFUSED ? "nothing need be done: the next daemon replaces it"
+					   : NULL,
+			"none runs at %s%s", path,
+			r == -ECONNREFUSED ? ", where a dead one has left its socket" : "");
 		return;
 	}
 	if (r == -ENAMETOOLONG) {
@@ -164,7 +169,7 @@ void check_daemon(struct doctor *d)
 			"%s: %s", path, strerror(-r));
 		return;
 	}
-	r = get_clouds(path, &answer, &e);
+	r = get(path, "/v1/clouds", &answer, &e);
 	if (r < 0) {
 		doctor_add(d, "daemon", CHECK_WARNING,
 			"look at its log (journalctl -u h2ofleetd); without its answer it is not "
@@ -175,6 +180,10 @@ void check_daemon(struct doctor *d)
 	}
 	d->daemon_silent = false;
 	daemon_answers(d, path, answer);
+	json_decref(answer);
+	answer = NULL;
+	if (get(path, "/v1/incidents", &answer, NULL) == 0) /* an older daemon has none */
+		doctor_incidents(d, answer);
 	json_decref(answer);
 }
 

@@ -73,6 +73,9 @@ enum log_target {
 	LOG_TO_INHERIT, /* the daemon's own standard output */
 };
 
+/* Clouds that a configuration may have, with those made at run time. */
+#define CONF_CLOUDS_MAX 1024
+
 /* What log_max_total must allow for each node, and once more. */
 #define LOG_TOTAL_PER_NODE (512ull << 10)
 

@@ -14,7 +14,6 @@
 #include "conf/keys.h"
 
 #define FILE_MAX_SIZE  (1u << 20)
-#define CLOUDS_MAX     1024
 #define DEFAULT_CLOUD  "h2o" /* where nothing is configured */
 #define ERRORS_OF_FILE 100   /* a file with more of them is something else */
 
@@ -215,9 +214,9 @@ static void begin_cloud(struct loader *l, struct place at, const char *name)
 	struct section *first = valid ? find_cloud(l, name) : NULL;
 	struct cloud_conf *c;
 
-	if (++l->n_clouds > CLOUDS_MAX) {
-		if (l->n_clouds == CLOUDS_MAX + 1)
-			add_fault(l, at, "there are more than %d clouds", CLOUDS_MAX);
+	if (++l->n_clouds > CONF_CLOUDS_MAX) {
+		if (l->n_clouds == CONF_CLOUDS_MAX + 1)
+			add_fault(l, at, "there are more than %d clouds", CONF_CLOUDS_MAX);
 		return;
 	}
 	c = cloud_conf_new(valid ? name : "refused");

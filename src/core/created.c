@@ -14,21 +14,19 @@
 #include "core/internal.h"
 #include "drv/machine.h"
 
-const struct cloud_conf *fleet_cloud_conf(const struct fleet *f, const char *name)
-{
-	const struct supervised *s = supervised_find(f, name);
-
-	if (!s)
-		return NULL;
-	return s->pending ? s->pending : s->cloud->conf;
-}
-
-/* ---- is it allowed? ---- */
-
 static const struct cloud_conf *newest(const struct supervised *s)
 {
 	return s->pending ? s->pending : s->cloud->conf;
 }
+
+const struct cloud_conf *fleet_cloud_conf(const struct fleet *f, const char *name)
+{
+	const struct supervised *s = supervised_find(f, name);
+
+	return s ? newest(s) : NULL;
+}
+
+/* ---- is it allowed? ---- */
 
 static void add_sentence(
 	void *u, const struct key *a, const struct key *b _unused_, const char *sentence)
@@ -121,6 +119,10 @@ static int check(const struct fleet *f, const struct cloud_conf *conf, const str
 {
 	int r = check_conf(f, conf, errors);
 
+	if (r == 0 && f->n >= CONF_CLOUDS_MAX && !supervised_find(f, conf->name)) {
+		strv_printf(errors, "there are %zu clouds, and there may not be more", f->n);
+		r = -EDQUOT;
+	}
 	if (r == 0 && !who->admin)
 		r = check_limits(f, conf, errors);
 	return r;

@@ -413,7 +413,7 @@ def test_completion(fleets, fake_keys, terminal, name):
         ("h2ofleet start --ti", "h2ofleet start --timeout"),
         ("h2ofleet wait --for=st", "h2ofleet wait --for=stopped"),
         ("h2ofleet wait --for rea", "h2ofleet wait --for ready"),
-        ("h2ofleet logs alpha/", r"alpha/[01]\s+(-- down\s+)?alpha/[01]"),
+        ("h2ofleet logs alpha/", r"alpha/[01][\s\S]*alpha/[01]"),
     ):
         t.type("\x15")  # an empty line
         t.type(typed)
@@ -459,3 +459,31 @@ def test_small_commands(fake):
     assert fleet.cli("wait", "c").stdout.startswith("c is ready")
     assert "c" in fleet.cli("touch", "c").stdout
     assert fleet.cli("doctor", "--config", str(fleet.config), code=None).returncode in (0, 1)
+
+
+def test_doctor_sees_what_is_left(fake):
+    """Folders of runs that nobody guards any more, not those that are guarded; incidents of the last
+    day; a dead daemon's socket."""
+    fleet = fake(nodes=1)
+    fleet.ready()
+    tmp = fleet.dir / "tmp"
+    for name in ("h2ofleet-run.111111111111", "h2ofleet-run.222222222222", "h2ofleet-kept.333333333333"):
+        (tmp / name).mkdir(parents=True)
+        (tmp / name / "guarded").touch()
+        os.utime(tmp / name, (time.time() - 1000,) * 2)
+    args = ("doctor", "--config", str(fleet.config))
+    env = {"TMPDIR": str(tmp)}
+    with open(tmp / "h2ofleet-run.222222222222" / "guarded") as guarded:
+        fcntl.flock(guarded, fcntl.LOCK_SH)
+        said = fleet.cli(*args, code=None, env=env).stdout
+    assert "guardian was killed: " in said and "run.111111111111" in said and "run.222222222222" not in said
+    assert "kept by --keep-on-failure: " in said
+    assert re.search(r"ok +incidents +none in the last 24 hours", said), said
+    fleet.kill_member(0)
+    fleet.ready(generation=2)
+    said = fleet.cli(*args, code=None, env=env).stdout
+    assert re.search(r"warning +incidents +1 in the last 24 hours; the newest, of cloud c: .*node 0", said), said
+    fleet.kill_daemon()
+    assert "a dead one has left its socket" in fleet.cli(*args, code=None, env=env).stdout
+    fleet.start()
+    fleet.ready()

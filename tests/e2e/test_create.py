@@ -176,6 +176,9 @@ def test_broken_file(fake, text):
     (there / "d.conf").write_text(text)
     (there / "good.conf").write_text("[cloud good]\nautostart = no\n")
     (there / "half.conf.new").write_text("[cloud ha")
+    code, said = fleet.run_daemon("--check-config")
+    assert code == 0 and "would set this cloud aside" in said, said
+    assert created_files(fleet) == ["d.conf", "good.conf", "half.conf.new"], "that only looks"
     fleet.start()
     fleet.ready()
     assert [c["name"] for c in fleet.api("GET", "/v1/clouds")[1]["clouds"]] == ["c", "good"]

@@ -7,7 +7,9 @@ import os
 import re
 import signal
 
-from fleet import pid_alive, until
+import pytest
+
+from fleet import REPO, pid_alive, until
 
 ID = re.compile(r"\d{8}-\d{6}-\d{3}")
 
@@ -381,3 +383,28 @@ def test_client(fake):
     (fleet.state_dir / "incidents" / f"{newest}.json").write_text("[]")
     status, body = fleet.api("GET", f"/v1/incidents/{newest}")
     assert status == 500 and body["type"].endswith(":cannot-use-incident") and "damaged" in body["detail"]
+
+
+def test_as_described(fake):
+    """Incidents of a hang, a formation that took too long and a crash are what openapi.json says."""
+    jsonschema = pytest.importorskip("jsonschema")
+    components = json.loads((REPO / "src/api/openapi.json").read_text())["components"]
+
+    def valid(it, name):
+        schema = {"$ref": f"#/components/schemas/{name}", "components": components}
+        jsonschema.Draft202012Validator(schema).validate(it)
+
+    fleet = fake(nodes=2, knobs="-Dfake.1.g3.never_ready=1", ready_timeout="3s", hang_timeout="1s",
+                 late_after="500ms", health_interval="200ms")
+    fleet.ready()
+    knob(fleet, 1, "hang")
+    fleet.ready(generation=2)
+    knob(fleet, 0, "hs_err")
+    fleet.ready(generation=4)
+    concluded(fleet, 3)
+    listed = incidents(fleet)
+    assert [i["kind"] for i in listed] == ["not-ready", "exit", "hang"]
+    valid({"incidents": listed}, "Incidents")
+    for one in listed:
+        valid(incident(fleet, one["id"]), "Incident")
+    valid(fleet.cloud(), "Cloud")

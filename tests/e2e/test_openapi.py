@@ -80,6 +80,12 @@ config = SchemathesisConfig.from_dict({
     "seed": 20261122,
     "generation": {"deterministic": True, "max-examples": 25, "allow-x00": True},
     "phases": {"coverage": {"generate-duplicate-query-parameters": True}},
+    "checks": {
+        # What keys may be set to what, and beside which others, is for the key table to say.
+        "positive_data_acceptance": {"expected-statuses": [
+            "2xx", "400", "403", "404", "409", "410", "412", "422", "428", "504"]},
+        "missing_required_header": {"expected-statuses": [400, 403, 404, 409, 422, 428]},
+    },
 })
 schema = schemathesis.openapi.from_dict(DOCUMENT, config=config)
 schema.config.update(base_url=BASE_URL)
@@ -93,9 +99,11 @@ def sensible(case):
     """What the description cannot say, and a test has no time for. What does not fit the description
     is left as it is."""
     name, query = (case.path_parameters or {}).get("name"), case.query
+    if case.path == "/v1/clouds" and isinstance(case.body, dict):
+        case.body.pop("start", None)  # it would be real Java
     if is_name(name):  # two in three are clouds that there are
         choice = sum(name.encode()) % (len(CLOUDS) * 3 // 2)
-        case.path_parameters["name"] = (CLOUDS + [name] * 2)[choice]
+        case.path_parameters["name"] = (CLOUDS + ["nobody"] * 2)[choice]
     if not query:
         return
     if is_name(query.get("cloud")):
@@ -155,7 +163,7 @@ def check(case, response):
 
 
 SETTINGS = settings(deadline=None, suppress_health_check=list(HealthCheck), database=None,
-                    derandomize=True, max_examples=50)
+                    derandomize=True, max_examples=30)
 
 
 @schema.exclude(path=list(FATAL)).parametrize()

@@ -47,16 +47,19 @@ def test_python(cloud):
 
 
 def test_h2oconfig(cloud, tmp_path):
-    """--h2oconfig as .h2oconfig in the folder: a plain h2o.init() attaches; and what is in it is a
-    config for h2o.connect()."""
+    """--h2oconfig as .h2oconfig in the folder: a plain h2o.init() attaches."""
     (tmp_path / ".h2oconfig").write_text(cloud.cli("connect", "c", "--h2oconfig").stdout)
     assert_attached(cloud, finish(python("import h2o\nh2o.init()\n" + SHOW, cwd=tmp_path)))
+
+
+def test_config(cloud):
+    """h2o.connect(config=...) of what --json tells: the client's name for a part of the URL each."""
+    said = cloud.cli("connect", "c", "--json").stdout
     assert_attached(cloud, finish(python("""
-import configparser, h2o
-read = configparser.ConfigParser()
-read.read(".h2oconfig")
-h2o.connect(config={"url": read["init"]["url"]})
-""" + SHOW, cwd=tmp_path)))
+import json, sys, h2o
+cloud = json.loads(sys.argv[1])
+h2o.connect(config={"ip": cloud["endpoint_address"], "port": cloud["endpoint_port"]})
+""" + SHOW, said)))
 
 
 def test_env(cloud, tmp_path):
