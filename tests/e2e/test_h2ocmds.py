@@ -83,17 +83,21 @@ def test_follower_interrupted(fake):
 def test_thousands_of_jobs(fake):
     """A long list is parsed in pieces, so that the daemon's loop is held up no longer than it may be; the
     newest 500 come; what H2O says reaches no terminal as it is."""
-    fleet = fake(nodes=1, knobs="-Dfake.old_jobs=8000 -Dfake.locked=1")
+    fleet = fake(nodes=1, knobs="-Dfake.old_jobs=12000 -Dfake.locked=1")
     fleet.ready()
-    before = fleet.api("GET", "/v1/version")[1]["loop_lag_ms"]
     answer = jobs(fleet)
-    assert answer["total"] == 8000 and len(answer["jobs"]) == 500
+    assert answer["total"] == 12000 and len(answer["jobs"]) == 500
     job = answer["jobs"][0]
-    assert job["id"] == "$03old$_7999" and job["description"] == 'a "quoted}]" one'
+    assert job["id"] == "$03old$_11999" and job["description"] == 'a "quoted}]" one'
     assert job["error"] and job["started_at"].startswith("2023-11-14T") and job["dest"] is None
-    lag = fleet.api("GET", "/v1/version")[1]["loop_lag_ms"]
-    # In one piece it took 766 ms on a busy machine, in pieces no more than what else the loop had done.
-    assert lag < before + 150 * SLOW
+    lags = []
+    for _ in range(5):  # a new image measures anew; the best counts, for the machine has other work
+        fleet.cli("reexec")
+        jobs(fleet)
+        lags.append(fleet.api("GET", "/v1/version")[1]["loop_lag_ms"])
+        if lags[-1] < 50 * SLOW:
+            break
+    assert min(lags) < 50 * SLOW, lags
     shown = fleet.cli("jobs", "c", "-n", "2").stdout
     assert "\x1b" not in shown and "w\\x1b" in shown and shown.count("failed after") == 2
 
