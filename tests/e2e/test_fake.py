@@ -646,10 +646,10 @@ def test_problems(fake):
     fleet.ready()
     for method, path, want in (
         ("GET", "/", 404), ("GET", "/v1/nothing", 404), ("GET", "/v1/clouds/nosuch", 404),
-        ("POST", "/v1/clouds", 405), ("GET", "/v1/clouds/c/start", 405),
+        ("PUT", "/v1/clouds", 405), ("GET", "/v1/clouds/c/start", 405),
         ("POST", "/v1/clouds/c/start?wait=nonsense", 400),
         ("POST", "/v1/clouds/c/start?wait=ready&timeout=x", 400),
-        ("GET", "/v1/clouds/%2e%2e%2f", 404),
+        ("GET", "/v1/clouds/%2e%2e", 404), ("GET", "/v1/clouds/%2e%2e%2f", 400),
     ):
         status, body = fleet.api(method, path)
         assert status == want, (method, path, status, body)
