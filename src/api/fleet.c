@@ -71,6 +71,7 @@ void handle_fleet(struct request *rq)
 	json_object_set_new(j, "pid", json_integer(getpid()));
 	set_int(j, "uptime_ms", clock_monotonic_ms() - a->started_ms);
 	set_int(j, "loop_lag_ms", loop_lag_ms(a->lag));
+	set_int(j, "loop_lag_recent_ms", loop_lag_recent_ms(a->lag));
 	json_object_set_new(j, "socket", view_text(a->acceptor.listener.path));
 	json_object_set_new(j, "state_dir", view_text(conf->state_dir));
 	json_object_set_new(j, "cache_dir", view_text(conf->cache_dir));
@@ -120,6 +121,7 @@ void handle_health(struct request *rq)
 	j = json_pack("{s:s, s:b}", "status", "ok", "settled", (int)settled);
 	set_int(j, "overdue_ms", overdue);
 	set_int(j, "loop_lag_ms", loop_lag_ms(rq->api->lag));
+	set_int(j, "loop_lag_recent_ms", loop_lag_recent_ms(rq->api->lag));
 	answer(rq, MHD_HTTP_OK, j);
 }
 

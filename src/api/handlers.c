@@ -36,6 +36,8 @@ void handle_version(struct request *rq)
 	json_object_set_new(j, "uptime_ms",
 		json_integer((json_int_t)(clock_monotonic_ms() - rq->api->started_ms)));
 	json_object_set_new(j, "loop_lag_ms", json_integer((json_int_t)loop_lag_ms(rq->api->lag)));
+	json_object_set_new(j, "loop_lag_recent_ms",
+		json_integer((json_int_t)loop_lag_recent_ms(rq->api->lag)));
 	json_object_set_new(j, "libraries", libs);
 	if (rq->api->reexec)
 		rq->api->reexec(false, &st, rq->api->reexec_arg);

@@ -10,5 +10,7 @@ struct loop_lag;
 struct loop_lag *loop_lag_new(uv_loop_t *loop);
 /* The longest so far; 0 for NULL. */
 uint64_t loop_lag_ms(const struct loop_lag *l);
+/* The longest of the last 10 to 20 s. */
+uint64_t loop_lag_recent_ms(struct loop_lag *l);
 /* The loop must run on until its handle is closed. NULL is fine. */
 void loop_lag_free(struct loop_lag *l);
