@@ -3,6 +3,7 @@
 import os
 import pathlib
 import re
+import signal
 import subprocess
 
 import pytest
@@ -10,6 +11,12 @@ import pytest
 from fleet import FAKEJAVA, H2OFLEET, H2OFLEETD, REPO, WRAPPER, Fleet
 
 KEEP = pathlib.Path(os.environ.get("H2OFLEET_E2E_DIR", REPO / ".cache" / "check" / "e2e"))
+
+
+# What a shell starts in the background inherits these ignored, and so would all that we start.
+for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGQUIT, signal.SIG_DFL)):
+    if signal.getsignal(number) == signal.SIG_IGN:
+        signal.signal(number, handler)
 
 
 def pytest_configure(config):
