@@ -84,6 +84,10 @@ static int check(struct cli *cli, const struct strv *words, const struct api_opt
 		return cli_usage(cli, "files are uploaded with POST");
 	if (o->json_body && (streq(words->v[1], "GET") || streq(words->v[1], "HEAD")))
 		return cli_usage(cli, "%s has no body", words->v[1]);
+	if (o->output && !*o->output)
+		return cli_usage(cli, "-o needs a file or a folder");
+	if (o->output && streq(o->output, "-") && cli->json)
+		return cli_usage(cli, "-o - and --json would both write to the standard output");
 	return CLI_OK;
 }
 
@@ -146,14 +150,16 @@ static void print_visible(FILE *f, const char *text, size_t n)
 	}
 }
 
+/* Its name is news where it is a file: a pipe's reader wants nothing but what he asked for. */
 static int print_saved(struct cli *cli, const struct h2o_answer *a)
 {
 	_cleanup_free_ char *path = text_utf8(a->saved_as);
 	json_t *j = json_pack("{s:i, s:s}", "status", a->status, "saved_as", path);
+	struct stat st;
 
 	if (cli->json)
 		cli_json(cli, j);
-	else
+	else if (!streq(path, "-") && stat(a->saved_as, &st) == 0 && S_ISREG(st.st_mode))
 		print_visible(cli->out, a->saved_as, strlen(a->saved_as));
 	json_decref(j);
 	return CLI_OK;

@@ -27,8 +27,9 @@ struct h2o_request {
 				    a form; or NULL */
 	const char *json;        /* a body, instead of a form; or NULL */
 	const char *file;        /* to be uploaded, as a form's field "file"; or NULL */
-	const char *save_to; /* a good answer goes to this file or, where it is a folder (or ends in
-				a slash), into it, under the name that the answer has; or NULL */
+	const char *save_to; /* a good answer goes to this file ("-": the standard output) or, where
+				it is a folder (or ends in a slash), into it, under the name that
+				the answer has; or NULL */
 	uint64_t timeout_ms; /* of all of it; 0: none */
 };
 
@@ -68,13 +69,15 @@ char *h2o_encode(const char *key, const char *value);
  * query. */
 bool h2o_locks(const char *method, const char *path);
 
-/* h2o_save.c: a download that appears under its name only when all of it is there. */
+/* h2o_save.c: a download that appears under its name only when all of it is there. What is no plain
+ * file (a device, a pipe, "-" for the standard output) is written as it comes. */
 struct download {
 	const char *to; /* as asked */
 	char *name;     /* owned: what the answer calls it, harmless; or NULL */
-	char *path;     /* owned: the file that it becomes */
-	char *part;     /* owned: the file that it is meanwhile */
-	int fd;
+	char *path;     /* owned: the file that it becomes, as people know it */
+	char *real;     /* owned: the same behind links; NULL where there is no part */
+	char *part;     /* owned: the file that it is meanwhile; or NULL */
+	int fd;         /* -1: not begun */
 	uint64_t bytes;
 };
 

@@ -311,6 +311,10 @@ def test_download(stand_in, tmp_path):
     saved = json.loads(stand_in.cli("api", "c", "-q", "GET", "/3/X", "-o", old, "--json").stdout)
     assert saved == {"status": 200, "saved_as": str(old)} and b"raw" in old.read_bytes()
     assert "cannot write" in stand_in.cli("api", "c", "-q", "GET", "/3/X", "-o", "/proc/nix", code=1).stderr
+    assert stand_in.cli("api", "c", "-q", "GET", "/3/Evil", "-o", "-", cwd=tmp_path).stdout == "evil"
+    assert stand_in.cli("api", "c", "-q", "GET", "/3/Evil", "-o", "/dev/stdout").stdout == "evil"
+    stand_in.cli("api", "c", "GET", "/3/Evil", "-o", "-", "--json", code=2)
+    assert not (tmp_path / "-").exists()
 
 
 def test_interrupted_download(stand_in, tmp_path):
