@@ -169,6 +169,16 @@ static void judge_status(struct h2o_answer *a)
 			a->status == 401 ? ": it wants a login ($H2OFLEET_H2O_AUTH)" : "");
 }
 
+/* Before it said a word: that is how a gate turns people away, which speaks no HTTP. */
+static bool hung_up(CURL *easy, CURLcode result)
+{
+	long status = 0;
+
+	curl_easy_getinfo(easy, CURLINFO_RESPONSE_CODE, &status);
+	return !status && (result == CURLE_RECV_ERROR || result == CURLE_SEND_ERROR ||
+				  result == CURLE_GOT_NOTHING);
+}
+
 static void judge_failure(struct exchange *x, CURLcode result)
 {
 	struct h2o_answer *a = x->a;
@@ -184,6 +194,11 @@ static void judge_failure(struct exchange *x, CURLcode result)
 	else if (result == CURLE_OPERATION_TIMEDOUT)
 		err_set(&a->err, -ETIMEDOUT, "cloud '%s' did not answer in time: %s", x->h->name,
 			x->error);
+	else if (hung_up(x->h->easy, result))
+		err_set(&a->err, -ECONNRESET,
+			"cloud '%s' hung up (%s): it was lost just now, or its gate does not let "
+			"you in (key gate_allow; 'h2ofleet events %s' says so)",
+			x->h->name, *x->error ? x->error : curl_easy_strerror(result), x->h->name);
 	else
 		err_set(&a->err, -EIO, "cloud '%s': %s", x->h->name,
 			*x->error ? x->error : curl_easy_strerror(result));

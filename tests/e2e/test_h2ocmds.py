@@ -9,7 +9,9 @@ import pty
 import re
 import select
 import signal
+import socket
 import socketserver
+import struct
 import subprocess
 import threading
 import time
@@ -194,6 +196,10 @@ class H2O(http.server.BaseHTTPRequestHandler):
             self.reply(200 if ok else 401, b"{}")
         elif path == "/3/Moved":
             self.reply(302, b"", Location="/ctx/3/About")
+        elif path == "/3/Reset":  # as a gate turns people away
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.connection.close()
+            self.close_connection = True
         elif path == "/3/Sleep":
             time.sleep(5)
             self.reply(200, b"{}")
@@ -351,6 +357,8 @@ def test_errors(stand_in):
     assert "did not answer in time" in stand_in.cli(
         "api", "c", "-q", "GET", "/3/Sleep", "--timeout", "100ms", code=1).stderr
     assert stand_in.api("GET", "/3/Moved")[1] == "/ctx/3/About"
+    assert "gate does not let you in" in stand_in.cli("api", "c", "-q", "GET", "/3/Reset", code=1).stderr
+    assert "gate_allow" not in stand_in.cli("api", "c", "-q", "GET", "/3/Broken", code=1).stderr
     stand_in.h2o.shutdown()
     stand_in.h2o.socket.close()
     assert "cannot be reached" in stand_in.cli("info", "c", code=1).stderr
