@@ -3,6 +3,7 @@
  * question. */
 #include "cli/client.h"
 
+#include <errno.h>
 #include <inttypes.h>
 
 #include "base/clock.h"
@@ -23,6 +24,8 @@ struct jobs_command {
 	char *escaped;    /* owned: the same in a path */
 	int64_t ended;    /* at most so many that have ended are shown */
 	size_t drawn;     /* lines on the screen, to be drawn over */
+	bool answered;    /* there was a daemon */
+	bool missed;      /* that it has gone was said */
 	struct strv told; /* "ID status percent": what was said last, of each job */
 };
 
@@ -226,13 +229,57 @@ static void show_followed(struct jobs_command *c, const json_t *answer)
 			tell(c, job);
 }
 
-static void pause_ms(struct client *client, unsigned ms)
+static void pause_ms(unsigned ms)
 {
 	uint64_t until = clock_monotonic_ms() + ms;
 
-	(void)client;
 	while (clock_monotonic_ms() < until && !cli_interrupted())
 		usleep(20000); /* a signal ends it */
+}
+
+/* The daemon we followed has gone, or the next one is not as far yet: the cloud outlasts both. */
+static bool may_pass(const struct jobs_command *c, const struct call *call)
+{
+	if (!c->answered)
+		return false;
+	return call->err.code != -EPROTO || call->status == 503 ||
+	       (c->missed && call_exit(call) == CLI_BUSY);
+}
+
+static void say_missed(struct jobs_command *c, const struct call *call)
+{
+	if (!c->missed)
+		fprintf(c->cli->err, "h2ofleet: %s; waiting for it\n",
+			call->err.code == -ENOTCONN ? "h2ofleetd has gone" : err_msg(&call->err));
+	c->missed = true;
+	c->drawn = 0; /* that line stands below what was drawn */
+}
+
+/* As fetch(), by way of as many daemons as it takes. */
+static json_t *fetch_followed(struct jobs_command *c, int *code)
+{
+	for (;;) {
+		_cleanup_(call_freep) struct call *call =
+			client_begin(c->client, "GET", "/v1/clouds/%s/jobs", c->escaped);
+
+		client_finish(call);
+		*code = cli_interrupted() ? CLI_INTERRUPTED : CLI_OK;
+		if (*code != CLI_OK)
+			return NULL;
+		if (call_ok(call) && call->json) {
+			if (c->missed)
+				fprintf(c->cli->err, "h2ofleet: h2ofleetd is there again\n");
+			c->answered = true;
+			c->missed = false;
+			return json_incref(call->json);
+		}
+		if (!may_pass(c, call)) {
+			*code = call_complain(c->cli, call);
+			return NULL;
+		}
+		say_missed(c, call);
+		pause_ms(POLL_MS);
+	}
 }
 
 /* Jobs that end while we look stay on the screen. */
@@ -242,18 +289,18 @@ static int follow(struct jobs_command *c)
 
 	cli_catch_interrupt();
 	for (;;) {
-		json_t *answer = fetch(c, &code);
+		json_t *answer = fetch_followed(c, &code);
 		size_t running = n_running(answer);
 
 		if (!answer)
-			return cli_interrupted() ? CLI_INTERRUPTED : code;
+			return code;
 		show_followed(c, answer);
 		if (!running && !c->cli->json && !c->told.n && !c->drawn)
 			show(c, answer);
 		json_decref(answer);
 		if (!running || fflush(c->cli->out) != 0)
 			return CLI_OK;
-		pause_ms(c->client, POLL_MS);
+		pause_ms(POLL_MS);
 		if (cli_interrupted())
 			return CLI_INTERRUPTED;
 	}
@@ -306,7 +353,7 @@ static int await_end(struct jobs_command *c, const json_t *ids)
 			return cli_fail(c->cli, CLI_ERROR,
 				"H2O was told, but has not ended the job within %d s",
 				CANCEL_MS / 1000);
-		pause_ms(c->client, POLL_MS);
+		pause_ms(POLL_MS);
 		if (cli_interrupted())
 			return cli_fail(c->cli, CLI_INTERRUPTED,
 				"interrupted; H2O was told to cancel, and goes on with that");

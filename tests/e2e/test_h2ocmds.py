@@ -82,6 +82,26 @@ def test_follower_interrupted(fake):
     assert jobs(fleet)["jobs"][0]["running"]
 
 
+def test_follower_outlasts_daemon(fake):
+    """A daemon that is killed is waited for, and the job followed by way of the next one to its end."""
+    fleet = fake(nodes=1, knobs="-Dfake.r100.grid_ms=60000 -Dfake.locked=1")
+    fleet.ready()
+    until("a job", 10, lambda: jobs(fleet)["jobs"])
+    follower = subprocess.Popen([H2OFLEET, "--socket", str(fleet.socket), "jobs", "c", "-f"], text=True,
+                                stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=fleet.env())
+    assert follower.stdout.readline().startswith("running ")
+    fleet.kill_daemon()
+    assert follower.stderr.readline().endswith("; waiting for it\n")
+    fleet.start()
+    assert follower.stderr.readline().endswith("is there again\n")
+    fleet.ready()
+    fleet.cli("jobs", "c", "cancel", "--all")
+    said, wrong = follower.communicate(timeout=20 * SLOW)
+    assert follower.returncode == 0 and said.splitlines()[-1].startswith("cancelled ") and not wrong
+    fleet.stop()
+    fleet.cli("jobs", "c", "-f", code=4)
+
+
 def test_thousands_of_jobs(fake):
     """A long list is parsed in pieces, so that the daemon's loop is held up no longer than it may be; the
     newest 500 come; what H2O says reaches no terminal as it is."""
