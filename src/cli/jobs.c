@@ -104,15 +104,27 @@ static void add(struct strbuf *b, size_t width, size_t indent, const char *text)
 	free(line);
 }
 
+/* "Building tree 3; makes m1" of one that runs, "made m1" of one that is done: another has made
+ * nothing. NULL: nothing is to be said. */
+static char *what_it_makes(const json_t *job, const char *state)
+{
+	_cleanup_free_ char *dest = show_text(job, "dest");
+	_cleanup_free_ char *message = runs(job) ? first_line(job, "message") : NULL;
+
+	if (!runs(job))
+		return dest && streq(state, "done") ? xasprintf("made %s", dest) : NULL;
+	if (!dest)
+		return TAKE_PTR(message);
+	return xasprintf("%s%smakes %s", message ? message : "", message ? "; " : "", dest);
+}
+
 /* "gbm  [====>    ]  37%  12s  Building tree 3", then what names it. */
 static void add_job(struct strbuf *b, size_t width, const json_t *job)
 {
 	_cleanup_free_ char *what = or_dash(show_text(job, "description")), *state = state_of(job);
 	_cleanup_free_ char *time = show_duration(job, "duration_ms"), *progress = bar(job);
-	_cleanup_free_ char *message = first_line(job, "message");
-	_cleanup_free_ char *dest = or_dash(show_text(job, "dest"));
 	_cleanup_free_ char *id = or_dash(show_text(job, "id")), *error = first_line(job, "error");
-	_cleanup_free_ char *line = NULL, *more = NULL;
+	_cleanup_free_ char *line = NULL, *more = what_it_makes(job, state);
 
 	if (runs(job))
 		line = xasprintf("%s %s %s%s%s%s", progress, time, what,
@@ -121,9 +133,8 @@ static void add_job(struct strbuf *b, size_t width, const json_t *job)
 	else
 		line = xasprintf("%s after %s: %s", state, time, what);
 	add(b, width, 0, line);
-	more = runs(job) && message ? xasprintf("%s; makes %s", message, dest)
-				    : xasprintf("made %s", dest);
-	add(b, width, 4, more);
+	if (more)
+		add(b, width, 4, more);
 	if (runs(job))
 		add(b, width, 4, id);
 	if (error)
@@ -317,8 +328,9 @@ static int cancel_one(struct jobs_command *c, const char *id, json_t *cancelled)
 	client_finish(call);
 	if (!call_ok(call))
 		return call_complain(c->cli, call);
-	json_array_append_new(cancelled, json_string(id));
-	if (!runs(call->json))
+	if (runs(call->json))
+		json_array_append_new(cancelled, json_string(id));
+	else
 		fprintf(c->cli->err, "h2ofleet: job %s had ended already\n", id);
 	return CLI_OK;
 }
@@ -390,7 +402,8 @@ static int cancel(struct jobs_command *c, char *const *given, size_t n, bool all
 	if (c->cli->json && code == CLI_OK)
 		cli_json(c->cli, out);
 	else if (code == CLI_OK)
-		fprintf(c->cli->out, "%zu job%s cancelled\n", ids.n, ids.n == 1 ? "" : "s");
+		fprintf(c->cli->out, "%zu job%s cancelled\n", json_array_size(cancelled),
+			json_array_size(cancelled) == 1 ? "" : "s");
 	json_decref(out);
 	json_decref(cancelled);
 	return code;

@@ -56,7 +56,11 @@ def test_jobs_of_a_fake(fake):
     said = follower.communicate(timeout=20 * SLOW)[0]
     assert follower.returncode == 0 and said.splitlines()[-1].startswith("cancelled ")
     assert jobs(fleet)["jobs"][0]["status"] == "CANCELLED"
-    assert "had ended already" in fleet.cli("jobs", "c", "cancel", running[0]["id"]).stderr
+    assert " makes " in shown and "made" not in fleet.cli("jobs", "c").stdout
+    late = fleet.cli("jobs", "c", "cancel", running[0]["id"])
+    assert "had ended already" in late.stderr and late.stdout == "0 jobs cancelled\n"
+    late = fleet.cli("jobs", "c", "cancel", running[0]["id"], "--json")
+    assert json.loads(late.stdout) == {"cancelled": []}
     assert "no job 'nix'" in fleet.cli("jobs", "c", "cancel", "nix", code=1).stderr
 
 
