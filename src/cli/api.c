@@ -11,6 +11,7 @@
 #include "cli/show.h"
 
 #define MAX_JSON_BODY (256u << 20)
+#define MAX_SHOWN     4096 /* of an error's page */
 
 struct api_options {
 	struct strv data, cookies;
@@ -195,6 +196,28 @@ static int print_answer(struct cli *cli, const struct h2o_answer *a)
 	return CLI_OK;
 }
 
+/* What is wrong and, where that is not all that H2O said, its answer: all of it with --json. */
+static int complain(struct h2o *h, const struct h2o_answer *a)
+{
+	struct cli *cli = h->cli;
+	int code = h2o_complain(h, a);
+
+	if (!a->status || !a->text)
+		return code;
+	if (cli->json) {
+		_cleanup_free_ char *text = a->json ? NULL : text_utf8(a->text);
+		json_t *answer = a->json ? json_incref(a->json) : json_string(text);
+		json_t *j = json_pack("{s:s, s:i, s:o}", "error", cli->failure, "status", a->status,
+			"answer", answer);
+
+		cli_json(cli, j);
+		json_decref(j);
+	} else if (!a->explained) {
+		print_visible(cli->err, a->text, MIN(a->len, (size_t)MAX_SHOWN));
+	}
+	return code;
+}
+
 static int run(struct h2o *h, const struct strv *words, struct api_options *o)
 {
 	struct h2o_request rq = {.method = words->v[1],
@@ -213,7 +236,7 @@ static int run(struct h2o *h, const struct strv *words, struct api_options *o)
 	rq.json = o->json;
 	if (o->output)
 		cli_catch_interrupt(); /* a part of a file is not to stay */
-	code = h2o_ask(h, &rq, &a) ? print_answer(h->cli, &a) : h2o_complain(h, &a);
+	code = h2o_ask(h, &rq, &a) ? print_answer(h->cli, &a) : complain(h, &a);
 	h2o_answer_clear(&a);
 	return code;
 }

@@ -162,6 +162,7 @@ static void judge_status(struct h2o_answer *a)
 	const char *more = json_string_value(json_object_get(a->json, "exception_msg"));
 	_cleanup_free_ char *text = plain_message(msg && *msg ? msg : more ? more : "");
 
+	a->explained = *text;
 	if (*text)
 		err_set(&a->err, -EPROTO, "H2O answered with HTTP status %d: %s", a->status, text);
 	else

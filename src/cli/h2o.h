@@ -41,6 +41,7 @@ struct h2o_answer {
 	json_t *json;   /* owned; NULL when it is none */
 	char *saved_as; /* owned: the path, or NULL */
 	struct err err; /* what is wrong, in a sentence */
+	bool explained; /* and that is in H2O's own words */
 };
 #define H2O_ANSWER_NULL ((struct h2o_answer){0})
 

@@ -377,7 +377,13 @@ def test_errors(stand_in):
     done = stand_in.cli("api", "c", "-q", "GET", "/3/Error", code=1)
     assert done.stderr == "h2ofleet: H2O answered with HTTP status 412: bad \\x1b thing\n" and not done.stdout
     done = stand_in.cli("api", "c", "-q", "GET", "/3/Html", "--json", code=1)
-    assert json.loads(done.stdout) == {"error": "H2O answered with HTTP status 500"}
+    assert json.loads(done.stdout) == {"error": "H2O answered with HTTP status 500", "status": 500,
+                                       "answer": "<html>\x1b[31m</html>"}
+    done = stand_in.cli("api", "c", "-q", "GET", "/3/Html", code=1)
+    assert done.stderr == "h2ofleet: H2O answered with HTTP status 500\n<html>\\x1b[31m</html>\n" and not done.stdout
+    done = stand_in.cli("api", "c", "-q", "GET", "/3/Error", "--json", code=1)
+    said = json.loads(done.stdout)
+    assert said["status"] == 412 and said["answer"]["stacktrace"] == ["at x"] and "bad" in said["error"]
     assert "did not answer in time" in stand_in.cli(
         "api", "c", "-q", "GET", "/3/Sleep", "--timeout", "100ms", code=1).stderr
     assert stand_in.api("GET", "/3/Moved")[1] == "/ctx/3/About"
