@@ -220,11 +220,14 @@ const struct cli_command cli_commands[] = {
 		"      --file F        upload this file (POST /3/PostFile)\n"
 		"  -o, --output F      the answer into a file or, under its own name, a folder;\n"
 		"                      -: to standard output, byte for byte\n"
-		"  -b, --cookie N=V    send a cookie\n"
+		"  -b, --cookie N=V    send a cookie; those that H2O sets are sent back anyway\n"
 		"      --auth-file F   USER:PASSWORD, from a file or standard input (-); also in\n"
 		"                      $H2OFLEET_H2O_AUTH\n"
+		"      --cacert F      of https: trust the certificates in this file (PEM)\n"
+		"      --insecure      of https: trust whoever answers\n"
 		"      --timeout T     for all of it (default: none)\n"
-		"      --trace F       append requests and answers to a file\n"
+		"      --trace F       append requests and answers to a file, without passwords\n"
+		"                      and cookies\n"
 		"  -q, --quiet         no warning before what locks the cloud\n\n"
 		"example: h2ofleet api dev GET /3/Cloud -d skip_ticks=true\n",
 		cmd_api},

@@ -12,7 +12,9 @@ struct h2o {
 	char *name;     /* of the cloud */
 	char *url;      /* of its endpoint, without a slash at the end */
 	char *auth;     /* "user:password", or NULL */
-	char *cookies;  /* "a=b; c=d", or NULL */
+	char *cookies;  /* "a=b; c=d", or NULL; those that H2O sets are sent back besides */
+	const char *ca; /* a file of certificates to be trusted; NULL: the system's */
+	bool insecure;  /* trust whoever answers */
 	FILE *trace;    /* where requests and answers are told; NULL: nowhere */
 	bool quiet;     /* says nothing of locking */
 	bool lock_told; /* it was said, or the cloud is known to be locked */
@@ -38,6 +40,7 @@ struct h2o_answer {
 	char *type;     /* owned: Content-Type, or NULL */
 	char *text;     /* owned: the body; NULL when it was saved */
 	size_t len;     /* of it */
+	char *head;     /* owned: status line and headers, each with a "\n"; NULL: none came */
 	json_t *json;   /* owned; NULL when it is none */
 	char *saved_as; /* owned: the path, or NULL */
 	struct err err; /* what is wrong, in a sentence */
@@ -94,6 +97,7 @@ void download_clear(struct download *d);
 
 /* h2o_trace.c, in the manner of H2OConnection.start_logging(). */
 void h2o_trace_request(struct h2o *h, const struct h2o_request *rq);
+void h2o_trace_headers(struct h2o *h, char direction, const char *text, size_t n);
 void h2o_trace_answer(struct h2o *h, const struct h2o_answer *a, uint64_t took_ms);
 
 /* connect.c: says why there is nothing to connect to; returns the exit code. */

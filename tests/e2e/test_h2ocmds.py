@@ -11,6 +11,7 @@ import select
 import signal
 import socket
 import socketserver
+import ssl
 import struct
 import subprocess
 import threading
@@ -218,6 +219,10 @@ class H2O(http.server.BaseHTTPRequestHandler):
         elif path == "/3/Login":
             ok = self.headers.get("Authorization") == "Basic dTpw"
             self.reply(200 if ok else 401, b"{}")
+        elif path == "/3/Cookie":
+            self.reply(302, b"", Location="/ctx/3/About", Set_Cookie="S=secret; Path=/; HttpOnly")
+        elif path == "/3/NetworkTest":
+            self.reply(200, b'{"table": {"columns": [{"description": "To"}], "data": [["a/127.0.0.1:1"]]}}')
         elif path == "/3/Moved":
             self.reply(302, b"", Location="/ctx/3/About")
         elif path == "/3/Reset":  # as a gate turns people away
@@ -236,12 +241,15 @@ class H2O(http.server.BaseHTTPRequestHandler):
 class StandIn:
     """A daemon that has one cloud, "c", and that cloud's H2O."""
 
-    def __init__(self, directory):
+    def __init__(self, directory, tls=None):
         self.socket = directory / "s"
         handler = type("Seen", (H2O,), {"seen": []})
         self.seen = handler.seen
         self.h2o = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        url = f"http://127.0.0.1:{self.h2o.server_address[1]}/ctx"
+        url = f"{'https' if tls else 'http'}://127.0.0.1:{self.h2o.server_address[1]}/ctx"
+        if tls:
+            self.h2o.socket = tls.wrap_socket(self.h2o.socket, server_side=True)
+            self.h2o.handle_error = lambda *args: None
 
         class Daemon(http.server.BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
@@ -325,6 +333,7 @@ def test_upload(stand_in, tmp_path):
     assert headers["Content-Type"].startswith("multipart/form-data; boundary=")
     assert body.split(b"\r\n\r\n", 1)[1].rpartition(b"\r\n--")[0] == file.read_bytes()
     assert "cannot read" in stand_in.cli("api", "c", "POST", "/3/PostFile", "--file", "/nix", code=1).stderr
+    assert "no plain file" in stand_in.cli("api", "c", "POST", "/3/PostFile", "--file", tmp_path, code=1).stderr
 
 
 def test_download(stand_in, tmp_path):
@@ -415,9 +424,51 @@ def test_trace(stand_in, tmp_path):
     stand_in.cli("api", "c", "-q", "POST", "/3/X", "-d", "a=1", "-d", "b=2", "--trace", trace)
     stand_in.cli("api", "c", "-q", "GET", "/3/Error", "--trace", trace, code=1)
     said = trace.read_text()
-    assert re.search(r"---- 1 -{50,}\n\[\d\d:\d\d:\d\d\] POST /3/X\n     body: {a:1, b:2}\n\n<<< HTTP 200   \(\d+ ms\)\n"
-                     r"    Content-Type: application/json\n\{\"raw\"", said)
+    assert re.search(r"---- 1 -{50,}\n\[\d\d:\d\d:\d\d\] POST /3/X\n     body: {a:1, b:2}\n\n    > POST /ctx/3/X HTTP/1.1\n"
+                     r"(    > .*\n)+    < HTTP/1.1 200 OK\n(    < .*\n)*    < Content-Type: application/json\n"
+                     r"(    < .*\n)*\n<<< HTTP 200   \(\d+ ms\)\n\{\"raw\"", said), said
     assert "<<< HTTP 412" in said and trace.stat().st_mode & 0o777 == 0o600
+
+
+def test_cookies_kept(stand_in, tmp_path):
+    """A cookie that is set where we are sent on is sent there; neither it, nor ours, nor a login is in the
+    trace."""
+    trace = tmp_path / "trace"
+    seen = stand_in.api("GET", "/3/Cookie", "-b", "a=hidden", "-b", "b=hidden", "--trace", trace,
+                        env={"H2OFLEET_H2O_AUTH": "u:p"})
+    assert seen[1] == "/ctx/3/About" and "S=secret" in seen[2]["Cookie"] and "a=hidden" in seen[2]["Cookie"]
+    said = trace.read_text()
+    assert "    > Authorization: ***\n" in said and "    > Cookie: a=***; b=***\n" in said
+    assert "    < Set-Cookie: S=***; Path=/; HttpOnly\n" in said
+    assert not re.search("hidden|secret|dTpw", said), said
+
+
+def test_https(tmp_path):
+    """A certificate of nobody's is refused, unless it is named, or nobody is to be trusted anyway."""
+    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
+                    "-subj", "/CN=h2o", "-addext", "subjectAltName=IP:127.0.0.1", "-days", "2", "-keyout", key, "-out",
+                    cert], check=True, capture_output=True)
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(cert, key)
+    made = StandIn(tmp_path, tls)
+    try:
+        refused = made.cli("api", "c", "-q", "GET", "/3/X", code=1)
+        assert "cannot be trusted" in refused.stderr and "--cacert" in refused.stderr and not made.seen
+        assert made.api("GET", "/3/X", "--cacert", cert)[1] == "/ctx/3/X"
+        assert made.api("GET", "/3/X", "--insecure")[1] == "/ctx/3/X"
+        made.cli("api", "c", "GET", "/3/X", "--insecure", "--cacert", cert, code=2)
+        assert "cannot read" in made.cli("api", "c", "GET", "/3/X", "--cacert", tmp_path / "no", code=1).stderr
+    finally:
+        made.close()
+
+
+def test_head(stand_in):
+    """The status line and headers are all there is of it."""
+    said = stand_in.cli("api", "c", "-q", "HEAD", "/3/X").stdout
+    assert said.startswith("HTTP/1.1 200 OK\n") and "\nContent-Type: application/json\n" in said and "\r" not in said
+    said = json.loads(stand_in.cli("api", "c", "-q", "HEAD", "/3/X", "--json").stdout)
+    assert said["status"] == 200 and said["headers"]["Content-Type"] == "application/json"
 
 
 def test_lock_warning(stand_in):
@@ -436,7 +487,8 @@ def test_usage(stand_in):
                  ["c", "GET", "/3/X\r\nHost: y"], ["c", "GET", "/3/X", "-d", "novalue"],
                  ["c", "GET", "/3/X", "--file", "/dev/null"], ["c", "GET", "/3/X", "--json-body", "-"],
                  ["c", "POST", "/3/X", "--json-body", "-", "-d", "a=b"], ["../x", "GET", "/3/X"],
-                 ["c", "GET", "/3/X", "--timeout", "soon"]):
+                 ["c", "GET", "/3/X", "--timeout", "soon"], ["c", "GET", "/3/X", "-b", "a\r\nX: y=z"],
+                 ["c", "GET", "/3/X", "-b", "nothing"], ["c", "HEAD", "/3/X", "-o", "x"]):
         assert stand_in.cli("api", *args, code=2).stderr
     for args in (["jobs"], ["jobs", "c", "stop"], ["jobs", "c", "cancel"], ["jobs", "c", "cancel", "x", "--all"],
                  ["jobs", "c", "-n", "-1"], ["info"], ["clean"], ["clean", "c", "--idle", "x"],
