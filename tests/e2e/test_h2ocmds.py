@@ -180,6 +180,10 @@ class H2O(http.server.BaseHTTPRequestHandler):
 
     protocol_version = "HTTP/1.1"
     seen = None
+    locked = False
+    nodes = ()
+    idle = ()
+    table = True
 
     def log_message(self, *args):
         pass
@@ -199,7 +203,9 @@ class H2O(http.server.BaseHTTPRequestHandler):
         self.seen.append((self.command, self.path, dict(self.headers), body))
         path = self.path.partition("?")[0].removeprefix("/ctx")
         if path == "/3/Cloud":
-            self.reply(200, b'{"locked": false, "nodes": []}')
+            self.reply(200, json.dumps({"locked": self.locked, "nodes": self.nodes}).encode())
+        elif path == "/3/SteamMetrics":
+            self.reply(200, json.dumps({"idle_millis": self.idle.pop(0)}).encode())
         elif path == "/3/Broken":
             self.send_response(200)
             self.send_header("Content-Length", "1000000")
@@ -221,7 +227,7 @@ class H2O(http.server.BaseHTTPRequestHandler):
             self.reply(200 if ok else 401, b"{}")
         elif path == "/3/Cookie":
             self.reply(302, b"", Location="/ctx/3/About", Set_Cookie="S=secret; Path=/; HttpOnly")
-        elif path == "/3/NetworkTest":
+        elif path == "/3/NetworkTest" and self.table:
             self.reply(200, b'{"table": {"columns": [{"description": "To"}], "data": [["a/127.0.0.1:1"]]}}')
         elif path == "/3/Moved":
             self.reply(302, b"", Location="/ctx/3/About")
@@ -245,6 +251,7 @@ class StandIn:
         self.socket = directory / "s"
         handler = type("Seen", (H2O,), {"seen": []})
         self.seen = handler.seen
+        self.handler = handler
         self.h2o = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
         url = f"{'https' if tls else 'http'}://127.0.0.1:{self.h2o.server_address[1]}/ctx"
         if tls:
@@ -479,6 +486,41 @@ def test_lock_warning(stand_in):
     assert not stand_in.cli("api", "c", "GET", "/3/About").stderr and len(stand_in.seen) == 1
     assert "locks" in stand_in.cli("network-test", "c").stderr
     assert "locks" in stand_in.cli("timezone", "c", "set", "UTC").stderr
+
+
+def test_network_test(stand_in):
+    """Its table, or that there is none."""
+    assert "127.0.0.1:1" in stand_in.cli("network-test", "c", "-q").stdout
+    stand_in.handler.table = False
+    assert "no table" in stand_in.cli("network-test", "c", "-q", code=1).stderr
+    assert "no table" in json.loads(stand_in.cli("network-test", "c", "-q", "--json", code=1).stdout)["error"]
+
+
+def test_info_fits(stand_in):
+    """A terminal of 80 columns, with all that a busy machine may say."""
+    stand_in.handler.nodes = [{
+        "ip_port": "127.0.0.1:54321", "healthy": True, "pid": 1234567, "num_cpus": 64, "cpus_allowed": 64,
+        "sys_load": 12.34, "max_mem": int(15.6 * 2**30), "free_mem": 2**30, "num_keys": 12345, "open_fds": 1234,
+        "my_cpu_pct": 100, "last_ping": int(time.time() * 1000) - 1000}]
+    said = stand_in.cli("info", "c", "--nodes").stdout
+    assert " 15/16G " in said and all(len(line) <= 80 for line in said.splitlines()), said
+
+
+@pytest.mark.parametrize("idle, code", [(10_000_000, 0), (0, 1)])
+def test_clean_asks_again(stand_in, idle, code):
+    """Whether somebody computes is asked once more when the answer came, which may have taken long."""
+    stand_in.handler.locked = True
+    stand_in.handler.idle = [10_000_000, idle]
+    master, slave = pty.openpty()
+    client = subprocess.Popen([H2OFLEET, "--socket", str(stand_in.socket), "clean", "c", "--models"], stdin=slave,
+                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    os.close(slave)
+    until("the question", 10, lambda: any(path.startswith("/ctx/3/Models") for _, path, _, _ in stand_in.seen))
+    time.sleep(1.5)  # of thought: more than the clocks' slack
+    os.write(master, b"yes\n")
+    said = client.communicate(timeout=20 * SLOW)[1]
+    os.close(master)
+    assert client.returncode == code and ("since you were asked" in said) == bool(code), said
 
 
 def test_usage(stand_in):
