@@ -146,8 +146,8 @@ def test_reload_keeps_them(fake):
 
 
 def test_reload_that_clashes(fake):
-    """A configuration whose ports are a created cloud's is refused by a reload, which stops nothing;
-    a daemon that starts with it goes by the configuration."""
+    """A configuration whose ports are a created cloud's is refused by a reload and by a
+    reexec, which stop nothing; a daemon that starts with it goes by the configuration."""
     fleet = fake(nodes=1)
     port = fleet.ports.base + 40
     create(fleet, "d", keys_for(fleet, port=port), start=True)
@@ -155,6 +155,7 @@ def test_reload_that_clashes(fake):
     fleet.clouds["e"] = {**fleet.clouds["c"], "port": port + 1}
     fleet.write_config()
     assert "overlap" in fleet.cli("reload", code=1).stderr
+    assert "overlap" in fleet.cli("reexec", code=1).stderr  # it would have to set aside what runs
     assert fleet.cloud("d")["state"] == "ready"
     fleet.stop()
     fleet.start()
@@ -445,6 +446,10 @@ def test_group_privileges(shared_fake):
     assert status == 200 and body["keys"]["env"] == "P=secret"
     status, body, tag = as_peer(fleet, "GET", path)
     assert status == 200 and body["keys"]["env"] is None and "env" in body["given"]
+    status, body, _ = as_peer(fleet, "GET", "/v1/config")
+    for key in next(c for c in body["clouds"] if c["name"] == "d")["keys"]:
+        if key["key"] in ("env", "java", "jar_path", "jvm_custom_args", "h2o_args"):
+            assert key["value"] is None and key["hidden"], key
     for change in ({"env": None}, {"nodes": 1}):
         status, body, _ = as_peer(fleet, "PATCH", path, {"keys": change}, If_Match=tag)
         assert status == 403 and "(env)" in body["detail"]
