@@ -226,8 +226,8 @@ const struct cli_command cli_commands[] = {
 		"      --cacert F      of https: trust the certificates in this file (PEM)\n"
 		"      --insecure      of https: trust whoever answers\n"
 		"      --timeout T     for all of it (default: none)\n"
-		"      --trace F       append requests and answers to a file, without passwords\n"
-		"                      and cookies\n"
+		"      --trace F       append requests and answers to a file; logins and cookies\n"
+		"                      in headers are masked, what is sent with -d is not\n"
 		"  -q, --quiet         no warning before what locks the cloud\n\n"
 		"example: h2ofleet api dev GET /3/Cloud -d skip_ticks=true\n",
 		cmd_api},
