@@ -181,6 +181,21 @@ static bool parse_since(const char *s, uint64_t now_ms, uint64_t *since_ms)
 	return false;
 }
 
+/* The stamps name no zone: the daemon tells theirs. While it is as far from UTC as ours, ours it
+ * is, which knows of summer and winter. */
+static void learn_zone(struct logs *l)
+{
+	_cleanup_(call_freep) struct call *call = client_begin(l->client, "GET", "/v1/version");
+	time_t now = (time_t)(clock_wall_ms() / 1000);
+	struct tm here;
+
+	client_finish(call);
+	if (!call_ok(call) || !localtime_r(&now, &here))
+		return;
+	l->filter.zone.utc_offset_s = show_int(call->json, "utc_offset_s", here.tm_gmtoff);
+	l->filter.zone.other = l->filter.zone.utc_offset_s != here.tm_gmtoff;
+}
+
 /* The name of a level stands for that level and what is graver. */
 static int parse_pattern(struct logs *l, const char *s)
 {
@@ -275,6 +290,8 @@ int cmd_logs(struct cli *cli, int argc, char **argv)
 		code = parse_filter(&l, &w);
 	if (code == CLI_OK) {
 		l.client = client_new(cli->socket);
+		if (l.filter.since_ms)
+			learn_zone(&l);
 		code = w.follow ? logs_follow(&l) : show(&l);
 		client_free(l.client);
 	}

@@ -296,6 +296,14 @@ def test_logs_merged(fake):
         assert [s.split()[-1] for s in shown(*args)] == ["three", "three", "four"]
     assert [s.split()[-1] for s in shown("--grep", "t(wo|hree)$")] == ["two", "three", "three"]
     assert [s.split()[-1] for s in shown("--since", "10m", "-n", "1")] == ["five", "six"]
+    # The stamps are of the daemon's zone, whatever the caller's is.
+    for zone in ("UTC+11", "UTC-13"):
+        done = subprocess.run([H2OFLEET, "-s", fleet.socket, "logs", "c", "--since", "10m", "--grep", "(five|six)$"],
+                              env={**fleet.env(), "TZ": zone}, text=True, capture_output=True, timeout=30)
+        assert [s.split()[-1] for s in done.stdout.splitlines()] == ["five", "six"], done
+        done = subprocess.run([H2OFLEET, "-s", fleet.socket, "logs", "c", "--since", "2h"],
+                              env={**fleet.env(), "TZ": zone}, text=True, capture_output=True, timeout=30)
+        assert "ago" not in done.stdout
     said = fleet.cli("logs", "c", "--grep", "(", code=2).stderr
     assert "no regular expression" in said
     assert "'loud' is no level" in fleet.cli("logs", "c", "--level", "loud", code=2).stderr
