@@ -64,13 +64,14 @@ const struct cli_command cli_commands[] = {
 		"  --timeout T          wait no longer than this: 500ms, 90s, 5m\n\n"
 		"example: h2ofleet wait dev --for ready --timeout 2m && python train.py\n",
 		cmd_wait},
-	{"events", "[CLOUD] [-f] [-n N] [--since EPOCH:SEQ]",
-		"Shows what has happened to the clouds",
+	{"events", "[CLOUD] [-f] [-n N] [--since WHAT]", "Shows what has happened to the clouds",
 		"options:\n"
 		"  -f, --follow      go on with what happens, until Ctrl-C; a daemon that ends\n"
 		"                    meanwhile is waited for, and nothing is left out\n"
 		"  -n, --lines N     only the last N (default: all there is, with -f 10)\n"
-		"      --since WHAT  only what came after this event, EPOCH:SEQ or SEQ\n\n"
+		"      --since WHAT  only what is newer than 10m (ago), 22:39, \"2026-11-22 "
+		"22:39\"\n"
+		"                    or came after the event EPOCH:SEQ, or SEQ\n\n"
 		"With --json a line of JSON for each; \"epoch\" and \"seq\" of the last one\n"
 		"say where to go on; a line of \"type\" lost, or epoch, that some are missing.\n\n"
 		"example: h2ofleet events dev -f\n",

@@ -1,8 +1,10 @@
 """The client as people meet it: on a terminal (a pseudo-terminal and what a screen would show), with
 nodes that are fakes. The shells' completions are asked of the shells themselves."""
 
+import calendar
 import contextlib
 import fcntl
+import json
 import os
 import pty
 import re
@@ -152,6 +154,8 @@ def test_watch(fake, terminal):
     terminal as it was."""
     fleet = fake(nodes=2)
     fleet.ready()
+    t = terminal(fleet, H2OFLEET, "status", "--watch=200ms", "c", "cc")
+    assert t.end() == 4 and "no cloud 'cc'; did you mean 'c'?" in t.text()
     t = terminal(fleet, H2OFLEET, "status", "--watch=200ms")
     t.until(r"(?m)^c +ready +2/2")
     assert "\033[32mready" in t.raw.decode() and "every 200ms" in t.screen.display[0]
@@ -437,6 +441,22 @@ def test_completion(fleets, fake_keys, terminal, name):
     assert "not running" not in t.text()
     t.type("\x15exit\r")
     t.end()
+
+
+def test_events_since_a_time(fake):
+    """As of logs; what the daemon numbered goes on to work."""
+    fleet = fake(nodes=1)
+    fleet.ready()
+    every = fleet.cli("events").stdout
+    assert every.count("\n") > 2
+    assert fleet.cli("events", "--since", "10m").stdout == fleet.cli("events", "--since", "0").stdout == every
+    assert fleet.cli("events", "c", "--since", "10m", "-n", "1").stdout == every.splitlines(True)[-1]
+    middle = json.loads(fleet.cli("events", "--json").stdout.splitlines()[1])["time"]
+    until("a second later", 5, lambda: time.time() > calendar.timegm(time.strptime(middle[:19], "%Y-%m-%dT%H:%M:%S")) + 1)
+    fleet.cli("stop", "c", "--wait")
+    last = json.loads(fleet.cli("events", "--json").stdout.splitlines()[-1])["time"]
+    some = fleet.cli("events", "--json", "--since", last[:19] + "Z").stdout.splitlines()
+    assert some and all(json.loads(line)["time"] >= last[:19] for line in some) and len(some) < every.count("\n")
 
 
 # --- every command --------------------------------------------------------------------------------
