@@ -362,6 +362,9 @@ static void test_commands(void **state)
 		{"status", 3, NULL, NULL},
 		{"logs dev/2", 1, NULL, "cloud 'dev' has no node '2'"},
 		{"logs dev -n 0", 2, NULL, "'0' is no number of lines"},
+		{"status --x --json", 2, "{\n  \"error\": \"unknown option --x",
+			"unknown option --x"},
+		{"events --since soon --json", 2, "\"error\"", "no time and no event"},
 		{"version", 0, "\nh2ofleetd " PACKAGE_VERSION ", pid ", NULL},
 	};
 

@@ -111,6 +111,7 @@ static void test_help(void **state _unused_)
 static void test_overview(void **state _unused_)
 {
 	char *argv[] = {(char *)"help", NULL}, *wrong[] = {(char *)"help", (char *)"statsu", NULL};
+	char *cut[] = {(char *)"stat", (char *)"--json", NULL};
 	struct output o;
 
 	output_open(&o);
@@ -126,6 +127,12 @@ static void test_overview(void **state _unused_)
 	assert_int_equal(cli_run(&o.cli, 2, wrong), CLI_USAGE);
 	output_flush(&o);
 	assert_has(o.err, "unknown command 'statsu'; did you mean 'status'?");
+	output_close(&o);
+	output_open(&o);
+	assert_int_equal(cli_run(&o.cli, 2, cut), CLI_USAGE);
+	output_flush(&o);
+	assert_has(o.err, "unknown command 'stat'; did you mean 'status'?");
+	assert_has(o.out, "{\n  \"error\": \"unknown command 'stat'");
 	output_close(&o);
 }
 
