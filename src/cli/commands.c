@@ -186,7 +186,7 @@ const struct cli_command cli_commands[] = {
 		"  --detail  the same\n\n"
 		"example: h2ofleet info dev --nodes\n",
 		cmd_info},
-	{"jobs", "CLOUD [-f] [-n N] | CLOUD cancel KEY...|--all",
+	{"jobs", "CLOUD [-f] [-n N] [cancel JOB...|--all]",
 		"Shows the jobs of a cloud, or cancels some",
 		"The daemon asks H2O, and only where a cloud is locked: another has no jobs, and\n"
 		"would be locked by the question.\n\n"
@@ -228,7 +228,7 @@ const struct cli_command cli_commands[] = {
 		"  -q, --quiet         no warning before what locks the cloud\n\n"
 		"example: h2ofleet api dev GET /3/Cloud -d skip_ticks=true\n",
 		cmd_api},
-	{"timezone", "CLOUD [get|set ZONE|list]",
+	{"timezone", "CLOUD [get|list|set ZONE]",
 		"Shows or sets the time zone in which a cloud reads data",
 		"`set` and `list` lock the cloud; there is a warning where it is not locked "
 		"yet.\n\n"

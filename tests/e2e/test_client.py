@@ -418,6 +418,7 @@ def shell(name, fleet, terminal):
 def test_completion(fleets, fake_keys, terminal, name):
     """The real shells, by the key that people press: commands, options, values, clouds, nodes."""
     fleet = fleets({"alpha": fake_keys(2, autostart="no")}).start()
+    fleet.cli("create", "exp", "-n", "1")
     t = shell(name, fleet, terminal)
     for typed, completed in (
         ("h2ofleet stat", "h2ofleet status"),
@@ -426,10 +427,14 @@ def test_completion(fleets, fake_keys, terminal, name):
         ("h2ofleet wait --for=st", "h2ofleet wait --for=stopped"),
         ("h2ofleet wait --for rea", "h2ofleet wait --for ready"),
         ("h2ofleet logs alpha/", r"alpha/[01][\s\S]*alpha/[01]"),
+        ("h2ofleet delete ", "h2ofleet delete exp"),  # alpha was not made at run time
+        ("h2ofleet create x autost", "h2ofleet create x autostart="),
+        ("h2ofleet set exp autostart=y", "h2ofleet set exp autostart=yes"),
+        ("h2ofleet run --set start_on=con", "h2ofleet run --set start_on=connect"),
     ):
         t.type("\x15")  # an empty line
         t.type(typed)
-        t.until(re.escape(typed))
+        t.until(re.escape(typed.rstrip()))
         t.type("\t")
         t.until(completed)
     t.type("\x15")
