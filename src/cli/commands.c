@@ -106,7 +106,7 @@ const struct cli_command cli_commands[] = {
 	{"connect", "CLOUD [--python|--r|--url|--env|--h2oconfig|--sparkling]",
 		"Tells how to connect to a cloud",
 		"options:\n"
-		"  --python     a snippet of Python\n"
+		"  --python     a snippet of Python; also as a dict, for h2o.connect(config=)\n"
 		"  --r          a snippet of R\n"
 		"  --url        just the URL\n"
 		"  --env        lines for a shell: eval \"$(h2ofleet connect dev --env)\";\n"

@@ -339,6 +339,9 @@ static void test_commands(void **state)
 			"cloud 'dev' is ready, not yet stopped after 1ms (--timeout)"},
 		{"connect dev --url", 0, "http://127.0.0.1:54321\n", NULL},
 		{"connect dev --python", 0, "h2o.connect(url=\"http://127.0.0.1:54321\")", NULL},
+		{"connect dev --python", 0,
+			"# or: h2o.connect(config={\"ip\": \"127.0.0.1\", \"port\": 54321})\n",
+			NULL},
 		{"connect dev --r", 0, "h2o.connect(ip = \"127.0.0.1\", port = 54321)", NULL},
 		{"connect dev --env", 0,
 			"export H2O_URL='http://127.0.0.1:54321'\nexport H2O_IP='127.0.0.1'\n"
