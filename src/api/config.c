@@ -59,6 +59,7 @@ struct section {
 	const char *cloud; /* NULL: [fleet] */
 	const void *conf, *dflt, *pending;
 	bool created; /* at run time */
+	bool admin;   /* who asks */
 };
 
 /* The value of a key as it may be shown. `conf` is changed. */
@@ -77,12 +78,21 @@ static json_t *view_value(const struct key *k, void *conf, bool *hidden)
 	return view_text(value);
 }
 
-static json_t *view_shown(const struct key *k, const void *conf, bool *hidden)
+static json_t *view_shown(const struct key *k, const void *conf, bool admin, bool *hidden)
 {
 	_cleanup_(cloud_conf_freep) struct cloud_conf *copy = NULL;
 
 	if (k->section == SECTION_FLEET)
 		return view_value(k, (void *)conf, hidden);
+	if (!admin && k->privilege == PRIVILEGE_ALL) { /* as in GET /v1/clouds/NAME/config */
+		*hidden = true;
+		return json_null();
+	}
+	if (k->type->storage != STORE_STRV) {
+		_cleanup_free_ char *value = key_get(k, conf);
+
+		return view_text(value);
+	}
 	copy = cloud_conf_dup(conf);
 	return view_value(k, copy, hidden);
 }
@@ -95,13 +105,13 @@ static json_t *view_key(const struct conf *all, const struct section *s, const s
 	json_t *j = json_object();
 
 	json_object_set_new(j, "key", json_string(k->name));
-	json_object_set_new(j, "value", view_shown(k, s->conf, &hidden));
+	json_object_set_new(j, "value", view_shown(k, s->conf, s->admin, &hidden));
 	json_object_set_new(j, "is_default", json_boolean(is_default));
 	json_object_set_new(j, "file", view_text(at ? at->file : NULL));
 	json_object_set_new(j, "line", at ? json_integer(at->line) : json_null());
 	json_object_set_new(j, "pending",
 		s->pending && !key_equal(k, s->conf, s->pending)
-			? view_shown(k, s->pending, &hidden)
+			? view_shown(k, s->pending, s->admin, &hidden)
 			: json_null());
 	json_object_set_new(j, "hidden", json_boolean(hidden));
 	json_object_set_new(j, "reload", json_string(key_reload_name(k->reload)));
@@ -121,10 +131,10 @@ static json_t *view_section(
 	return list;
 }
 
-static json_t *view_cloud_conf(struct fleet *f, const struct cloud_conf *c)
+static json_t *view_cloud_conf(struct fleet *f, const struct cloud_conf *c, bool admin)
 {
 	_cleanup_(cloud_conf_freep) struct cloud_conf *dflt = cloud_conf_new(c->name);
-	struct section s = {c->name, c, dflt, fleet_pending(f, c->name), c->created};
+	struct section s = {c->name, c, dflt, fleet_pending(f, c->name), c->created, admin};
 	json_t *j = json_object();
 
 	json_object_set_new(j, "name", view_text(c->name));
@@ -140,14 +150,15 @@ void handle_config(struct request *rq)
 	struct fleet *f = rq->api->fleet;
 	const struct conf *conf = fleet_conf(f);
 	struct fleet_conf dflt = {0};
-	struct section s = {NULL, &conf->fleet, &dflt, NULL, false};
+	struct section s = {NULL, &conf->fleet, &dflt, NULL, false, true};
 	json_t *j = json_object(), *files = json_array(), *clouds = json_array();
 
 	keys_set_defaults(SECTION_FLEET, &dflt);
 	for (size_t i = 0; i < conf->files.n; i++)
 		json_array_append_new(files, view_text(conf->files.v[i]));
 	for (size_t i = 0; i < fleet_n_clouds(f); i++)
-		json_array_append_new(clouds, view_cloud_conf(f, fleet_cloud(f, i)->conf));
+		json_array_append_new(
+			clouds, view_cloud_conf(f, fleet_cloud(f, i)->conf, request_who(rq).admin));
 	json_object_set_new(j, "files", files);
 	json_object_set_new(j, "fleet", view_section(conf, SECTION_FLEET, &s));
 	json_object_set_new(j, "clouds", clouds);

@@ -169,7 +169,7 @@ static void set_etag(struct request *rq, const struct cloud_conf *c)
 {
 	rq->header = MHD_HTTP_HEADER_ETAG;
 	free(rq->header_value);
-	rq->header_value = xasprintf("\"%016" PRIx64 "\"", created_hash(c));
+	rq->header_value = xasprintf("\"%016" PRIx64 "\"", created_hash(c, request_who(rq).admin));
 }
 
 /* Others must not read what only some may write: there are passwords in environments. */

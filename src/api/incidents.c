@@ -66,7 +66,7 @@ void handle_incident(struct request *rq)
 void handle_incident_delete(struct request *rq)
 {
 	_cleanup_(err_clear) struct err e = ERR_NULL;
-	int r = incidents_remove(fleet_incidents(rq->api->fleet), rq->id, &e);
+	int r = fleet_remove_incident(rq->api->fleet, rq->id, &e);
 
 	if (r < 0) {
 		cannot(rq, r, &e);

@@ -157,7 +157,7 @@ const struct cli_command cli_commands[] = {
 		cmd_create},
 	{"delete", "CLOUD... [--wait] [--timeout T]",
 		"Stops and removes clouds that were made at run time",
-		"Their logs stay.\n\n"
+		"Their logs go with them, their incidents stay.\n\n"
 		"options:\n"
 		"  --wait       end only when they are gone\n"
 		"  --timeout T  wait no longer than this: 500ms, 90s, 5m\n\n"

@@ -231,6 +231,7 @@ struct conf_source {
 	const char *file;
 	const char *state_dir;
 	bool strict;
+	bool skip_unreadable; /* state_dir is not for who asks: it is left out */
 };
 int conf_load_all(
 	const struct conf_source *from, struct conf **out, struct conf_errors *errors) _must_check_;

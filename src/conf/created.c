@@ -146,7 +146,7 @@ static void hash_text(uint64_t *h, const char *s)
 	while (*s++);
 }
 
-uint64_t created_hash(const struct cloud_conf *c)
+uint64_t created_hash(const struct cloud_conf *c, bool privileged)
 {
 	uint64_t h = 0xcbf29ce484222325u;
 	size_t n;
@@ -158,8 +158,10 @@ uint64_t created_hash(const struct cloud_conf *c)
 
 		if (keys[i].section != SECTION_CLOUD)
 			continue;
-		value = cloud_conf_get(c, keys[i].name);
 		hash_text(&h, is_given(c, keys[i].name) ? "given" : "");
+		if (!privileged && keys[i].privilege == PRIVILEGE_ALL)
+			continue;
+		value = cloud_conf_get(c, keys[i].name);
 		hash_text(&h, value);
 	}
 	return h;

@@ -27,5 +27,6 @@ char *created_privileged_keys(const struct cloud_conf *c);
 /* The text of its file, proven to be read as the same again. Owned by the caller; NULL, and why. */
 char *created_text(const struct cloud_conf *c, struct err *e);
 
-/* Changes when any key does, or what is given. */
-uint64_t created_hash(const struct cloud_conf *c);
+/* Changes when any key does, or what is given; without `privileged` not for the values of keys that
+ * only root and the daemon's user may read, which could be guessed by it. */
+uint64_t created_hash(const struct cloud_conf *c, bool privileged);

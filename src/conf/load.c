@@ -61,6 +61,7 @@ struct loader {
 	size_t first_created;
 	char *created_name; /* owned; NULL: it is none of these */
 	bool strict;        /* their faults are faults of the configuration */
+	bool skip_unreadable;
 
 	struct fault *faults; /* owned */
 	size_t n_faults;
@@ -487,7 +488,7 @@ static void load_created(struct loader *l, const char *state_dir)
 	int n = scandir(dir, &names, is_conf_file, compare_names);
 
 	l->first_created = l->conf->files.n;
-	if (n < 0 && errno != ENOENT) {
+	if (n < 0 && errno != ENOENT && !(l->skip_unreadable && errno == EACCES)) {
 		l->code = l->code ? l->code : -errno;
 		add_fault(l, NOWHERE, "%s: cannot be read: %s", dir, strerror(errno));
 	}
@@ -733,6 +734,7 @@ int conf_load_all(const struct conf_source *from, struct conf **out, struct conf
 
 	loader_init(&l);
 	l.strict = from->strict;
+	l.skip_unreadable = from->skip_unreadable;
 	if (from->file)
 		load_file(&l, from->file);
 	else

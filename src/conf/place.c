@@ -13,7 +13,7 @@ void conf_add_place(
 const struct conf_place *conf_find_place(const struct conf *c, const char *cloud, const char *key)
 {
 	for (size_t i = 0; i < c->n_places; i++)
-		if (streq(c->places[i].key, key) && streq_null(c->places[i].cloud, cloud))
+		if (c->places[i].key == key && streq_null(c->places[i].cloud, cloud))
 			return &c->places[i];
 	return NULL;
 }

@@ -156,7 +156,7 @@ static int write_file(const struct fleet *f, struct cloud_conf *conf, struct str
 		r = file_write_atomic(path, text, strlen(text), 0640, true, &e);
 	if (r < 0)
 		strv_printf(errors, "%s%s", err_msg(&e), trouble_advice(r));
-	return r;
+	return r < 0 && text ? -EIO : r; /* others mean something else to who asked */
 }
 
 static int remove_file(const char *path, struct strv *errors)
@@ -169,7 +169,7 @@ static int remove_file(const char *path, struct strv *errors)
 		r = file_sync_parent(path);
 	if (r < 0)
 		strv_printf(errors, "cannot remove %s: %s", path, strerror(-r));
-	return r;
+	return r < 0 ? -EIO : 0;
 }
 
 /* ---- what people ask for ---- */

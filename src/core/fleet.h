@@ -211,6 +211,8 @@ void fleet_observe(struct fleet *f, fleet_observer cb, void *arg);
 struct journal *fleet_journal(const struct fleet *f);
 /* Why clouds were lost (core/incidents.h). */
 struct incidents *fleet_incidents(const struct fleet *f);
+/* Also one whose outcome is not known yet. A negative errno with a sentence. */
+int fleet_remove_incident(struct fleet *f, const char *id, struct err *e);
 /* Something happened: kept, then told to followers. `type` is stable, for programs; the format
  * makes one sentence for people. `c` may be NULL, `node` -1; `extra` (stolen; may be NULL) is an
  * object with members of this type, whose strings are UTF-8 (json_pack() makes nothing of others).

@@ -60,6 +60,26 @@ static size_t first_lines(const char *s, size_t lines)
 	return (size_t)(p - s);
 }
 
+/* Cuts it to `n` bytes, and out of these what the JVM was given on its command line: more people
+ * may read an incident than the configuration. */
+static void hide_arguments(char *head, size_t n)
+{
+	static const char *const labels[] = {"Command Line:", "jvm_args:", "java_command:",
+		"JAVA_TOOL_OPTIONS=", "JDK_JAVA_OPTIONS=", "_JAVA_OPTIONS="};
+
+	head[n] = '\0';
+	for (char *line = head; *line; line += strcspn(line, "\n"), line += *line == '\n')
+		for (size_t i = 0; i < ARRAY_SIZE(labels); i++) {
+			char *rest = line + strlen(labels[i]);
+			size_t len = has_prefix(line, labels[i]) ? strcspn(rest, "\n") : 0;
+
+			if (len < 4)
+				continue;
+			memcpy(rest, " ***", 4);
+			memmove(rest + 4, rest + len, strlen(rest + len) + 1);
+		}
+}
+
 /* ---- parts ---- */
 
 static json_t *hs_err_json(const char *path)
@@ -70,7 +90,7 @@ static json_t *hs_err_json(const char *path)
 	if (!path)
 		return json_null();
 	if (file_read_head(path, HS_ERR_BYTES, &head, NULL) == 0)
-		head[first_lines(head, HS_ERR_LINES)] = '\0';
+		hide_arguments(head, first_lines(head, HS_ERR_LINES));
 	j = json_object();
 	json_object_set_new(j, "path", emit_text_json(path));
 	json_object_set_new(j, "head", emit_text_json(head));
@@ -465,4 +485,17 @@ void incident_forget(struct supervised *s)
 {
 	json_decref(s->incident.json);
 	s->incident = (struct open_incident){0};
+}
+
+/* One that is open would be kept again with what comes of it. */
+int fleet_remove_incident(struct fleet *f, const char *id, struct err *e)
+{
+	for (size_t i = 0; i < f->n; i++) {
+		struct supervised *s = f->clouds[i];
+
+		if (s->incident.json &&
+			streq_null(json_string_value(json_object_get(s->incident.json, "id")), id))
+			incident_forget(s);
+	}
+	return incidents_remove(f->incidents, id, e);
 }

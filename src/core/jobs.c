@@ -15,7 +15,7 @@
 
 #define TIMEOUT_MS  5000
 #define FRESH_MS    1000
-#define MAX_BODY    (8 << 20)
+#define MAX_BODY    (32 << 20) /* some 55 000 jobs */
 #define MAX_SHOWN   500
 #define SLICE_MS    2
 #define MAX_CANCELS 16

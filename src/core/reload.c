@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <stdio.h>
 
+#include "base/file.h"
 #include "base/log.h"
 #include "base/strbuf.h"
 #include "conf/check.h"
@@ -138,6 +139,7 @@ static void add(struct fleet *f, struct cloud_conf *conf)
 static void take_back(struct supervised *s, struct cloud_conf *conf)
 {
 	s->cloud->removed = false;
+	cloud_conf_copy_origin(s->fleet->conf->clouds[index_of(s)], conf);
 	s->pending = conf;
 	if (at_rest(s))
 		put_in_force(s, TAKE_PTR(s->pending));
@@ -159,6 +161,7 @@ static void forget(struct fleet *f, size_t i)
 	struct supervised *s = f->clouds[i];
 	struct cloud_conf *conf = f->conf->clouds[i];
 	_cleanup_free_ char *recovery = xasprintf("%s/recovery", s->dir);
+	_cleanup_(err_clear) struct err e = ERR_NULL;
 
 	for (unsigned k = 0; k < s->cloud->n_nodes; k++)
 		remove_traces(s, &s->members[k]);
@@ -166,6 +169,9 @@ static void forget(struct fleet *f, size_t i)
 	state_remove(s);
 	rmdir(recovery);
 	rmdir(s->dir);
+	/* Who may make and delete clouds could fill the disk with them, name by name. */
+	if (conf->created && file_remove_tree(s->log_dir, &e) < 0)
+		log_warning("cloud %s: its logs stay: %s", conf->name, err_msg(&e));
 	for (int kind = 0; kind < N_TROUBLE_KINDS; kind++)
 		trouble_clear(f, (enum trouble_kind)kind, conf->name);
 	log_notice("cloud %s: removed", conf->name);

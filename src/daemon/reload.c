@@ -79,8 +79,10 @@ static void tell(struct daemon *d, int r, const struct reload_report *report)
 	json_object_set_new(extra, "changes", changes);
 	if (r < 0)
 		fleet_event(d->fleet, "reload", NULL, -1, extra,
-			"the configuration was read again and refused: %s",
-			report->errors.n ? report->errors.v[0] : strerror(-r));
+			/* what is wrong may quote what only some may read */
+			"the configuration was read again and refused, for %zu reasons: h2ofleet "
+			"reload --dry-run tells them",
+			report->errors.n);
 	else
 		fleet_event(d->fleet, "reload", NULL, -1, extra,
 			"the configuration was read again: %zu of %zu clouds changed", changed,

@@ -37,7 +37,13 @@ static void show_aside(const struct conf *conf)
 static int load_conf(const char *file, enum daemon_mode mode, struct conf **conf)
 {
 	struct conf_errors errors = {0};
-	int r = conf_load_all(&(struct conf_source){.file = file}, conf, &errors);
+	const struct conf_source from = {
+		.file = file,
+		/* What runs must not be set aside by a reexec. */
+		.strict = mode == MODE_CHECK_STATE,
+		.skip_unreadable = mode == MODE_CHECK || mode == MODE_PRINT,
+	};
+	int r = conf_load_all(&from, conf, &errors);
 
 	for (size_t i = 0; i < errors.list.n; i++)
 		fprintf(stderr, "%s\n", errors.list.v[i]);

@@ -93,7 +93,8 @@ static int flow_read(struct flow *f, struct side *from)
 		n = splice(from->w.fd, NULL, f->pipe.w, NULL, CHUNK,
 			SPLICE_F_NONBLOCK | SPLICE_F_MOVE);
 	while (n < 0 && errno == EINTR);
-	if ((n == 0 || (n < 0 && errno == EAGAIN)) && from->urgent)
+	/* Of a mark with an end behind it the event may still be on its way. */
+	if (n == 0 || (n < 0 && errno == EAGAIN && from->urgent))
 		n = read_urgent(f, from);
 	if (n > 0) {
 		f->in_pipe = (size_t)n;

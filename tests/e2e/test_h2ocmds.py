@@ -95,9 +95,9 @@ def test_thousands_of_jobs(fake):
         fleet.cli("reexec")
         jobs(fleet)
         lags.append(fleet.api("GET", "/v1/version")[1]["loop_lag_ms"])
-        if lags[-1] < 50 * SLOW:
+        if lags[-1] < 150 * SLOW:  # in one piece it takes 600, without sanitizers
             break
-    assert min(lags) < 50 * SLOW, lags
+    assert min(lags) < 150 * SLOW, lags
     shown = fleet.cli("jobs", "c", "-n", "2").stdout
     assert "\x1b" not in shown and "w\\x1b" in shown and shown.count("failed after") == 2
 

@@ -291,6 +291,17 @@ def test_taken_up(fake):
     assert [e["incident"] for e in events(fleet, "incident")] == [one["id"]]
 
 
+def test_removed_while_open(fake):
+    """One that is removed before it is known what came of it does not come back."""
+    fleet = fake(nodes=1, restart_delay="2s")
+    fleet.ready()
+    fleet.kill_member(0)
+    newest = until("there is one", 20, lambda: incidents(fleet))[0]["id"]
+    assert fleet.api("DELETE", f"/v1/incidents/{newest}")[0] == 200
+    fleet.ready(generation=2)
+    assert incidents(fleet) == []
+
+
 def test_a_cloud_called_2026(fleets, fake_keys):
     """Where a word may be a cloud's name or the beginning of an id, it is the cloud's."""
     fleet = fleets({"2026": fake_keys(1)}).start()

@@ -36,7 +36,7 @@ def still(fleet):
     clouds = fleet.api("GET", "/v1/clouds")[1]["clouds"]
     for cloud in clouds:
         for part in [cloud, *cloud["nodes"]]:
-            for key in ("state_ms", "uptime_ms", "memory"):
+            for key in ("state_ms", "uptime_ms", "memory", "rss_bytes", "cpu_percent", "pressure"):
                 part.pop(key, None)
     return json.dumps(clouds, sort_keys=True)
 

@@ -201,6 +201,11 @@ struct incidents *fleet_incidents(const struct fleet *f)
 	return f->incidents;
 }
 
+int fleet_remove_incident(struct fleet *f, const char *id, struct err *e)
+{
+	return incidents_remove(f->incidents, id, e);
+}
+
 char *fleet_node_log(const struct fleet *f, const char *cloud, unsigned node)
 {
 	return xasprintf("%s/%s-%u.log", f->log_dir, cloud, node);
