@@ -10,13 +10,15 @@
 #include <errno.h>
 #include <inttypes.h>
 
+#include "base/clock.h"
 #include "base/strbuf.h"
 #include "base/text.h"
 #include "cli/show.h"
 
 #define IDLE_DEFAULT_MS (10 * 60 * 1000)
 #define REMOVE_MS       60000
-#define MAX_NAMED       20 /* frames and models are named up to so many */
+#define SLACK_MS        1000 /* between H2O's clock and ours */
+#define MAX_NAMED       20   /* frames and models are named up to so many */
 
 struct clean {
 	struct h2o h;
@@ -26,6 +28,7 @@ struct clean {
 	/* What there is. */
 	bool locked;
 	int64_t idle_ms, running_jobs;
+	uint64_t read_at_ms;  /* when all of this was read; that itself counts as use */
 	json_t *memory;       /* owned: as shown */
 	json_t *frame_list;   /* owned: of each name, session or null, bytes, rows, columns */
 	json_t *model_list;   /* owned: of each name, algo */
@@ -183,7 +186,10 @@ static int read_all(struct clean *c)
 		code = read_use(c);
 	if (code == CLI_OK)
 		code = read_frames(c);
-	return code == CLI_OK ? read_models(c) : code;
+	if (code == CLI_OK)
+		code = read_models(c);
+	c->read_at_ms = clock_monotonic_ms();
+	return code;
 }
 
 /* --- telling ------------------------------------------------------------------------------ */
@@ -437,6 +443,26 @@ static int check_use(const struct clean *c)
 	return CLI_OK;
 }
 
+/* Who was asked may have thought for long: has anybody begun meanwhile? */
+static int check_use_again(struct clean *c)
+{
+	int64_t idle = c->idle_ms, own, now_idle;
+	int code;
+
+	if (c->yes || !c->idle_limit_ms)
+		return CLI_OK;
+	own = (int64_t)(clock_monotonic_ms() - c->read_at_ms);
+	code = read_use(c);
+	now_idle = c->idle_ms;
+	c->idle_ms = idle;
+	if (code == CLI_OK && (c->running_jobs || now_idle + SLACK_MS < own))
+		code = cli_fail(c->h.cli, CLI_ERROR,
+			"nothing was removed: somebody has computed in cloud '%s' since you were "
+			"asked",
+			c->h.name);
+	return code;
+}
+
 static bool asked_yes(void)
 {
 	char line[16];
@@ -501,6 +527,8 @@ static int run(struct clean *c)
 		code = check_use(c);
 	if (code == CLI_OK)
 		code = confirm(c);
+	if (code == CLI_OK)
+		code = check_use_again(c);
 	return code == CLI_OK ? remove_and_tell(c) : code;
 }
 

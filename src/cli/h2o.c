@@ -16,13 +16,14 @@
 #define QUICK_MS   30000 /* for what needs no computing */
 /* What is not saved is held in memory. */
 #define MAX_BODY (1u << 30)
+#define MAX_HEAD (64u << 10)
 
 /* A request that is on its way. */
 struct exchange {
 	struct h2o *h;
 	const struct h2o_request *rq;
 	struct h2o_answer *a;
-	struct strbuf body;
+	struct strbuf body, head;
 	struct download download;
 	struct err failure; /* of ours, while the answer came */
 	char *disposition;  /* owned */
@@ -130,7 +131,19 @@ static size_t on_head(char *data, size_t size, size_t n, void *arg)
 
 	if (strncasecmp(line, name, strlen(name)) == 0)
 		replace_str(&x->disposition, line + strlen(name));
+	line[strcspn(line, "\r\n")] = '\0';
+	if (has_prefix(line, "HTTP/")) /* of the last answer, when we were sent on */
+		strbuf_free(&x->head);
+	if (*line && x->head.len < MAX_HEAD)
+		strbuf_printf(&x->head, "%s\n", line);
 	return size * n;
+}
+
+static int on_debug(CURL *easy _unused_, curl_infotype type, char *data, size_t n, void *arg)
+{
+	if (type == CURLINFO_HEADER_OUT || type == CURLINFO_HEADER_IN)
+		h2o_trace_headers(arg, type == CURLINFO_HEADER_OUT ? '>' : '<', data, n);
+	return 0;
 }
 
 static int on_progress(void *arg _unused_, curl_off_t dltotal _unused_, curl_off_t dlnow _unused_,
@@ -162,11 +175,22 @@ static void judge_status(struct h2o_answer *a)
 	const char *more = json_string_value(json_object_get(a->json, "exception_msg"));
 	_cleanup_free_ char *text = plain_message(msg && *msg ? msg : more ? more : "");
 
+	a->explained = *text;
 	if (*text)
 		err_set(&a->err, -EPROTO, "H2O answered with HTTP status %d: %s", a->status, text);
 	else
 		err_set(&a->err, -EPROTO, "H2O answered with HTTP status %d%s", a->status,
 			a->status == 401 ? ": it wants a login ($H2OFLEET_H2O_AUTH)" : "");
+}
+
+/* Before it said a word: that is how a gate turns people away, which speaks no HTTP. */
+static bool hung_up(CURL *easy, CURLcode result)
+{
+	long status = 0;
+
+	curl_easy_getinfo(easy, CURLINFO_RESPONSE_CODE, &status);
+	return !status && (result == CURLE_RECV_ERROR || result == CURLE_SEND_ERROR ||
+				  result == CURLE_GOT_NOTHING);
 }
 
 static void judge_failure(struct exchange *x, CURLcode result)
@@ -184,6 +208,15 @@ static void judge_failure(struct exchange *x, CURLcode result)
 	else if (result == CURLE_OPERATION_TIMEDOUT)
 		err_set(&a->err, -ETIMEDOUT, "cloud '%s' did not answer in time: %s", x->h->name,
 			x->error);
+	else if (result == CURLE_PEER_FAILED_VERIFICATION)
+		err_set(&a->err, -EPROTO,
+			"cloud '%s' cannot be trusted: %s ('h2ofleet api' has --cacert FILE)",
+			x->h->name, *x->error ? x->error : curl_easy_strerror(result));
+	else if (hung_up(x->h->easy, result))
+		err_set(&a->err, -ECONNRESET,
+			"cloud '%s' hung up (%s): it was lost just now, or its gate does not let "
+			"you in (key gate_allow; 'h2ofleet events %s' says so)",
+			x->h->name, *x->error ? x->error : curl_easy_strerror(result), x->h->name);
 	else
 		err_set(&a->err, -EIO, "cloud '%s': %s", x->h->name,
 			*x->error ? x->error : curl_easy_strerror(result));
@@ -202,6 +235,7 @@ static void judge(struct exchange *x, CURLcode result)
 		return;
 	}
 	a->status = (int)status;
+	a->head = x->head.len ? strbuf_take(&x->head) : NULL;
 	a->type = xstrdup_null(type);
 	if (x->rq->save_to && good_status(x->h->easy)) {
 		if (!x->download.name && x->disposition)
@@ -297,11 +331,27 @@ static void set_manners(struct exchange *x)
 	curl_easy_setopt(easy, CURLOPT_WRITEDATA, x);
 	curl_easy_setopt(easy, CURLOPT_HEADERFUNCTION, on_head);
 	curl_easy_setopt(easy, CURLOPT_HEADERDATA, x);
+	curl_easy_setopt(easy, CURLOPT_COOKIEFILE, ""); /* those it sets are kept in memory */
 	if (x->h->cookies)
 		curl_easy_setopt(easy, CURLOPT_COOKIE, x->h->cookies);
 	if (x->h->auth) {
 		curl_easy_setopt(easy, CURLOPT_HTTPAUTH, CURLAUTH_BASIC);
 		curl_easy_setopt(easy, CURLOPT_USERPWD, x->h->auth);
+	}
+	if (x->h->trace) {
+		curl_easy_setopt(easy, CURLOPT_VERBOSE, 1L);
+		curl_easy_setopt(easy, CURLOPT_DEBUGFUNCTION, on_debug);
+		curl_easy_setopt(easy, CURLOPT_DEBUGDATA, x->h);
+	}
+}
+
+static void set_trust(const struct h2o *h)
+{
+	if (h->ca)
+		curl_easy_setopt(h->easy, CURLOPT_CAINFO, h->ca);
+	if (h->insecure) {
+		curl_easy_setopt(h->easy, CURLOPT_SSL_VERIFYPEER, 0L);
+		curl_easy_setopt(h->easy, CURLOPT_SSL_VERIFYHOST, 0L);
 	}
 }
 
@@ -315,6 +365,7 @@ static void perform(struct exchange *x)
 		headers = curl_slist_append(headers, "Content-Type: application/json");
 	curl_easy_reset(x->h->easy);
 	set_manners(x);
+	set_trust(x->h);
 	set_body(x->h->easy, x->rq, data, &mime);
 	curl_easy_setopt(x->h->easy, CURLOPT_URL, url);
 	curl_easy_setopt(x->h->easy, CURLOPT_HTTPHEADER, headers);
@@ -334,6 +385,7 @@ static bool exchange(struct h2o *h, const struct h2o_request *rq, struct h2o_ans
 	h2o_trace_answer(h, a, clock_monotonic_ms() - begun);
 	download_clear(&x.download);
 	strbuf_free(&x.body);
+	strbuf_free(&x.head);
 	free(x.disposition);
 	err_clear(&x.failure);
 	return a->status && !a->err.code;
@@ -369,6 +421,7 @@ void h2o_answer_clear(struct h2o_answer *a)
 {
 	free(a->type);
 	free(a->text);
+	free(a->head);
 	free(a->saved_as);
 	json_decref(a->json);
 	err_clear(&a->err);

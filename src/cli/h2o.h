@@ -12,7 +12,9 @@ struct h2o {
 	char *name;     /* of the cloud */
 	char *url;      /* of its endpoint, without a slash at the end */
 	char *auth;     /* "user:password", or NULL */
-	char *cookies;  /* "a=b; c=d", or NULL */
+	char *cookies;  /* "a=b; c=d", or NULL; those that H2O sets are sent back besides */
+	const char *ca; /* a file of certificates to be trusted; NULL: the system's */
+	bool insecure;  /* trust whoever answers */
 	FILE *trace;    /* where requests and answers are told; NULL: nowhere */
 	bool quiet;     /* says nothing of locking */
 	bool lock_told; /* it was said, or the cloud is known to be locked */
@@ -27,8 +29,9 @@ struct h2o_request {
 				    a form; or NULL */
 	const char *json;        /* a body, instead of a form; or NULL */
 	const char *file;        /* to be uploaded, as a form's field "file"; or NULL */
-	const char *save_to; /* a good answer goes to this file or, where it is a folder (or ends in
-				a slash), into it, under the name that the answer has; or NULL */
+	const char *save_to; /* a good answer goes to this file ("-": the standard output) or, where
+				it is a folder (or ends in a slash), into it, under the name that
+				the answer has; or NULL */
 	uint64_t timeout_ms; /* of all of it; 0: none */
 };
 
@@ -37,9 +40,11 @@ struct h2o_answer {
 	char *type;     /* owned: Content-Type, or NULL */
 	char *text;     /* owned: the body; NULL when it was saved */
 	size_t len;     /* of it */
+	char *head;     /* owned: status line and headers, each with a "\n"; NULL: none came */
 	json_t *json;   /* owned; NULL when it is none */
 	char *saved_as; /* owned: the path, or NULL */
 	struct err err; /* what is wrong, in a sentence */
+	bool explained; /* and that is in H2O's own words */
 };
 #define H2O_ANSWER_NULL ((struct h2o_answer){0})
 
@@ -68,13 +73,15 @@ char *h2o_encode(const char *key, const char *value);
  * query. */
 bool h2o_locks(const char *method, const char *path);
 
-/* h2o_save.c: a download that appears under its name only when all of it is there. */
+/* h2o_save.c: a download that appears under its name only when all of it is there. What is no plain
+ * file (a device, a pipe, "-" for the standard output) is written as it comes. */
 struct download {
 	const char *to; /* as asked */
 	char *name;     /* owned: what the answer calls it, harmless; or NULL */
-	char *path;     /* owned: the file that it becomes */
-	char *part;     /* owned: the file that it is meanwhile */
-	int fd;
+	char *path;     /* owned: the file that it becomes, as people know it */
+	char *real;     /* owned: the same behind links; NULL where there is no part */
+	char *part;     /* owned: the file that it is meanwhile; or NULL */
+	int fd;         /* -1: not begun */
 	uint64_t bytes;
 };
 
@@ -90,6 +97,7 @@ void download_clear(struct download *d);
 
 /* h2o_trace.c, in the manner of H2OConnection.start_logging(). */
 void h2o_trace_request(struct h2o *h, const struct h2o_request *rq);
+void h2o_trace_headers(struct h2o *h, char direction, const char *text, size_t n);
 void h2o_trace_answer(struct h2o *h, const struct h2o_answer *a, uint64_t took_ms);
 
 /* connect.c: says why there is nothing to connect to; returns the exit code. */

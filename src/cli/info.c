@@ -172,15 +172,6 @@ static char *real_of(const json_t *j, const char *key, const char *unit)
 				 : xstrdup("-");
 }
 
-static char *heap_of(const json_t *n)
-{
-	int64_t max = show_int(n, "heap_max_bytes", 0), left = show_int(n, "heap_free_bytes", 0);
-	_cleanup_free_ char *used = text_human_size((uint64_t)MAX(max - left, (int64_t)0));
-	_cleanup_free_ char *all = text_human_size((uint64_t)MAX(max, (int64_t)0));
-
-	return xasprintf("%s of %s", used, all);
-}
-
 static void print_node(struct strv *cells, const json_t *n)
 {
 	_cleanup_free_ char *cores = int_of(n, "cores"), *allowed = int_of(n, "allowed_cores");
@@ -190,7 +181,8 @@ static void print_node(struct strv *cells, const json_t *n)
 	strv_take(cells, int_of(n, "pid"));
 	strv_take(cells, healthy ? healthy : xstrdup("-"));
 	strv_take(cells, show_duration(n, "last_contact_ms"));
-	strv_take(cells, heap_of(n));
+	strv_take(cells,
+		show_heap(show_int(n, "heap_max_bytes", 0), show_int(n, "heap_free_bytes", 0)));
 	strv_printf(cells, "%s/%s", allowed, cores);
 	strv_take(cells, real_of(n, "load", ""));
 	strv_take(cells, real_of(n, "cpu_percent", "%"));

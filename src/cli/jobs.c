@@ -3,6 +3,7 @@
  * question. */
 #include "cli/client.h"
 
+#include <errno.h>
 #include <inttypes.h>
 
 #include "base/clock.h"
@@ -23,6 +24,8 @@ struct jobs_command {
 	char *escaped;    /* owned: the same in a path */
 	int64_t ended;    /* at most so many that have ended are shown */
 	size_t drawn;     /* lines on the screen, to be drawn over */
+	bool answered;    /* there was a daemon */
+	bool missed;      /* that it has gone was said */
 	struct strv told; /* "ID status percent": what was said last, of each job */
 };
 
@@ -101,15 +104,27 @@ static void add(struct strbuf *b, size_t width, size_t indent, const char *text)
 	free(line);
 }
 
+/* "Building tree 3; makes m1" of one that runs, "made m1" of one that is done: another has made
+ * nothing. NULL: nothing is to be said. */
+static char *what_it_makes(const json_t *job, const char *state)
+{
+	_cleanup_free_ char *dest = show_text(job, "dest");
+	_cleanup_free_ char *message = runs(job) ? first_line(job, "message") : NULL;
+
+	if (!runs(job))
+		return dest && streq(state, "done") ? xasprintf("made %s", dest) : NULL;
+	if (!dest)
+		return TAKE_PTR(message);
+	return xasprintf("%s%smakes %s", message ? message : "", message ? "; " : "", dest);
+}
+
 /* "gbm  [====>    ]  37%  12s  Building tree 3", then what names it. */
 static void add_job(struct strbuf *b, size_t width, const json_t *job)
 {
 	_cleanup_free_ char *what = or_dash(show_text(job, "description")), *state = state_of(job);
 	_cleanup_free_ char *time = show_duration(job, "duration_ms"), *progress = bar(job);
-	_cleanup_free_ char *message = first_line(job, "message");
-	_cleanup_free_ char *dest = or_dash(show_text(job, "dest"));
 	_cleanup_free_ char *id = or_dash(show_text(job, "id")), *error = first_line(job, "error");
-	_cleanup_free_ char *line = NULL, *more = NULL;
+	_cleanup_free_ char *line = NULL, *more = what_it_makes(job, state);
 
 	if (runs(job))
 		line = xasprintf("%s %s %s%s%s%s", progress, time, what,
@@ -118,9 +133,8 @@ static void add_job(struct strbuf *b, size_t width, const json_t *job)
 	else
 		line = xasprintf("%s after %s: %s", state, time, what);
 	add(b, width, 0, line);
-	more = runs(job) && message ? xasprintf("%s; makes %s", message, dest)
-				    : xasprintf("made %s", dest);
-	add(b, width, 4, more);
+	if (more)
+		add(b, width, 4, more);
 	if (runs(job))
 		add(b, width, 4, id);
 	if (error)
@@ -226,13 +240,57 @@ static void show_followed(struct jobs_command *c, const json_t *answer)
 			tell(c, job);
 }
 
-static void pause_ms(struct client *client, unsigned ms)
+static void pause_ms(unsigned ms)
 {
 	uint64_t until = clock_monotonic_ms() + ms;
 
-	(void)client;
 	while (clock_monotonic_ms() < until && !cli_interrupted())
 		usleep(20000); /* a signal ends it */
+}
+
+/* The daemon we followed has gone, or the next one is not as far yet: the cloud outlasts both. */
+static bool may_pass(const struct jobs_command *c, const struct call *call)
+{
+	if (!c->answered)
+		return false;
+	return call->err.code != -EPROTO || call->status == 503 ||
+	       (c->missed && call_exit(call) == CLI_BUSY);
+}
+
+static void say_missed(struct jobs_command *c, const struct call *call)
+{
+	if (!c->missed)
+		fprintf(c->cli->err, "h2ofleet: %s; waiting for it\n",
+			call->err.code == -ENOTCONN ? "h2ofleetd has gone" : err_msg(&call->err));
+	c->missed = true;
+	c->drawn = 0; /* that line stands below what was drawn */
+}
+
+/* As fetch(), by way of as many daemons as it takes. */
+static json_t *fetch_followed(struct jobs_command *c, int *code)
+{
+	for (;;) {
+		_cleanup_(call_freep) struct call *call =
+			client_begin(c->client, "GET", "/v1/clouds/%s/jobs", c->escaped);
+
+		client_finish(call);
+		*code = cli_interrupted() ? CLI_INTERRUPTED : CLI_OK;
+		if (*code != CLI_OK)
+			return NULL;
+		if (call_ok(call) && call->json) {
+			if (c->missed)
+				fprintf(c->cli->err, "h2ofleet: h2ofleetd is there again\n");
+			c->answered = true;
+			c->missed = false;
+			return json_incref(call->json);
+		}
+		if (!may_pass(c, call)) {
+			*code = call_complain(c->cli, call);
+			return NULL;
+		}
+		say_missed(c, call);
+		pause_ms(POLL_MS);
+	}
 }
 
 /* Jobs that end while we look stay on the screen. */
@@ -242,18 +300,18 @@ static int follow(struct jobs_command *c)
 
 	cli_catch_interrupt();
 	for (;;) {
-		json_t *answer = fetch(c, &code);
+		json_t *answer = fetch_followed(c, &code);
 		size_t running = n_running(answer);
 
 		if (!answer)
-			return cli_interrupted() ? CLI_INTERRUPTED : code;
+			return code;
 		show_followed(c, answer);
 		if (!running && !c->cli->json && !c->told.n && !c->drawn)
 			show(c, answer);
 		json_decref(answer);
 		if (!running || fflush(c->cli->out) != 0)
 			return CLI_OK;
-		pause_ms(c->client, POLL_MS);
+		pause_ms(POLL_MS);
 		if (cli_interrupted())
 			return CLI_INTERRUPTED;
 	}
@@ -270,8 +328,9 @@ static int cancel_one(struct jobs_command *c, const char *id, json_t *cancelled)
 	client_finish(call);
 	if (!call_ok(call))
 		return call_complain(c->cli, call);
-	json_array_append_new(cancelled, json_string(id));
-	if (!runs(call->json))
+	if (runs(call->json))
+		json_array_append_new(cancelled, json_string(id));
+	else
 		fprintf(c->cli->err, "h2ofleet: job %s had ended already\n", id);
 	return CLI_OK;
 }
@@ -306,7 +365,7 @@ static int await_end(struct jobs_command *c, const json_t *ids)
 			return cli_fail(c->cli, CLI_ERROR,
 				"H2O was told, but has not ended the job within %d s",
 				CANCEL_MS / 1000);
-		pause_ms(c->client, POLL_MS);
+		pause_ms(POLL_MS);
 		if (cli_interrupted())
 			return cli_fail(c->cli, CLI_INTERRUPTED,
 				"interrupted; H2O was told to cancel, and goes on with that");
@@ -343,7 +402,8 @@ static int cancel(struct jobs_command *c, char *const *given, size_t n, bool all
 	if (c->cli->json && code == CLI_OK)
 		cli_json(c->cli, out);
 	else if (code == CLI_OK)
-		fprintf(c->cli->out, "%zu job%s cancelled\n", ids.n, ids.n == 1 ? "" : "s");
+		fprintf(c->cli->out, "%zu job%s cancelled\n", json_array_size(cancelled),
+			json_array_size(cancelled) == 1 ? "" : "s");
 	json_decref(out);
 	json_decref(cancelled);
 	return code;

@@ -219,24 +219,28 @@ static char *cell_of_lives(const json_t *cloud)
 	return xasprintf("%s/%s", generation, restarts);
 }
 
-/* "1.2/4.0G": used of the heap. */
-static char *cell_of_memory(const json_t *obj)
+char *show_heap(int64_t max, int64_t left)
 {
 	static const char units[] = "BKMGT";
-	const json_t *memory = json_object_get(obj, "memory");
-	int64_t max = show_int(memory, "max_bytes", 0);
 	double all = (double)max, used;
 	size_t unit = 0;
 
 	if (max <= 0)
 		return xstrdup("-");
-	used = all - (double)MIN(show_int(memory, "free_bytes", 0), max);
+	used = all - (double)MIN(left, max);
 	for (; all >= 1024 && units[unit + 1]; unit++) {
 		all /= 1024;
 		used /= 1024;
 	}
 	return all < 10 ? xasprintf("%.1f/%.1f%c", used, all, units[unit])
 			: xasprintf("%.0f/%.0f%c", used, all, units[unit]);
+}
+
+static char *cell_of_memory(const json_t *obj)
+{
+	const json_t *memory = json_object_get(obj, "memory");
+
+	return show_heap(show_int(memory, "max_bytes", 0), show_int(memory, "free_bytes", 0));
 }
 
 static char *percent(bool known, double value)

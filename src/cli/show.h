@@ -17,6 +17,8 @@ char *show_duration(const json_t *obj, const char *key);
 /* An ISO 8601 time in UTC as local time, "2026-11-22 22:40:15.123"; NULL: it is none. Owned by the
  * caller. */
 char *show_time(const json_t *obj, const char *key);
+/* "1.2/4.0G": used of a heap that has `left` bytes left; "-": unknown. Owned by the caller. */
+char *show_heap(int64_t max, int64_t left);
 /* "2/3": nodes up of all. Owned by the caller. */
 char *show_nodes_up(const json_t *cloud);
 

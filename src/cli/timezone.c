@@ -209,7 +209,11 @@ int cmd_network_test(struct cli *cli, int argc, char **argv)
 	if (code != CLI_OK)
 		return code;
 	j = h2o_get(&h, &code, "/3/NetworkTest");
-	if (j && cli->json)
+	if (j && !json_array_size(json_object_get(json_object_get(j, "table"), "data")))
+		code = cli_fail(cli, CLI_ERROR,
+			"cloud '%s' has measured nothing: there is no table in its answer",
+			words.v[0]);
+	else if (j && cli->json)
 		cli_json(cli, j);
 	else if (j)
 		print_table(cli->out, cli->out_width, json_object_get(j, "table"));

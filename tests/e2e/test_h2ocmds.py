@@ -9,7 +9,10 @@ import pty
 import re
 import select
 import signal
+import socket
 import socketserver
+import ssl
+import struct
 import subprocess
 import threading
 import time
@@ -54,7 +57,11 @@ def test_jobs_of_a_fake(fake):
     said = follower.communicate(timeout=20 * SLOW)[0]
     assert follower.returncode == 0 and said.splitlines()[-1].startswith("cancelled ")
     assert jobs(fleet)["jobs"][0]["status"] == "CANCELLED"
-    assert "had ended already" in fleet.cli("jobs", "c", "cancel", running[0]["id"]).stderr
+    assert " makes " in shown and "made" not in fleet.cli("jobs", "c").stdout
+    late = fleet.cli("jobs", "c", "cancel", running[0]["id"])
+    assert "had ended already" in late.stderr and late.stdout == "0 jobs cancelled\n"
+    late = fleet.cli("jobs", "c", "cancel", running[0]["id"], "--json")
+    assert json.loads(late.stdout) == {"cancelled": []}
     assert "no job 'nix'" in fleet.cli("jobs", "c", "cancel", "nix", code=1).stderr
 
 
@@ -78,6 +85,26 @@ def test_follower_interrupted(fake):
     assert watcher.wait(20 * SLOW) == 130
     os.close(master)
     assert jobs(fleet)["jobs"][0]["running"]
+
+
+def test_follower_outlasts_daemon(fake):
+    """A daemon that is killed is waited for, and the job followed by way of the next one to its end."""
+    fleet = fake(nodes=1, knobs="-Dfake.r100.grid_ms=60000 -Dfake.locked=1")
+    fleet.ready()
+    until("a job", 10, lambda: jobs(fleet)["jobs"])
+    follower = subprocess.Popen([H2OFLEET, "--socket", str(fleet.socket), "jobs", "c", "-f"], text=True,
+                                stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=fleet.env())
+    assert follower.stdout.readline().startswith("running ")
+    fleet.kill_daemon()
+    assert follower.stderr.readline().endswith("; waiting for it\n")
+    fleet.start()
+    assert follower.stderr.readline().endswith("is there again\n")
+    fleet.ready()
+    fleet.cli("jobs", "c", "cancel", "--all")
+    said, wrong = follower.communicate(timeout=20 * SLOW)
+    assert follower.returncode == 0 and said.splitlines()[-1].startswith("cancelled ") and not wrong
+    fleet.stop()
+    fleet.cli("jobs", "c", "-f", code=4)
 
 
 def test_thousands_of_jobs(fake):
@@ -153,6 +180,10 @@ class H2O(http.server.BaseHTTPRequestHandler):
 
     protocol_version = "HTTP/1.1"
     seen = None
+    locked = False
+    nodes = ()
+    idle = ()
+    table = True
 
     def log_message(self, *args):
         pass
@@ -172,7 +203,9 @@ class H2O(http.server.BaseHTTPRequestHandler):
         self.seen.append((self.command, self.path, dict(self.headers), body))
         path = self.path.partition("?")[0].removeprefix("/ctx")
         if path == "/3/Cloud":
-            self.reply(200, b'{"locked": false, "nodes": []}')
+            self.reply(200, json.dumps({"locked": self.locked, "nodes": self.nodes}).encode())
+        elif path == "/3/SteamMetrics":
+            self.reply(200, json.dumps({"idle_millis": self.idle.pop(0)}).encode())
         elif path == "/3/Broken":
             self.send_response(200)
             self.send_header("Content-Length", "1000000")
@@ -192,8 +225,16 @@ class H2O(http.server.BaseHTTPRequestHandler):
         elif path == "/3/Login":
             ok = self.headers.get("Authorization") == "Basic dTpw"
             self.reply(200 if ok else 401, b"{}")
+        elif path == "/3/Cookie":
+            self.reply(302, b"", Location="/ctx/3/About", Set_Cookie="S=secret; Path=/; HttpOnly")
+        elif path == "/3/NetworkTest" and self.table:
+            self.reply(200, b'{"table": {"columns": [{"description": "To"}], "data": [["a/127.0.0.1:1"]]}}')
         elif path == "/3/Moved":
             self.reply(302, b"", Location="/ctx/3/About")
+        elif path == "/3/Reset":  # as a gate turns people away
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.connection.close()
+            self.close_connection = True
         elif path == "/3/Sleep":
             time.sleep(5)
             self.reply(200, b"{}")
@@ -206,12 +247,16 @@ class H2O(http.server.BaseHTTPRequestHandler):
 class StandIn:
     """A daemon that has one cloud, "c", and that cloud's H2O."""
 
-    def __init__(self, directory):
+    def __init__(self, directory, tls=None):
         self.socket = directory / "s"
         handler = type("Seen", (H2O,), {"seen": []})
         self.seen = handler.seen
+        self.handler = handler
         self.h2o = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        url = f"http://127.0.0.1:{self.h2o.server_address[1]}/ctx"
+        url = f"{'https' if tls else 'http'}://127.0.0.1:{self.h2o.server_address[1]}/ctx"
+        if tls:
+            self.h2o.socket = tls.wrap_socket(self.h2o.socket, server_side=True)
+            self.h2o.handle_error = lambda *args: None
 
         class Daemon(http.server.BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
@@ -295,6 +340,7 @@ def test_upload(stand_in, tmp_path):
     assert headers["Content-Type"].startswith("multipart/form-data; boundary=")
     assert body.split(b"\r\n\r\n", 1)[1].rpartition(b"\r\n--")[0] == file.read_bytes()
     assert "cannot read" in stand_in.cli("api", "c", "POST", "/3/PostFile", "--file", "/nix", code=1).stderr
+    assert "no plain file" in stand_in.cli("api", "c", "POST", "/3/PostFile", "--file", tmp_path, code=1).stderr
 
 
 def test_download(stand_in, tmp_path):
@@ -311,6 +357,10 @@ def test_download(stand_in, tmp_path):
     saved = json.loads(stand_in.cli("api", "c", "-q", "GET", "/3/X", "-o", old, "--json").stdout)
     assert saved == {"status": 200, "saved_as": str(old)} and b"raw" in old.read_bytes()
     assert "cannot write" in stand_in.cli("api", "c", "-q", "GET", "/3/X", "-o", "/proc/nix", code=1).stderr
+    assert stand_in.cli("api", "c", "-q", "GET", "/3/Evil", "-o", "-", cwd=tmp_path).stdout == "evil"
+    assert stand_in.cli("api", "c", "-q", "GET", "/3/Evil", "-o", "/dev/stdout").stdout == "evil"
+    stand_in.cli("api", "c", "GET", "/3/Evil", "-o", "-", "--json", code=2)
+    assert not (tmp_path / "-").exists()
 
 
 def test_interrupted_download(stand_in, tmp_path):
@@ -343,10 +393,18 @@ def test_errors(stand_in):
     done = stand_in.cli("api", "c", "-q", "GET", "/3/Error", code=1)
     assert done.stderr == "h2ofleet: H2O answered with HTTP status 412: bad \\x1b thing\n" and not done.stdout
     done = stand_in.cli("api", "c", "-q", "GET", "/3/Html", "--json", code=1)
-    assert json.loads(done.stdout) == {"error": "H2O answered with HTTP status 500"}
+    assert json.loads(done.stdout) == {"error": "H2O answered with HTTP status 500", "status": 500,
+                                       "answer": "<html>\x1b[31m</html>"}
+    done = stand_in.cli("api", "c", "-q", "GET", "/3/Html", code=1)
+    assert done.stderr == "h2ofleet: H2O answered with HTTP status 500\n<html>\\x1b[31m</html>\n" and not done.stdout
+    done = stand_in.cli("api", "c", "-q", "GET", "/3/Error", "--json", code=1)
+    said = json.loads(done.stdout)
+    assert said["status"] == 412 and said["answer"]["stacktrace"] == ["at x"] and "bad" in said["error"]
     assert "did not answer in time" in stand_in.cli(
         "api", "c", "-q", "GET", "/3/Sleep", "--timeout", "100ms", code=1).stderr
     assert stand_in.api("GET", "/3/Moved")[1] == "/ctx/3/About"
+    assert "gate does not let you in" in stand_in.cli("api", "c", "-q", "GET", "/3/Reset", code=1).stderr
+    assert "gate_allow" not in stand_in.cli("api", "c", "-q", "GET", "/3/Broken", code=1).stderr
     stand_in.h2o.shutdown()
     stand_in.h2o.socket.close()
     assert "cannot be reached" in stand_in.cli("info", "c", code=1).stderr
@@ -373,9 +431,51 @@ def test_trace(stand_in, tmp_path):
     stand_in.cli("api", "c", "-q", "POST", "/3/X", "-d", "a=1", "-d", "b=2", "--trace", trace)
     stand_in.cli("api", "c", "-q", "GET", "/3/Error", "--trace", trace, code=1)
     said = trace.read_text()
-    assert re.search(r"---- 1 -{50,}\n\[\d\d:\d\d:\d\d\] POST /3/X\n     body: {a:1, b:2}\n\n<<< HTTP 200   \(\d+ ms\)\n"
-                     r"    Content-Type: application/json\n\{\"raw\"", said)
+    assert re.search(r"---- 1 -{50,}\n\[\d\d:\d\d:\d\d\] POST /3/X\n     body: {a:1, b:2}\n\n    > POST /ctx/3/X HTTP/1.1\n"
+                     r"(    > .*\n)+    < HTTP/1.1 200 OK\n(    < .*\n)*    < Content-Type: application/json\n"
+                     r"(    < .*\n)*\n<<< HTTP 200   \(\d+ ms\)\n\{\"raw\"", said), said
     assert "<<< HTTP 412" in said and trace.stat().st_mode & 0o777 == 0o600
+
+
+def test_cookies_kept(stand_in, tmp_path):
+    """A cookie that is set where we are sent on is sent there; neither it, nor ours, nor a login is in the
+    trace."""
+    trace = tmp_path / "trace"
+    seen = stand_in.api("GET", "/3/Cookie", "-b", "a=hidden", "-b", "b=hidden", "--trace", trace,
+                        env={"H2OFLEET_H2O_AUTH": "u:p"})
+    assert seen[1] == "/ctx/3/About" and "S=secret" in seen[2]["Cookie"] and "a=hidden" in seen[2]["Cookie"]
+    said = trace.read_text()
+    assert "    > Authorization: ***\n" in said and "    > Cookie: a=***; b=***\n" in said
+    assert "    < Set-Cookie: S=***; Path=/; HttpOnly\n" in said
+    assert not re.search("hidden|secret|dTpw", said), said
+
+
+def test_https(tmp_path):
+    """A certificate of nobody's is refused, unless it is named, or nobody is to be trusted anyway."""
+    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
+                    "-subj", "/CN=h2o", "-addext", "subjectAltName=IP:127.0.0.1", "-days", "2", "-keyout", key, "-out",
+                    cert], check=True, capture_output=True)
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(cert, key)
+    made = StandIn(tmp_path, tls)
+    try:
+        refused = made.cli("api", "c", "-q", "GET", "/3/X", code=1)
+        assert "cannot be trusted" in refused.stderr and "--cacert" in refused.stderr and not made.seen
+        assert made.api("GET", "/3/X", "--cacert", cert)[1] == "/ctx/3/X"
+        assert made.api("GET", "/3/X", "--insecure")[1] == "/ctx/3/X"
+        made.cli("api", "c", "GET", "/3/X", "--insecure", "--cacert", cert, code=2)
+        assert "cannot read" in made.cli("api", "c", "GET", "/3/X", "--cacert", tmp_path / "no", code=1).stderr
+    finally:
+        made.close()
+
+
+def test_head(stand_in):
+    """The status line and headers are all there is of it."""
+    said = stand_in.cli("api", "c", "-q", "HEAD", "/3/X").stdout
+    assert said.startswith("HTTP/1.1 200 OK\n") and "\nContent-Type: application/json\n" in said and "\r" not in said
+    said = json.loads(stand_in.cli("api", "c", "-q", "HEAD", "/3/X", "--json").stdout)
+    assert said["status"] == 200 and said["headers"]["Content-Type"] == "application/json"
 
 
 def test_lock_warning(stand_in):
@@ -388,13 +488,49 @@ def test_lock_warning(stand_in):
     assert "locks" in stand_in.cli("timezone", "c", "set", "UTC").stderr
 
 
+def test_network_test(stand_in):
+    """Its table, or that there is none."""
+    assert "127.0.0.1:1" in stand_in.cli("network-test", "c", "-q").stdout
+    stand_in.handler.table = False
+    assert "no table" in stand_in.cli("network-test", "c", "-q", code=1).stderr
+    assert "no table" in json.loads(stand_in.cli("network-test", "c", "-q", "--json", code=1).stdout)["error"]
+
+
+def test_info_fits(stand_in):
+    """A terminal of 80 columns, with all that a busy machine may say."""
+    stand_in.handler.nodes = [{
+        "ip_port": "127.0.0.1:54321", "healthy": True, "pid": 1234567, "num_cpus": 64, "cpus_allowed": 64,
+        "sys_load": 12.34, "max_mem": int(15.6 * 2**30), "free_mem": 2**30, "num_keys": 12345, "open_fds": 1234,
+        "my_cpu_pct": 100, "last_ping": int(time.time() * 1000) - 1000}]
+    said = stand_in.cli("info", "c", "--nodes").stdout
+    assert " 15/16G " in said and all(len(line) <= 80 for line in said.splitlines()), said
+
+
+@pytest.mark.parametrize("idle, code", [(10_000_000, 0), (0, 1)])
+def test_clean_asks_again(stand_in, idle, code):
+    """Whether somebody computes is asked once more when the answer came, which may have taken long."""
+    stand_in.handler.locked = True
+    stand_in.handler.idle = [10_000_000, idle]
+    master, slave = pty.openpty()
+    client = subprocess.Popen([H2OFLEET, "--socket", str(stand_in.socket), "clean", "c", "--models"], stdin=slave,
+                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    os.close(slave)
+    until("the question", 10, lambda: any(path.startswith("/ctx/3/Models") for _, path, _, _ in stand_in.seen))
+    time.sleep(1.5)  # of thought: more than the clocks' slack
+    os.write(master, b"yes\n")
+    said = client.communicate(timeout=20 * SLOW)[1]
+    os.close(master)
+    assert client.returncode == code and ("since you were asked" in said) == bool(code), said
+
+
 def test_usage(stand_in):
     """What cannot be meant is refused, before anything is asked."""
     for args in (["c"], ["c", "GET"], ["c", "GRAB", "/3/X"], ["c", "GET", "3/X"], ["c", "GET", "/3/X Y"],
                  ["c", "GET", "/3/X\r\nHost: y"], ["c", "GET", "/3/X", "-d", "novalue"],
                  ["c", "GET", "/3/X", "--file", "/dev/null"], ["c", "GET", "/3/X", "--json-body", "-"],
                  ["c", "POST", "/3/X", "--json-body", "-", "-d", "a=b"], ["../x", "GET", "/3/X"],
-                 ["c", "GET", "/3/X", "--timeout", "soon"]):
+                 ["c", "GET", "/3/X", "--timeout", "soon"], ["c", "GET", "/3/X", "-b", "a\r\nX: y=z"],
+                 ["c", "GET", "/3/X", "-b", "nothing"], ["c", "HEAD", "/3/X", "-o", "x"]):
         assert stand_in.cli("api", *args, code=2).stderr
     for args in (["jobs"], ["jobs", "c", "stop"], ["jobs", "c", "cancel"], ["jobs", "c", "cancel", "x", "--all"],
                  ["jobs", "c", "-n", "-1"], ["info"], ["clean"], ["clean", "c", "--idle", "x"],

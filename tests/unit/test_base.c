@@ -123,6 +123,8 @@ static void test_nearest(void **state)
 	assert_string_equal(text_nearest("ndoes", names, 4), "nodes");
 	assert_string_equal(text_nearest("MAX_MEM", names, 4), "max_mem_size");
 	assert_null(text_nearest("password", names, 4));
+	assert_string_equal(
+		text_nearest("stat", (const char *const[]){"start", "status"}, 2), "status");
 	assert_null(text_nearest("", names, 0));
 }
 

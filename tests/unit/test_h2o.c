@@ -7,6 +7,7 @@
 #include <cmocka.h>
 
 #include <dirent.h>
+#include <fcntl.h>
 #include <sys/stat.h>
 
 #include "base/file.h"
@@ -109,6 +110,55 @@ static void test_download(void **state _unused_)
 	assert_int_equal(file_remove_tree(dir, NULL), 0);
 }
 
+/* What is no plain file is written, not replaced; a link stays one, and so do a file's rights. */
+static void test_download_into(void **state _unused_)
+{
+	char dir[] = "/tmp/h2ofleet-test-XXXXXX", got[4] = "";
+	_cleanup_free_ char *pipe = NULL, *file = NULL, *link = NULL, *text = NULL, *sub = NULL;
+	_cleanup_(err_clear) struct err e = ERR_NULL;
+	struct download d;
+	struct stat st;
+	int fd;
+
+	assert_non_null(mkdtemp(dir));
+	pipe = xasprintf("%s/pipe", dir);
+	file = xasprintf("%s/file", dir);
+	link = xasprintf("%s/link", dir);
+	sub = xasprintf("%s/", dir);
+	assert_int_equal(mkfifo(pipe, 0600), 0);
+	fd = open(pipe, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+	d = (struct download){.to = pipe, .fd = -1};
+	assert_int_equal(download_write(&d, "one", 3, &e), 0);
+	assert_int_equal(download_finish(&d, &e), 0);
+	download_clear(&d);
+	assert_int_equal(read(fd, got, 3), 3);
+	assert_string_equal(got, "one");
+	close(fd);
+	assert_true(stat(pipe, &st) == 0 && S_ISFIFO(st.st_mode));
+
+	d = (struct download){.to = sub, .name = xstrdup("pipe"), .fd = -1};
+	assert_true(download_write(&d, "x", 1, &e) < 0); /* of that folder the server chooses */
+	download_clear(&d);
+
+	assert_int_equal(symlink("file", link), 0);
+	d = (struct download){.to = link, .fd = -1};
+	assert_true(download_write(&d, "x", 1, &e) < 0);
+	assert_non_null(strstr(err_msg(&e), "leads nowhere"));
+	download_clear(&d);
+	assert_int_equal(close(open(file, O_CREAT | O_WRONLY | O_CLOEXEC, 0640)), 0);
+	assert_int_equal(chmod(file, 0640), 0);
+	d = (struct download){.to = link, .fd = -1};
+	assert_int_equal(download_write(&d, "two", 3, &e), 0);
+	assert_int_equal(download_finish(&d, &e), 0);
+	download_clear(&d);
+	assert_true(lstat(link, &st) == 0 && S_ISLNK(st.st_mode));
+	assert_true(lstat(file, &st) == 0 && (st.st_mode & 07777) == 0640);
+	assert_int_equal(file_read(file, 10, &text, NULL), 0);
+	assert_string_equal(text, "two");
+	assert_int_equal(n_files(dir), 3);
+	assert_int_equal(file_remove_tree(dir, NULL), 0);
+}
+
 /* In a query and in a form nothing of a value is taken for anything else. */
 static void test_encode(void **state _unused_)
 {
@@ -123,6 +173,7 @@ int main(void)
 		cmocka_unit_test(test_locks),
 		cmocka_unit_test(test_names),
 		cmocka_unit_test(test_download),
+		cmocka_unit_test(test_download_into),
 		cmocka_unit_test(test_encode),
 	};
 
