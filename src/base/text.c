@@ -173,7 +173,8 @@ static const char *only_beginning(const char *s, const char *const *names, size_
 const char *text_nearest(const char *s, const char *const *names, size_t n)
 {
 	size_t best = strlen(s) / 3 + 2; /* anything further away is no suggestion */
-	const char *found = NULL;
+	const char *found = NULL, *begun = NULL;
+	size_t n_begun = 0;
 
 	if (strlen(s) > 200)
 		return NULL;
@@ -184,16 +185,17 @@ const char *text_nearest(const char *s, const char *const *names, size_t n)
 	for (size_t i = 0; i < n; i++) {
 		size_t d = edit_distance(s, names[i]);
 
-		/* Cut short: as good as two slips. */
-		if (strlen(s) >= 3 && strncasecmp(s, names[i], strlen(s)) == 0)
-			d = MIN(d, (size_t)2);
-
+		if (strlen(s) >= 3 && strncasecmp(s, names[i], strlen(s)) == 0) {
+			d = MIN(d, (size_t)2); /* cut short: as good as two slips */
+			begun = names[i];
+			n_begun++;
+		}
 		if (d < best) {
 			best = d;
 			found = names[i];
 		}
 	}
-	return found;
+	return n_begun == 1 ? begun : found;
 }
 
 /* Length of the well-formed UTF-8 character at `s`, or 0. */

@@ -22,8 +22,8 @@ char *text_format_duration(uint64_t ms);
 char *text_human_size(uint64_t bytes);
 char *text_human_duration(uint64_t ms);
 
-/* Of `n` names the one most like `s`, or
- * NULL when none is near enough to be worth suggesting. */
+/* Of `n` names the only one that begins with `s`, else the one most like it, or NULL when none is
+ * near enough to be worth suggesting. */
 const char *text_nearest(const char *s, const char *const *names, size_t n);
 
 /* Where the last `lines` lines of `n` bytes begin; an unfinished last one counts. With `cut` the

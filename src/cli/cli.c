@@ -326,21 +326,28 @@ static void print_failure(struct cli *cli)
 	json_decref(j);
 }
 
+/* Who asked for JSON, maybe behind the very word that was wrong, gets the failure as that. */
+static int end(struct cli *cli, int code, int argc, char **argv)
+{
+	bool json = cli->json;
+
+	for (int i = 1; i < argc && !streq(argv[i], "--"); i++)
+		json |= streq(argv[i], "--json");
+	if (json && cli->failure && !cli->json_said)
+		print_failure(cli);
+	return finish(cli, code);
+}
+
 int cli_run(struct cli *cli, int argc, char **argv)
 {
-	int r;
-
 	cli->command = find_command(cli, argv[0]);
 	if (!cli->command)
-		return CLI_USAGE;
+		return end(cli, CLI_USAGE, argc, argv);
 	if (cli->help || wants_help(argc, argv)) {
 		print_help(cli->command, cli->out);
 		return finish(cli, CLI_OK);
 	}
-	r = cli->command->run(cli, argc, argv);
-	if (cli->json && cli->failure && !cli->json_said)
-		print_failure(cli);
-	return finish(cli, r);
+	return end(cli, cli->command->run(cli, argc, argv), argc, argv);
 }
 
 int cmd_help(struct cli *cli, int argc, char **argv)
@@ -378,8 +385,9 @@ int cli_main(int argc, char **argv)
 	int at, r;
 
 	if (parse(&cli, argc, argv, options, ARRAY_SIZE(options), NULL, true, &at) != CLI_OK) {
+		r = end(&cli, CLI_USAGE, argc, argv);
 		free(cli.failure);
-		return CLI_USAGE;
+		return r;
 	}
 	if (version)
 		r = cli_run(&cli, 1, version_argv);

@@ -64,13 +64,14 @@ const struct cli_command cli_commands[] = {
 		"  --timeout T          wait no longer than this: 500ms, 90s, 5m\n\n"
 		"example: h2ofleet wait dev --for ready --timeout 2m && python train.py\n",
 		cmd_wait},
-	{"events", "[CLOUD] [-f] [-n N] [--since EPOCH:SEQ]",
-		"Shows what has happened to the clouds",
+	{"events", "[CLOUD] [-f] [-n N] [--since WHAT]", "Shows what has happened to the clouds",
 		"options:\n"
 		"  -f, --follow      go on with what happens, until Ctrl-C; a daemon that ends\n"
 		"                    meanwhile is waited for, and nothing is left out\n"
 		"  -n, --lines N     only the last N (default: all there is, with -f 10)\n"
-		"      --since WHAT  only what came after this event, EPOCH:SEQ or SEQ\n\n"
+		"      --since WHAT  only what is newer than 10m (ago), 22:39, \"2026-11-22 "
+		"22:39\"\n"
+		"                    or came after the event EPOCH:SEQ, or SEQ\n\n"
 		"With --json a line of JSON for each; \"epoch\" and \"seq\" of the last one\n"
 		"say where to go on; a line of \"type\" lost, or epoch, that some are missing.\n\n"
 		"example: h2ofleet events dev -f\n",
@@ -105,7 +106,7 @@ const struct cli_command cli_commands[] = {
 	{"connect", "CLOUD [--python|--r|--url|--env|--h2oconfig|--sparkling]",
 		"Tells how to connect to a cloud",
 		"options:\n"
-		"  --python     a snippet of Python\n"
+		"  --python     a snippet of Python; also as a dict, for h2o.connect(config=)\n"
 		"  --r          a snippet of R\n"
 		"  --url        just the URL\n"
 		"  --env        lines for a shell: eval \"$(h2ofleet connect dev --env)\";\n"
@@ -185,7 +186,7 @@ const struct cli_command cli_commands[] = {
 		"  --detail  the same\n\n"
 		"example: h2ofleet info dev --nodes\n",
 		cmd_info},
-	{"jobs", "CLOUD [-f] [-n N] | CLOUD cancel KEY...|--all",
+	{"jobs", "CLOUD [-f] [-n N] [cancel JOB...|--all]",
 		"Shows the jobs of a cloud, or cancels some",
 		"The daemon asks H2O, and only where a cloud is locked: another has no jobs, and\n"
 		"would be locked by the question.\n\n"
@@ -231,7 +232,7 @@ const struct cli_command cli_commands[] = {
 		"  -q, --quiet         no warning before what locks the cloud\n\n"
 		"example: h2ofleet api dev GET /3/Cloud -d skip_ticks=true\n",
 		cmd_api},
-	{"timezone", "CLOUD [get|set ZONE|list]",
+	{"timezone", "CLOUD [get|list|set ZONE]",
 		"Shows or sets the time zone in which a cloud reads data",
 		"`set` and `list` lock the cloud; there is a warning where it is not locked "
 		"yet.\n\n"

@@ -7,6 +7,8 @@
 #include "cli/client.h"
 #include "cli/options.h"
 #include "cli/show.h"
+#include "conf/keys.h"
+#include "conf/types.h"
 
 /* Nobody waits longer for a key that was pressed. */
 #define PATIENCE_MS 500
@@ -16,6 +18,7 @@ struct completion {
 	const char *socket; /* as given on the line */
 	const char *given;  /* what has been typed of the word */
 	const char *before; /* what is to stand before each candidate: "--for=" */
+	bool created;       /* only clouds that were made at run time can be meant */
 };
 
 static void offer(const struct completion *c, const char *word, const char *help)
@@ -90,13 +93,52 @@ static void offer_clouds(const struct completion *c, bool nodes)
 		_cleanup_free_ char *name = show_text(cloud, "name");
 		_cleanup_free_ char *state = show_text(cloud, "state");
 
-		if (!name)
+		if (!name || (c->created && !streq_null(json_string_value(
+								json_object_get(cloud, "origin")),
+						    "created")))
 			continue;
 		offer(c, name, state);
 		if (nodes && after_slash)
 			offer_nodes(c, cloud, name);
 	}
 	json_decref(clouds);
+}
+
+/* ---- keys of a cloud ---- */
+
+/* Their names, each followed by `behind`. */
+static void offer_keys(const struct completion *c, const char *behind)
+{
+	size_t n;
+	const struct key *keys = keys_all(&n);
+
+	for (size_t i = 0; i < n; i++) {
+		_cleanup_free_ char *word = xasprintf("%s%s", keys[i].name, behind);
+
+		if (keys[i].section == SECTION_CLOUD)
+			offer(c, word, keys[i].help);
+	}
+}
+
+/* "autostart=y": what it can be, where that is a word. */
+static void offer_setting(const struct completion *c)
+{
+	const char *value = strchr(c->given, '=');
+	_cleanup_free_ char *name = xstrndup(c->given, value ? (size_t)(value - c->given) : 0);
+	_cleanup_free_ char *before = xasprintf("%s%s=", c->before, name);
+	struct completion values = {.cli = c->cli, .before = before};
+	const struct key *k;
+
+	if (!value) {
+		offer_keys(c, "=");
+		return;
+	}
+	values.given = value + 1;
+	k = keys_find(SECTION_CLOUD, name);
+	if (k && k->type == &type_bool)
+		offer_alternatives(&values, "yes|no");
+	for (const struct key_word *w = k ? k->words : NULL; w && w->name; w++)
+		offer(&values, w->name, NULL);
 }
 
 /* ---- the line ---- */
@@ -108,6 +150,12 @@ static void offer_kind(const struct completion *c, const char *kind)
 		offer_alternatives(c, kind);
 	else if (has_prefix(kind, "CLOUD"))
 		offer_clouds(c, streq(kind, "CLOUD[/N]"));
+	else if (streq(kind, "METHOD"))
+		offer_alternatives(c, "GET|POST|PUT|DELETE|PATCH|HEAD");
+	else if (streq(kind, "KEY"))
+		offer_keys(c, "");
+	else if (streq(kind, "KEY=VALUE"))
+		offer_setting(c);
 	else if (streq(kind, "COMMAND"))
 		offer_commands(c);
 	else if (streq(kind, "DIR") && !*c->before)
@@ -198,6 +246,7 @@ void complete_words(struct cli *cli, char **words, size_t n)
 			strange = !command;
 			option_docs_free(&docs);
 			docs = options_of(command);
+			c.created = streq(word, "delete") || streq(word, "set");
 		} else {
 			position++;
 		}
@@ -237,7 +286,7 @@ static const char bash_script[] =
 	"	local -a words=()\n"
 	"	# readline breaks words at '='.\n"
 	"	for word in \"${COMP_WORDS[@]:1:COMP_CWORD}\"; do\n"
-	"		if [[ ${#words[@]} -gt 0 && ( $word == = || ${words[-1]} == --*= ) ]]; "
+	"		if [[ ${#words[@]} -gt 0 && ( $word == = || ${words[-1]} == *= ) ]]; "
 	"then\n"
 	"			words[-1]+=$word\n"
 	"		else\n"
@@ -245,7 +294,7 @@ static const char bash_script[] =
 	"		fi\n"
 	"	done\n"
 	"	COMPREPLY=()\n"
-	"	[[ ${words[-1]} == --*=* && $COMP_WORDBREAKS == *=* ]] && cut=${words[-1]%%=*}=\n"
+	"	[[ ${words[-1]} == *=* && $COMP_WORDBREAKS == *=* ]] && cut=${words[-1]%=*}=\n"
 	"	while IFS=$'\\t' read -r word help; do\n"
 	"		case $word in\n"
 	"		:files | :dirs)\n"
@@ -253,7 +302,10 @@ static const char bash_script[] =
 	"			mapfile -t COMPREPLY < <(compgen -\"${word:1:1}\" -- "
 	"\"${words[-1]}\")\n"
 	"			;;\n"
-	"		*) COMPREPLY+=(\"${word#\"$cut\"}\") ;;\n"
+	"		*)\n"
+	"			[[ $word == *= ]] && compopt -o nospace 2>/dev/null\n"
+	"			COMPREPLY+=(\"${word#\"$cut\"}\")\n"
+	"			;;\n"
 	"		esac\n"
 	"	done < <(\"${COMP_WORDS[0]}\" __complete -- \"${words[@]}\" 2>/dev/null)\n"
 	"}\n"
@@ -265,16 +317,18 @@ static const char zsh_script[] =
 	"_h2ofleet()\n"
 	"{\n"
 	"	local word help\n"
-	"	local -a found\n"
+	"	local -a found open\n"
 	"	while IFS=$'\\t' read -r word help; do\n"
 	"		case $word in\n"
 	"		:files) _files ;;\n"
 	"		:dirs) _files -/ ;;\n"
+	"		*=) open+=(\"${word//:/\\\\:}${help:+:$help}\") ;;\n"
 	"		*) found+=(\"${word//:/\\\\:}${help:+:$help}\") ;;\n"
 	"		esac\n"
 	"	done < <(\"${(Q)words[1]}\" __complete -- \"${(@Q)words[2,CURRENT]}\" "
 	"2>/dev/null)\n"
 	"	(( $#found )) && _describe -V h2ofleet found\n"
+	"	(( $#open )) && _describe -V h2ofleet open -S ''\n"
 	"}\n"
 	"if [[ $funcstack[1] == _h2ofleet ]]; then\n"
 	"	_h2ofleet\n"

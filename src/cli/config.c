@@ -73,6 +73,27 @@ static bool print_config(const struct config_view *v, const json_t *config)
 	return found;
 }
 
+/* The same as for people: of one cloud, nothing of the others nor of the fleet. A new reference. */
+static json_t *only_cloud(const json_t *config, const char *name)
+{
+	json_t *all = json_copy((json_t *)config), *some = json_array(), *cloud;
+	size_t i;
+
+	json_array_foreach (json_object_get(config, "clouds"), i, cloud)
+		if (streq_null(json_string_value(json_object_get(cloud, "name")), name))
+			json_array_append(some, cloud);
+	json_object_set_new(all, "clouds", some);
+	json_object_del(all, "fleet");
+	return all;
+}
+
+static void print_json(struct cli *cli, const json_t *config, const char *cloud)
+{
+	json_auto_t *one = cloud ? only_cloud(config, cloud) : NULL;
+
+	cli_json(cli, one ? one : config);
+}
+
 int cmd_config(struct cli *cli, int argc, char **argv)
 {
 	_cleanup_(strv_free) struct strv words = STRV_NULL;
@@ -91,7 +112,8 @@ int cmd_config(struct cli *cli, int argc, char **argv)
 		return CLI_USAGE;
 	c = client_new(cli->socket);
 	if (v.cloud) { /* who says that there is none knows what was meant */
-		json_auto_t *cloud = client_get(cli, c, &code, "/v1/clouds/%s", v.cloud);
+		_cleanup_free_ char *name = client_escape(v.cloud);
+		json_auto_t *cloud = client_get(cli, c, &code, "/v1/clouds/%s", name);
 
 		if (!cloud)
 			return code;
@@ -100,7 +122,7 @@ int cmd_config(struct cli *cli, int argc, char **argv)
 	if (!config)
 		return code;
 	if (cli->json)
-		cli_json(cli, config);
+		print_json(cli, config, v.cloud);
 	else if (!print_config(&v, config))
 		return cli_fail(cli, CLI_ABSENT, "no cloud '%s'", v.cloud);
 	return CLI_OK;

@@ -46,9 +46,13 @@ static char *shell_quoted(const char *s)
 
 static void print_python(const struct place *p, FILE *f)
 {
-	_cleanup_free_ char *url = quoted(p->url);
+	_cleanup_free_ char *url = quoted(p->url), *ip = quoted(p->ip), *path = quoted(p->path);
 
 	fprintf(f, "import h2o\nh2o.connect(url=%s)\n", url);
+	fprintf(f, "# or: h2o.connect(config={\"ip\": %s, \"port\": %" PRId64, ip, p->port);
+	if (*p->path)
+		fprintf(f, ", \"context_path\": %s", path);
+	fprintf(f, "})\n");
 }
 
 static void print_r(const struct place *p, FILE *f)

@@ -1,20 +1,26 @@
 #include "cli/follow.h"
 #include "cli/show.h"
+#include "cli/since.h"
 
 #include <inttypes.h>
 #include <stdio.h>
+#include <time.h>
 
+#include "base/clock.h"
 #include "base/strbuf.h"
 #include "base/text.h"
 
 #define LAST_DEFAULT 10 /* with --follow */
+/* An epoch is longer than the hours of a time. */
+#define EPOCH_MIN 8
 
 struct events {
 	struct follow f; /* first */
 	struct cli *cli;
-	char *cloud; /* owned: as a part of a query; NULL: all */
-	char *since; /* owned: "EPOCH:SEQ" of the newest that was seen, or what was asked; NULL */
-	size_t skip; /* so many of those there are already are not shown */
+	char *cloud;   /* owned: as a part of a query; NULL: all */
+	char *since;   /* owned: "EPOCH:SEQ" of the newest that was seen, or what was asked; NULL */
+	char from[32]; /* what was before this moment is not shown, as the records have it */
+	size_t skip;   /* so many of those there are already are not shown */
 	size_t n;
 	struct lines lines;
 };
@@ -52,6 +58,14 @@ static void print_record(struct events *ev, const json_t *record, const char *li
 	fprintf(f, "%s%s%s\n", color, message ? message : "?", *color ? "\033[0m" : "");
 }
 
+/* What the stream says of itself has no time. */
+static bool is_older(const struct events *ev, const json_t *record)
+{
+	const char *time = json_string_value(json_object_get(record, "time"));
+
+	return time && strcmp(time, ev->from) < 0;
+}
+
 static void take_line(const char *line, size_t len, void *arg)
 {
 	struct events *ev = arg;
@@ -63,7 +77,8 @@ static void take_line(const char *line, size_t len, void *arg)
 		free(ev->since);
 		ev->since = xasprintf("%s:%" PRId64, epoch, show_int(record, "seq", 0));
 	}
-	if (record && !streq_null(type, "heartbeat") && ev->n++ >= ev->skip)
+	if (record && !streq_null(type, "heartbeat") && ev->n++ >= ev->skip &&
+		!is_older(ev, record))
 		print_record(ev, record, line, len);
 	json_decref(record);
 }
@@ -146,6 +161,38 @@ static int run(struct events *ev, struct client *c, size_t last, bool follow)
 	return follow_all(ev->cli, c, &f, 1);
 }
 
+/* EPOCH:SEQ or SEQ: the daemon knows them. */
+static bool is_place(const char *s)
+{
+	const char *colon = strchr(s, ':');
+
+	if (colon && colon - s < EPOCH_MIN)
+		return false;
+	s = colon ? colon + 1 : s;
+	return *s && !s[strspn(s, "0123456789")];
+}
+
+static int parse_since(struct events *ev, const char *s)
+{
+	uint64_t ms;
+	time_t t;
+	struct tm tm;
+
+	if (!s || is_place(s)) {
+		ev->since = xstrdup_null(s);
+		return CLI_OK;
+	}
+	if (!since_read(s, clock_wall_ms(), &ms))
+		return cli_usage(ev->cli,
+			"'%s' is no time and no event; write 10m (ago), 22:39, \"2026-11-22 "
+			"22:39\" or EPOCH:SEQ",
+			s);
+	t = (time_t)(ms / 1000);
+	if (gmtime_r(&t, &tm))
+		strftime(ev->from, sizeof(ev->from), "%Y-%m-%dT%H:%M:%S", &tm);
+	return CLI_OK;
+}
+
 int cmd_events(struct cli *cli, int argc, char **argv)
 {
 	_cleanup_(client_freep) struct client *c = NULL;
@@ -169,11 +216,12 @@ int cmd_events(struct cli *cli, int argc, char **argv)
 		return CLI_USAGE;
 	if (lines && (text_parse_int(lines, &last) < 0 || last < 0))
 		return cli_usage(cli, "'%s' is no number of events", lines);
+	if (parse_since(&ev, since) != CLI_OK)
+		return CLI_USAGE;
 	if (follow && !lines && !since)
 		last = LAST_DEFAULT;
 	c = client_new(cli->socket);
 	ev.cloud = words.n ? client_escape(words.v[0]) : NULL;
-	ev.since = xstrdup_null(since);
 	code = run(&ev, c, (size_t)last, follow);
 	lines_clear(&ev.lines);
 	free(ev.cloud);

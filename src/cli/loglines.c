@@ -48,8 +48,16 @@ static int two(const char *s)
 	return (s[0] - '0') * 10 + s[1] - '0';
 }
 
+/* Their clock's time as ours; 0: none. */
+static uint64_t to_s(struct tm *tm, const struct log_zone *zone)
+{
+	int64_t t = zone->other ? timegm(tm) - zone->utc_offset_s : mktime(tm);
+
+	return (uint64_t)MAX(t, (int64_t)0);
+}
+
 /* 0: no time at all. */
-static uint64_t to_wall_ms(const char *s, int year)
+static uint64_t to_wall_ms(const char *s, int year, const struct log_zone *zone)
 {
 	struct tm tm = {.tm_year = year,
 		.tm_mon = two(s) - 1,
@@ -58,9 +66,9 @@ static uint64_t to_wall_ms(const char *s, int year)
 		.tm_min = two(s + 9),
 		.tm_sec = two(s + 12),
 		.tm_isdst = -1};
-	time_t t = mktime(&tm);
+	uint64_t t = to_s(&tm, zone);
 
-	return t > 0 ? (uint64_t)t * 1000 + (uint64_t)((s[15] - '0') * 100 + two(s + 16)) : 0;
+	return t ? t * 1000 + (uint64_t)((s[15] - '0') * 100 + two(s + 16)) : 0;
 }
 
 /* The first word that is a level: "MM-dd HH:mm:ss.SSS ip:port  pid  thread  LEVEL logger: text", in
@@ -102,7 +110,7 @@ static bool is_cry(const char *s, size_t len)
 }
 
 /* What the daemon writes between two lives; it ends with a time. */
-static bool read_heading(const char *line, size_t len, uint64_t *at_ms)
+static bool read_heading(const char *line, size_t len, const struct log_zone *zone, uint64_t *at_ms)
 {
 	static const char begins[] = "--- h2ofleet: cloud ", form[] = "2026-11-22 22:39:54";
 	struct tm tm = {.tm_isdst = -1};
@@ -113,25 +121,26 @@ static bool read_heading(const char *line, size_t len, uint64_t *at_ms)
 		return false;
 	when = xstrndup(line + len - strlen(form), strlen(form));
 	end = strptime(when, "%Y-%m-%d %H:%M:%S", &tm);
-	*at_ms = end && !*end ? (uint64_t)MAX(mktime(&tm), (time_t)0) * 1000 : 0;
+	*at_ms = end && !*end ? to_s(&tm, zone) * 1000 : 0;
 	return *at_ms != 0;
 }
 
-bool log_head_read(
-	const char *line, size_t len, uint64_t now_ms, uint64_t *at_ms, enum log_level *level)
+bool log_head_read(const char *line, size_t len, const struct log_zone *zone, uint64_t now_ms,
+	uint64_t *at_ms, enum log_level *level)
 {
-	time_t now = (time_t)(now_ms / 1000);
+	time_t now = (time_t)(now_ms / 1000) + (zone->other ? zone->utc_offset_s : 0);
 	struct tm tm;
 
-	if (read_heading(line, len, at_ms)) {
+	if (read_heading(line, len, zone, at_ms)) {
 		*level = LOG_INFO;
 		return true;
 	}
-	if (!looks_like_time(line, len) || !localtime_r(&now, &tm))
+	if (!looks_like_time(line, len) ||
+		!(zone->other ? gmtime_r(&now, &tm) : localtime_r(&now, &tm)))
 		return false;
-	*at_ms = to_wall_ms(line, tm.tm_year);
+	*at_ms = to_wall_ms(line, tm.tm_year, zone);
 	if (*at_ms > now_ms + DAY_MS)
-		*at_ms = to_wall_ms(line, tm.tm_year - 1);
+		*at_ms = to_wall_ms(line, tm.tm_year - 1, zone);
 	*level = find_level(line + 19, len - 19);
 	return *at_ms != 0;
 }
@@ -153,7 +162,7 @@ bool log_take(struct log_source *s, const struct log_filter *f, const char *line
 {
 	enum log_level level = LOG_NO_LEVEL;
 	uint64_t at = 0;
-	bool begins = log_head_read(line, len, now_ms, &at, &level);
+	bool begins = log_head_read(line, len, &f->zone, now_ms, &at, &level);
 
 	if (!begins && is_cry(line, len)) {
 		level = LOG_ERRR;

@@ -21,17 +21,24 @@ enum log_level {
 /* "WARN", "warning", "ERROR", ...; LOG_NO_LEVEL for what is none. */
 enum log_level log_level_read(const char *s, size_t len);
 
+/* The time zone of the stamps: the daemon's, and so the nodes' unless they were told another.
+ * Begins as { 0 }: ours. */
+struct log_zone {
+	bool other; /* not ours: */
+	int64_t utc_offset_s;
+};
+
 /* Does a record begin with this line? "MM-DD hh:mm:ss.mmm ... LEVEL ...", of a year that makes it
- * the newest that is not after `now_ms` (a day more is taken for a clock that is ahead), in our
- * time zone, which is the nodes' unless they were told another. Also the daemon's line between two
- * lives. */
-bool log_head_read(
-	const char *line, size_t len, uint64_t now_ms, uint64_t *at_ms, enum log_level *level);
+ * the newest that is not after `now_ms` (a day more is taken for a clock that is ahead), in `zone`.
+ * Also the daemon's line between two lives. */
+bool log_head_read(const char *line, size_t len, const struct log_zone *zone, uint64_t now_ms,
+	uint64_t *at_ms, enum log_level *level);
 
 /* Which lines are wanted. Begins as LOG_FILTER_NULL. */
 struct log_filter {
 	uint64_t since_ms;    /* 0: from the beginning */
 	enum log_level level; /* this grave, or graver */
+	struct log_zone zone;
 	bool has_pattern;
 	regex_t pattern;
 };

@@ -6,6 +6,7 @@
 #include "base/strbuf.h"
 #include "base/text.h"
 #include "cli/show.h"
+#include "cli/since.h"
 
 #define LINES_DEFAULT        100
 #define LINES_DEFAULT_FOLLOW 10
@@ -128,57 +129,19 @@ static int show(struct logs *l)
 
 /* ---- what was asked ---- */
 
-/* "10m": so long ago; else a moment in our time zone, "22:39", "2026-11-22 22:39:54", as ISO 8601
- * also with a T, or with a Z for UTC. */
-static bool parse_since(const char *s, uint64_t now_ms, uint64_t *since_ms)
+/* The stamps name no zone: the daemon tells theirs. While it is as far from UTC as ours, ours it
+ * is, which knows of summer and winter. */
+static void learn_zone(struct logs *l)
 {
-	static const struct {
-		const char *format;
-		bool has_day, utc;
-	} formats[] = {
-		{"%Y-%m-%dT%H:%M:%SZ", true, true},
-		{"%Y-%m-%dT%H:%M:%S", true, false},
-		{"%Y-%m-%d %H:%M:%S", true, false},
-		{"%Y-%m-%dT%H:%M", true, false},
-		{"%Y-%m-%d %H:%M", true, false},
-		{"%Y-%m-%d", true, false},
-		{"%H:%M:%S", false, false},
-		{"%H:%M", false, false},
-	};
-	time_t now = (time_t)(now_ms / 1000);
-	uint64_t ago;
+	_cleanup_(call_freep) struct call *call = client_begin(l->client, "GET", "/v1/version");
+	time_t now = (time_t)(clock_wall_ms() / 1000);
+	struct tm here;
 
-	if (text_parse_duration(s, &ago) == 0) {
-		*since_ms = now_ms - MIN(ago, now_ms);
-		return true;
-	}
-	for (size_t i = 0; i < ARRAY_SIZE(formats); i++) {
-		struct tm tm = {.tm_isdst = -1}, today;
-		const char *end;
-		time_t t;
-
-		localtime_r(&now, &today);
-		if (!formats[i].has_day) {
-			tm = today;
-			tm.tm_hour = tm.tm_min = tm.tm_sec = 0;
-			tm.tm_isdst = -1;
-		}
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wformat-nonliteral"
-		end = strptime(s, formats[i].format, &tm);
-#pragma GCC diagnostic pop
-		if (!end || *end)
-			continue;
-		t = formats[i].utc ? timegm(&tm) : mktime(&tm);
-		if (!formats[i].has_day && t > now) {
-			tm.tm_mday--; /* yesterday's */
-			tm.tm_isdst = -1;
-			t = mktime(&tm);
-		}
-		*since_ms = (uint64_t)MAX(t, (time_t)0) * 1000;
-		return true;
-	}
-	return false;
+	client_finish(call);
+	if (!call_ok(call) || !localtime_r(&now, &here))
+		return;
+	l->filter.zone.utc_offset_s = show_int(call->json, "utc_offset_s", here.tm_gmtoff);
+	l->filter.zone.other = l->filter.zone.utc_offset_s != here.tm_gmtoff;
 }
 
 /* The name of a level stands for that level and what is graver. */
@@ -208,7 +171,7 @@ struct words {
 
 static int parse_filter(struct logs *l, const struct words *w)
 {
-	if (w->since && !parse_since(w->since, clock_wall_ms(), &l->filter.since_ms))
+	if (w->since && !since_read(w->since, clock_wall_ms(), &l->filter.since_ms))
 		return cli_usage(l->cli,
 			"'%s' is no time; write 10m (ago), 22:39 or \"2026-11-22 22:39\"",
 			w->since);
@@ -275,6 +238,8 @@ int cmd_logs(struct cli *cli, int argc, char **argv)
 		code = parse_filter(&l, &w);
 	if (code == CLI_OK) {
 		l.client = client_new(cli->socket);
+		if (l.filter.since_ms)
+			learn_zone(&l);
 		code = w.follow ? logs_follow(&l) : show(&l);
 		client_free(l.client);
 	}

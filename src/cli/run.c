@@ -47,6 +47,14 @@ static int parse(struct run *r, int argc, char **argv)
 	return CLI_OK;
 }
 
+/* How far the start is, now and then, from requests beside the one that waits. */
+struct watch {
+	struct progress progress;
+	struct call *look;
+	json_t *cloud; /* as it was last */
+	uint64_t next_ms;
+};
+
 /* ---- what went wrong ---- */
 
 static void show_daemon_log(const struct run *r)
@@ -73,29 +81,24 @@ static void show_cloud(const struct run *r, const json_t *cloud)
 		show_nodes(cli->err, cloud, cli->err_width, false);
 }
 
-static int cloud_failed(const struct run *r, const struct call *call)
+/* The line that is redrawn goes before anything is said. */
+static int cloud_failed(const struct run *r, struct watch *w, const struct call *call)
 {
+	progress_end(&w->progress);
 	cli_fail(r->cli, CLI_RUN_FAILED, "the cloud did not become ready: %s", err_msg(&call->err));
 	show_cloud(r, json_object_get(call->json, "cloud"));
 	return CLI_RUN_FAILED;
 }
 
-static int daemon_failed(const struct run *r)
+static int daemon_failed(const struct run *r, struct watch *w)
 {
+	progress_end(&w->progress);
 	cli_fail(r->cli, CLI_RUN_FAILED, "h2ofleetd has ended before the cloud was ready");
 	show_daemon_log(r);
 	return CLI_RUN_FAILED;
 }
 
 /* ---- the start ---- */
-
-/* How far it is, now and then, from requests beside the one that waits. */
-struct watch {
-	struct progress progress;
-	struct call *look;
-	json_t *cloud; /* as it was last */
-	uint64_t next_ms;
-};
 
 static void watch_turn(struct run *r, struct watch *w)
 {
@@ -118,15 +121,23 @@ static void watch_turn(struct run *r, struct watch *w)
 		w->look = client_begin(r->client, "GET", "/v1/clouds/" RUN_CLOUD);
 }
 
-static int start_timed_out(const struct run *r, const struct watch *w)
+static int start_timed_out(const struct run *r, struct watch *w)
 {
 	_cleanup_free_ char *sentence = w->cloud ? show_sentence(w->cloud) : NULL;
 
+	progress_end(&w->progress);
 	cli_fail(r->cli, CLI_TIMED_OUT, "the cloud was not ready within %s: %s", r->timeout,
 		sentence ? sentence : "the daemon did not answer");
 	if (w->cloud)
 		show_cloud(r, w->cloud);
 	return CLI_TIMED_OUT;
+}
+
+static int start_interrupted(const struct run *r, struct watch *w, int sig)
+{
+	progress_end(&w->progress);
+	return cli_fail(
+		r->cli, 128 + sig, "interrupted before the cloud was ready (%s)", strsignal(sig));
 }
 
 /* A daemon that does not answer is on its way, or is being replaced: the guardian knows. */
@@ -147,19 +158,19 @@ static int start_turn(struct run *r, struct watch *w, struct call **wait)
 	guard_turn(&r->guard);
 	sig = run_take_signal(r);
 	if (sig)
-		return cli_fail(r->cli, 128 + sig, "%s", strsignal(sig));
+		return start_interrupted(r, w, sig);
 	if ((*wait)->done && call_ok(*wait)) {
 		r->cloud = json_incref((*wait)->json);
 		return CLI_OK;
 	}
 	if (r->guard.lost)
-		return daemon_failed(r);
+		return daemon_failed(r, w);
 	if (r->deadline_ms && clock_monotonic_ms() >= r->deadline_ms)
 		return start_timed_out(r, w);
 	if (!(*wait)->done)
 		return -1;
 	if (!is_nobody_there(*wait))
-		return cloud_failed(r, *wait);
+		return cloud_failed(r, w, *wait);
 	call_free(TAKE_PTR(*wait));
 	usleep(TURN_MS / 5 * 1000);
 	return -1;
@@ -237,12 +248,13 @@ static bool cloud_was_well(struct run *r)
 			"the cloud's daemon was gone when the command "
 			"ended");
 	else if (!usable && !stopped)
-		cli_fail(r->cli, CLI_RUN_FAILED, "the cloud was %s when the command ended: %s",
-			state, reason ? reason : "-");
+		cli_fail(r->cli, CLI_RUN_FAILED, "the cloud was %s when the command ended%s%s",
+			state, reason ? ": " : "", reason ? reason : "");
 	else if (restarts > 0)
 		cli_fail(r->cli, CLI_RUN_FAILED,
-			"the cloud was restarted %" PRId64 " time%s while the command ran: %s",
-			restarts, restarts == 1 ? "" : "s", reason ? reason : "-");
+			"the cloud was restarted %" PRId64 " time%s while the command ran%s%s",
+			restarts, restarts == 1 ? "" : "s", reason ? ": " : "",
+			reason ? reason : "");
 	if (cloud && (restarts > 0 || !(usable || stopped)))
 		show_cloud(r, cloud);
 	if (!cloud)
@@ -298,9 +310,10 @@ static void finish(struct run *r, bool keep)
 		if (run_take_signal(r))
 			guard_tell(&r->guard, GUARDIAN_HASTE);
 	}
-	if (keep)
+	/* A run that failed early has made nothing that could be kept. */
+	if (keep && access(r->place.kept, F_OK) == 0)
 		fprintf(r->cli->err, "h2ofleet: kept %s\n", r->place.kept);
-	else if (access(r->place.dir, F_OK) == 0)
+	else if (!keep && access(r->place.dir, F_OK) == 0)
 		cli_fail(r->cli, CLI_RUN_FAILED, "not all of %s could be removed", r->place.dir);
 }
 

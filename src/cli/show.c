@@ -463,7 +463,7 @@ static void show_last_exit(FILE *f, size_t width, const json_t *node, bool tails
 {
 	const json_t *x = json_object_get(node, "last_exit");
 	const char *tail = json_string_value(json_object_get(x, "log_tail"));
-	_cleanup_free_ char *at = show_text(x, "at"), *why = show_text(x, "why"), *all = NULL;
+	_cleanup_free_ char *at = show_time(x, "at"), *why = show_text(x, "why"), *all = NULL;
 	_cleanup_free_ char *cause = show_or_dash(x, "cause"), *sig = show_text(x, "signal");
 
 	if (!json_is_object(x))

@@ -291,6 +291,21 @@ static int run(struct watch *w)
 	return ended == SIGINT || !ended ? CLI_INTERRUPTED : 128 + ended;
 }
 
+/* A wrong name would be drawn for ever. */
+static int look_for_names(struct watch *w)
+{
+	int code = CLI_OK;
+
+	for (size_t i = 0; i < w->names->n; i++) {
+		_cleanup_free_ char *name = client_escape(w->names->v[i]);
+		int one;
+
+		json_decref(client_get(w->cli, w->client, &one, "/v1/clouds/%s", name));
+		code = cli_worse(code, one);
+	}
+	return code;
+}
+
 int watch_status(struct cli *cli, const struct strv *names, uint64_t interval_ms)
 {
 	struct watch w = {.cli = cli, .names = names, .interval_ms = interval_ms};
@@ -304,7 +319,9 @@ int watch_status(struct cli *cli, const struct strv *names, uint64_t interval_ms
 				      "writes a line for each change");
 	w.client = client_new(cli->socket);
 	w.answer = client_get(cli, w.client, &code, "/v1/clouds");
-	if (w.answer) {
+	if (w.answer)
+		code = look_for_names(&w);
+	if (code == CLI_OK) {
 		w.next_ms = clock_monotonic_ms() + interval_ms;
 		code = run(&w);
 	}

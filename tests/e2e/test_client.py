@@ -1,8 +1,10 @@
 """The client as people meet it: on a terminal (a pseudo-terminal and what a screen would show), with
 nodes that are fakes. The shells' completions are asked of the shells themselves."""
 
+import calendar
 import contextlib
 import fcntl
+import json
 import os
 import pty
 import re
@@ -152,6 +154,8 @@ def test_watch(fake, terminal):
     terminal as it was."""
     fleet = fake(nodes=2)
     fleet.ready()
+    t = terminal(fleet, H2OFLEET, "status", "--watch=200ms", "c", "cc")
+    assert t.end() == 4 and "no cloud 'cc'; did you mean 'c'?" in t.text()
     t = terminal(fleet, H2OFLEET, "status", "--watch=200ms")
     t.until(r"(?m)^c +ready +2/2")
     assert "\033[32mready" in t.raw.decode() and "every 200ms" in t.screen.display[0]
@@ -296,6 +300,14 @@ def test_logs_merged(fake):
         assert [s.split()[-1] for s in shown(*args)] == ["three", "three", "four"]
     assert [s.split()[-1] for s in shown("--grep", "t(wo|hree)$")] == ["two", "three", "three"]
     assert [s.split()[-1] for s in shown("--since", "10m", "-n", "1")] == ["five", "six"]
+    # The stamps are of the daemon's zone, whatever the caller's is.
+    for zone in ("UTC+11", "UTC-13"):
+        done = subprocess.run([H2OFLEET, "-s", fleet.socket, "logs", "c", "--since", "10m", "--grep", "(five|six)$"],
+                              env={**fleet.env(), "TZ": zone}, text=True, capture_output=True, timeout=30)
+        assert [s.split()[-1] for s in done.stdout.splitlines()] == ["five", "six"], done
+        done = subprocess.run([H2OFLEET, "-s", fleet.socket, "logs", "c", "--since", "2h"],
+                              env={**fleet.env(), "TZ": zone}, text=True, capture_output=True, timeout=30)
+        assert "ago" not in done.stdout
     said = fleet.cli("logs", "c", "--grep", "(", code=2).stderr
     assert "no regular expression" in said
     assert "'loud' is no level" in fleet.cli("logs", "c", "--level", "loud", code=2).stderr
@@ -406,6 +418,7 @@ def shell(name, fleet, terminal):
 def test_completion(fleets, fake_keys, terminal, name):
     """The real shells, by the key that people press: commands, options, values, clouds, nodes."""
     fleet = fleets({"alpha": fake_keys(2, autostart="no")}).start()
+    fleet.cli("create", "exp", "-n", "1")
     t = shell(name, fleet, terminal)
     for typed, completed in (
         ("h2ofleet stat", "h2ofleet status"),
@@ -414,10 +427,14 @@ def test_completion(fleets, fake_keys, terminal, name):
         ("h2ofleet wait --for=st", "h2ofleet wait --for=stopped"),
         ("h2ofleet wait --for rea", "h2ofleet wait --for ready"),
         ("h2ofleet logs alpha/", r"alpha/[01][\s\S]*alpha/[01]"),
+        ("h2ofleet delete ", "h2ofleet delete exp"),  # alpha was not made at run time
+        ("h2ofleet create x autost", "h2ofleet create x autostart="),
+        ("h2ofleet set exp autostart=y", "h2ofleet set exp autostart=yes"),
+        ("h2ofleet run --set start_on=con", "h2ofleet run --set start_on=connect"),
     ):
         t.type("\x15")  # an empty line
         t.type(typed)
-        t.until(re.escape(typed))
+        t.until(re.escape(typed.rstrip()))
         t.type("\t")
         t.until(completed)
     t.type("\x15")
@@ -429,6 +446,22 @@ def test_completion(fleets, fake_keys, terminal, name):
     assert "not running" not in t.text()
     t.type("\x15exit\r")
     t.end()
+
+
+def test_events_since_a_time(fake):
+    """As of logs; what the daemon numbered goes on to work."""
+    fleet = fake(nodes=1)
+    fleet.ready()
+    every = fleet.cli("events").stdout
+    assert every.count("\n") > 2
+    assert fleet.cli("events", "--since", "10m").stdout == fleet.cli("events", "--since", "0").stdout == every
+    assert fleet.cli("events", "c", "--since", "10m", "-n", "1").stdout == every.splitlines(True)[-1]
+    middle = json.loads(fleet.cli("events", "--json").stdout.splitlines()[1])["time"]
+    until("a second later", 5, lambda: time.time() > calendar.timegm(time.strptime(middle[:19], "%Y-%m-%dT%H:%M:%S")) + 1)
+    fleet.cli("stop", "c", "--wait")
+    last = json.loads(fleet.cli("events", "--json").stdout.splitlines()[-1])["time"]
+    some = fleet.cli("events", "--json", "--since", last[:19] + "Z").stdout.splitlines()
+    assert some and all(json.loads(line)["time"] >= last[:19] for line in some) and len(some) < every.count("\n")
 
 
 # --- every command --------------------------------------------------------------------------------

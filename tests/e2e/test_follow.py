@@ -142,7 +142,8 @@ def test_what_an_event_says(fake):
     assert any(line.endswith("cloud c: forming -> ready") for line in text)
     assert "\033" not in "".join(text)
     assert fleet.cli("events", "d", code=4).stderr.count("no cloud 'd'") == 1
-    assert "since" in fleet.cli("events", "--since", "yesterday", code=1).stderr
+    assert "no time and no event" in fleet.cli("events", "--since", "yesterday", code=2).stderr
+    assert "since" in fleet.cli("events", "--since", "0123456789abcdeg:1", code=1).stderr
 
 
 def test_events_over_kill_9(fake):

@@ -230,6 +230,8 @@ def test_config(fleets, fake_keys):
     assert "hang_timeout" not in text and "; default\nhang_timeout = 1m\n" in fleet.cli("config", "-a").stdout
     assert "[fleet]" not in fleet.cli("config", "c").stdout
     assert "did you mean 'c'" in fleet.cli("config", "cc", code=4).stderr
+    one = json.loads(fleet.cli("config", "c", "--json").stdout)
+    assert "fleet" not in one and [c["name"] for c in one["clouds"]] == ["c"]
 
     fleet.write_config("; a line more\n" + open(fleet.config).read().replace(
         "nodes = 1", "nodes = 2\nlate_after = 5s"))

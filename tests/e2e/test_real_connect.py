@@ -44,6 +44,8 @@ def test_python(cloud):
     """--python is a program."""
     snippet = cloud.cli("connect", "c", "--python").stdout
     assert_attached(cloud, finish(python(snippet + SHOW)))
+    config = re.search(r"^# or: (h2o\.connect\(config=.*\))$", snippet, re.M).group(1)
+    assert_attached(cloud, finish(python(f"import h2o\n{config}\n{SHOW}")))
 
 
 def test_h2oconfig(cloud, tmp_path):

@@ -177,6 +177,7 @@ def test_a_cloud_that_is_lost_meanwhile(runs):
     err = runs("-n", 2, "--", sys.executable, "-c", script)[1]
     runs.assert_clean_now()
     assert "restarted 1 time while the command ran" in err and "SIGKILL" in err
+    assert ": -" not in err, "no reason is no dash"
 
 
 def test_timeout_of_the_start(runs_of):
@@ -247,8 +248,8 @@ def test_signal_during_the_start(runs_of, name, code):
     run = runs.start("-n", 2, "--", "echo", "it ran")
     until("nodes", 20, lambda: len(runs.nodes()) == 2)
     run.send_signal(getattr(signal, f"SIG{name}"))
-    got, out, _ = runs.finish(run)
-    assert got == code and out == ""
+    got, out, err = runs.finish(run)
+    assert got == code and out == "" and "interrupted before the cloud was ready" in err
     runs.assert_clean_now()
 
 
@@ -325,6 +326,19 @@ def test_command_reads_the_terminal(runs, terminal):
     t.type("what is typed\n")
     t.expect("got <what is typed>")
     t.expect("P:3> ")
+    runs.assert_clean()
+    t.type("exit\n")
+
+
+def test_failure_on_a_terminal(runs, terminal):
+    """What is said of a start that came to nothing begins a line of its own: the progress line is
+    taken away before."""
+    t = terminal()
+    t.line("--set", "jvm_custom_args=-Dfake.never_ready=1", "--timeout", "1500ms", "--", "true")
+    t.expect("run: forming")
+    before = t.expect("h2ofleet: the cloud was not ready within")
+    assert before.endswith("\r\033[K"), before
+    t.expect("P:124> ")
     runs.assert_clean()
     t.type("exit\n")
 
@@ -595,8 +609,9 @@ def test_long_tmpdir(runs_of):
 
 def test_unusable_tmpdir(runs):
     """A sentence, not a stack of errors."""
-    err = runs("--", "true", code=125, env={"TMPDIR": "/nonexistent/dir"})[1]
-    assert err.count("\n") == 1 and "/nonexistent/dir" in err
+    for options in ((), ("--keep-on-failure",)):  # of which nothing is kept
+        err = runs(*options, "--", "true", code=125, env={"TMPDIR": "/nonexistent/dir"})[1]
+        assert err.count("\n") == 1 and "/nonexistent/dir" in err
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become somebody else")

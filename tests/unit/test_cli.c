@@ -339,6 +339,9 @@ static void test_commands(void **state)
 			"cloud 'dev' is ready, not yet stopped after 1ms (--timeout)"},
 		{"connect dev --url", 0, "http://127.0.0.1:54321\n", NULL},
 		{"connect dev --python", 0, "h2o.connect(url=\"http://127.0.0.1:54321\")", NULL},
+		{"connect dev --python", 0,
+			"# or: h2o.connect(config={\"ip\": \"127.0.0.1\", \"port\": 54321})\n",
+			NULL},
 		{"connect dev --r", 0, "h2o.connect(ip = \"127.0.0.1\", port = 54321)", NULL},
 		{"connect dev --env", 0,
 			"export H2O_URL='http://127.0.0.1:54321'\nexport H2O_IP='127.0.0.1'\n"
@@ -362,6 +365,9 @@ static void test_commands(void **state)
 		{"status", 3, NULL, NULL},
 		{"logs dev/2", 1, NULL, "cloud 'dev' has no node '2'"},
 		{"logs dev -n 0", 2, NULL, "'0' is no number of lines"},
+		{"status --x --json", 2, "{\n  \"error\": \"unknown option --x",
+			"unknown option --x"},
+		{"events --since soon --json", 2, "\"error\"", "no time and no event"},
 		{"version", 0, "\nh2ofleetd " PACKAGE_VERSION ", pid ", NULL},
 	};
 

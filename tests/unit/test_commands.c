@@ -111,6 +111,7 @@ static void test_help(void **state _unused_)
 static void test_overview(void **state _unused_)
 {
 	char *argv[] = {(char *)"help", NULL}, *wrong[] = {(char *)"help", (char *)"statsu", NULL};
+	char *cut[] = {(char *)"stat", (char *)"--json", NULL};
 	struct output o;
 
 	output_open(&o);
@@ -126,6 +127,12 @@ static void test_overview(void **state _unused_)
 	assert_int_equal(cli_run(&o.cli, 2, wrong), CLI_USAGE);
 	output_flush(&o);
 	assert_has(o.err, "unknown command 'statsu'; did you mean 'status'?");
+	output_close(&o);
+	output_open(&o);
+	assert_int_equal(cli_run(&o.cli, 2, cut), CLI_USAGE);
+	output_flush(&o);
+	assert_has(o.err, "unknown command 'stat'; did you mean 'status'?");
+	assert_has(o.out, "{\n  \"error\": \"unknown command 'stat'");
 	output_close(&o);
 }
 
@@ -205,6 +212,19 @@ static void test_completion(void **state _unused_)
 		{{"--socket", ""}, ":files\n", NULL},
 		{{"--socket", "x", "sto"}, "stop\t", NULL},
 		{{"nonsense", ""}, NULL, "status"},
+		{{"timezone", "dev", ""}, "get\nlist\nset\n", "ZONE"},
+		{{"jobs", "dev", ""}, "cancel\n", NULL},
+		{{"api", "dev", "P"}, "POST\nPUT\nPATCH\n", "GET"},
+		{{"keys", "max_m"}, "max_mem_size\t", "="},
+		{{"keys", "nodes", "jv"}, "jvm_custom_args\t", NULL},
+		{{"create", "exp", "-n", "2", "autost"}, "autostart=\t", "max_mem_size"},
+		{{"create", ""}, NULL, "="},
+		{{"set", "exp", "autostart=y"}, "autostart=yes\n", "no"},
+		{{"set", "exp", "start_on="}, "start_on=connect\n", "\nautostart"},
+		{{"run", "--set", "gate_m"}, "gate_mode=\t", NULL},
+		{{"run", "--set=gate_m"}, "--set=gate_mode=\t", NULL},
+		{{"run", "--set=start_on=c"}, "--set=start_on=command\n--set=start_on=connect\n",
+			NULL},
 		{{"status", ""}, NULL, "\n"},
 	};
 

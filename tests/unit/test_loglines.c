@@ -45,12 +45,40 @@ static void test_heads(void **state _unused_)
 		const char *line = cases[i].line;
 		uint64_t at = 0;
 		enum log_level level = LOG_NO_LEVEL;
-		bool head = log_head_read(line, strlen(line), NOW, &at, &level);
+		const struct log_zone ours = {0};
+		bool head = log_head_read(line, strlen(line), &ours, NOW, &at, &level);
 
 		if (head != (cases[i].at != 0) || (head && at != cases[i].at) ||
 			level != cases[i].level)
 			fail_msg("'%s': %d, %llu, level %d", line, head, (unsigned long long)at,
 				(int)level);
+	}
+}
+
+/* Proves: the stamps are read in the nodes' zone, also over the new year there. */
+static void test_zones(void **state _unused_)
+{
+	static const struct {
+		const char *line;
+		int64_t offset_s;
+		uint64_t now, at;
+	} cases[] = {
+		{INFO("01-02 14:00:00.000", "x"), 7200, NOW, NOW},
+		{INFO("01-02 07:00:00.500", "x"), -18000, NOW, NOW + 500},
+		{"--- h2ofleet: cloud dev, node 0, generation 3, 2026-01-02 13:00:00", 7200, NOW,
+			NOW - DAY / 24},
+		{INFO("12-31 23:00:00.000", "x"), -18000, NOW - 3 * DAY / 2 + DAY / 6,
+			NOW - 3 * DAY / 2 + DAY / 6},
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		const struct log_zone zone = {true, cases[i].offset_s};
+		uint64_t at = 0;
+		enum log_level level;
+
+		assert_true(log_head_read(
+			cases[i].line, strlen(cases[i].line), &zone, cases[i].now, &at, &level));
+		assert_int_equal(at, cases[i].at);
 	}
 }
 
@@ -167,6 +195,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_heads),
+		cmocka_unit_test(test_zones),
 		cmocka_unit_test(test_filter),
 		cmocka_unit_test(test_merge),
 		cmocka_unit_test(test_frame),
