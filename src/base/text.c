@@ -155,21 +155,6 @@ static size_t edit_distance(const char *a, const char *b)
 	return prev[lb];
 }
 
-/* The only one that begins like this, or NULL. */
-static const char *only_beginning(const char *s, const char *const *names, size_t n)
-{
-	const char *found = NULL;
-
-	for (size_t i = 0; i < n; i++) {
-		if (strncasecmp(s, names[i], strlen(s)) != 0)
-			continue;
-		if (found)
-			return NULL;
-		found = names[i];
-	}
-	return found;
-}
-
 const char *text_nearest(const char *s, const char *const *names, size_t n)
 {
 	size_t best = strlen(s) / 3 + 2; /* anything further away is no suggestion */
@@ -178,10 +163,6 @@ const char *text_nearest(const char *s, const char *const *names, size_t n)
 
 	if (strlen(s) > 200)
 		return NULL;
-	if (strlen(s) >= 3) /* cut short, more likely than mistyped: "stat" is no "start" */
-		found = only_beginning(s, names, n);
-	if (found)
-		return found;
 	for (size_t i = 0; i < n; i++) {
 		size_t d = edit_distance(s, names[i]);
 
@@ -195,7 +176,7 @@ const char *text_nearest(const char *s, const char *const *names, size_t n)
 			found = names[i];
 		}
 	}
-	return n_begun == 1 ? begun : found;
+	return n_begun == 1 ? begun : found; /* "stat" is no "start" */
 }
 
 /* Length of the well-formed UTF-8 character at `s`, or 0. */

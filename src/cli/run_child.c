@@ -202,6 +202,7 @@ static bool has_ended(struct run *r)
 
 int run_command(struct run *r, const struct strv *env)
 {
+	struct signalfd_siginfo info;
 	unsigned pressed = 0;
 	int code = start(r, env);
 
@@ -212,7 +213,6 @@ int run_command(struct run *r, const struct strv *env)
 			{.fd = r->signals, .events = POLLIN},
 			{.fd = r->guard.control, .events = POLLIN},
 		};
-		struct signalfd_siginfo info;
 
 		poll(fds, 2, press(r, &pressed));
 		if (fds[1].revents)
@@ -220,6 +220,9 @@ int run_command(struct run *r, const struct strv *env)
 		while (read(r->signals, &info, sizeof(info)) == sizeof(info))
 			pass_on(r, &info);
 	}
+	/* The Ctrl-C that ended it may have come behind the last look. */
+	while (read(r->signals, &info, sizeof(info)) == sizeof(info))
+		r->terminal_interrupt |= info.ssi_signo == SIGINT && info.ssi_code == SI_KERNEL;
 	r->child = 0;
 	if (pressed)
 		return CLI_TIMED_OUT;
