@@ -331,7 +331,10 @@ static void set_manners(struct exchange *x)
 	curl_easy_setopt(easy, CURLOPT_WRITEDATA, x);
 	curl_easy_setopt(easy, CURLOPT_HEADERFUNCTION, on_head);
 	curl_easy_setopt(easy, CURLOPT_HEADERDATA, x);
-	curl_easy_setopt(easy, CURLOPT_COOKIEFILE, ""); /* those it sets are kept in memory */
+	/* Those it sets are kept in memory: an expired one switches that on, as CURLOPT_COOKIEFILE
+	 * would, with which libcurl 7.88 leaks. */
+	curl_easy_setopt(easy, CURLOPT_COOKIELIST,
+		"Set-Cookie: none=; expires=Thu, 01 Jan 1970 00:00:00 GMT");
 	if (x->h->cookies)
 		curl_easy_setopt(easy, CURLOPT_COOKIE, x->h->cookies);
 	if (x->h->auth) {

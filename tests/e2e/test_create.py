@@ -337,6 +337,8 @@ def test_delete_while_starting(fake):
                     stop_timeout="1s", nodes=2)
     create(fleet, "d", keys, start=True)
     until("members", 10, lambda: all(n["pid"] for n in fleet.cloud("d")["nodes"]))
+    for node in fleet.cloud("d")["nodes"]:  # SIGTERM waits then, however young they are
+        os.kill(node["pid"], signal.SIGSTOP)
     status, body, _ = ask(fleet, "DELETE", "/v1/clouds/d")
     assert status == 202 and body["removed"] is True and created_files(fleet) == []
     assert ask(fleet, "DELETE", "/v1/clouds/d")[0] == 202, "idempotent"
