@@ -260,11 +260,12 @@ bool door_has_room(const struct door *d);
 /* A connection is held now. */
 void door_held(struct door *d);
 /* Adds to a counter, which only we write. */
-#define door_count(d, counter, n)                                                                  \
-	atomic_store_explicit(&(d)->counters->counter,                                             \
-		atomic_load_explicit(&(d)->counters->counter, memory_order_relaxed) +              \
-			(uint64_t)(n),                                                             \
-		memory_order_relaxed)
+static inline void counter_add(_Atomic uint64_t *counter, uint64_t n)
+{
+	atomic_store_explicit(counter, atomic_load_explicit(counter, memory_order_relaxed) + n,
+		memory_order_relaxed);
+}
+#define door_count(d, counter, n) counter_add(&(d)->counters->counter, (uint64_t)(n))
 void door_traffic(struct door *d);
 
 /* --- control.c ------------------------------------------------------------------------------ */

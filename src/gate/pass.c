@@ -33,8 +33,9 @@ static int side_died(struct side *s)
 	return rc;
 }
 
-/* Pipe to socket. 1: the pipe is empty; 0: not yet. */
-static int flow_write(struct flow *f, struct side *to, uint64_t *bytes)
+/* Pipe to socket. 1: the pipe is empty; 0: not yet. What has passed is counted at once, so that
+ * whoever sees the end of a transfer finds all of it in the counter. */
+static int flow_write(struct flow *f, struct side *to, _Atomic uint64_t *passed)
 {
 	while (f->in_pipe) {
 		ssize_t n;
@@ -54,7 +55,7 @@ static int flow_write(struct flow *f, struct side *to, uint64_t *bytes)
 		if (n == 0)
 			return -EPIPE;
 		f->in_pipe -= (size_t)n;
-		*bytes += (uint64_t)n;
+		counter_add(passed, (uint64_t)n);
 	}
 	return 1;
 }
@@ -113,14 +114,14 @@ static int flow_peek(struct flow *f, struct side *from)
 	return n > 0 ? 1 : flow_drained(f, from, n);
 }
 
-static enum pumped pump(
-	struct pipes *pipes, struct flow *f, struct side *from, struct side *to, uint64_t *bytes)
+static enum pumped pump(struct pipes *pipes, struct flow *f, struct side *from, struct side *to,
+	_Atomic uint64_t *passed)
 {
-	uint64_t begun = *bytes;
+	uint64_t begun = atomic_load_explicit(passed, memory_order_relaxed);
 	int rc;
 
 	for (;;) {
-		rc = flow_write(f, to, bytes);
+		rc = flow_write(f, to, passed);
 		if (rc < 0)
 			return PUMP_BROKEN;
 		if (rc == 0)
@@ -131,7 +132,7 @@ static enum pumped pump(
 		}
 		if (f->eof || !from->readable)
 			return PUMP_WAITS;
-		if (*bytes - begun >= BUDGET)
+		if (atomic_load_explicit(passed, memory_order_relaxed) - begun >= BUDGET)
 			return PUMP_AGAIN;
 		if (f->pipe.r >= 0 || pipe_take(pipes, &f->pipe) == 0)
 			rc = flow_read(f, from);
@@ -146,22 +147,16 @@ static enum pumped pump_flow(struct conn *c, bool in)
 {
 	struct pipes *pipes = &c->door->gate->pipes;
 	struct flow *f = in ? &c->in : &c->out;
-	uint64_t bytes = 0;
-	enum pumped rc;
+	struct side *from = in ? &c->client : &c->server, *to = in ? &c->server : &c->client;
+	_Atomic uint64_t *passed =
+		in ? &c->door->counters->bytes_in : &c->door->counters->bytes_out;
+	uint64_t begun = atomic_load_explicit(passed, memory_order_relaxed);
+	enum pumped rc = pump(pipes, f, from, to, passed);
 
-	if (in)
-		rc = pump(pipes, f, &c->client, &c->server, &bytes);
-	else
-		rc = pump(pipes, f, &c->server, &c->client, &bytes);
 	if (f->in_pipe == 0)
 		pipe_give(pipes, &f->pipe, true);
-	if (bytes == 0)
-		return rc;
-	if (in)
-		door_count(c->door, bytes_in, bytes);
-	else
-		door_count(c->door, bytes_out, bytes);
-	door_traffic(c->door);
+	if (atomic_load_explicit(passed, memory_order_relaxed) != begun)
+		door_traffic(c->door);
 	return rc;
 }
 
