@@ -1,0 +1,81 @@
+/* The boot cache: what makes an H2O node start in less than half of its time.
+ *
+ * Of each *runtime* (a JVM, an h2o.jar and what else is on the class path) it keeps
+ *
+ *   the native libraries of XGBoost, which H2O would otherwise unpack from the jar at each boot
+ *   (157 MB into java.io.tmpdir, 1.1 s; hex.tree.xgboost.util.NativeLibrary looks on
+ *   java.library.path first);
+ *   a static AppCDS archive (JDK 11 to 23) or an AOT cache (JDK 24 and later) of the classes that a
+ *   boot loads. Nothing for Java 8.
+ *
+ * An archive may change the order of reflection, by which H2O finds handlers and schemas, and a
+ * cloud with a bad one looks well until the first session kills it. So none is used that was not
+ * checked: a node with it must have the same endpoints as one without, open a session and train a
+ * model (bootbuild.h). The verdict is kept beside the archive.
+ *
+ * Below CACHE_DIR/boot (0755, files 0644):
+ *
+ *   native-KEY/ libxgboost4j_gpu.so, libxgboost4j_minimal.so   KEY: of the jar
+ *   KEY/ verdict.json, classes.jsa or classes.aot              KEY: of jar, JVM and class path
+ *   lock                                                       flock: one builder at a time
+ *
+ * An entry appears by rename, so it is whole or not there; verdict.json says what it was made of
+ * (path, size and mtime of everything), and one that does not match what is there now is stale,
+ * that is: not found, and removed by the next builder. An entry is trusted only if it and all
+ * directories from `boot` down belong to root or to us and nobody else may write them; so what root
+ * has made in the system's cache directory serves every user. */
+#pragma once
+
+#include "base/err.h"
+
+/* Where root's cache is, for those who have a cache_dir of their own. */
+#define BOOTCACHE_SYSTEM_DIR "/var/cache/h2ofleet"
+
+/* What a node is started with, as far as an archive depends on it. Strings not owned. */
+struct boot_runtime {
+	const char *java; /* absolute path of the program */
+	int java_major;
+	const char *jar;             /* absolute */
+	const char *extra_classpath; /* behind the jar; NULL: none */
+	const char *main_class;      /* NULL: H2O's */
+	bool big_heap; /* 32 GB and more: no compressed pointers, so another archive */
+};
+
+enum boot_verdict {
+	BOOT_UNKNOWN,     /* there is none yet, or it is stale: build one */
+	BOOT_TRUSTED,     /* `archive` may be used */
+	BOOT_REFUSED,     /* it was checked and is bad, or could not be made: `why` */
+	BOOT_UNSUPPORTED, /* this Java knows none: `why`; the native libraries are all there is */
+};
+
+/* What there is for a runtime. Begins as { 0 }; all owned. */
+struct boot_found {
+	char *library_path; /* directory with the native libraries; NULL: not there yet */
+	char *archive;      /* absolute path; only when trusted */
+	bool aot;           /* it goes to -XX:AOTCache=, not -XX:SharedArchiveFile= */
+	enum boot_verdict verdict;
+	char *why; /* a sentence, or NULL */
+	char *dir; /* of the entry; NULL: none */
+};
+void boot_found_clear(struct boot_found *f);
+
+/* What is there for it, in `cache_dir` (absolute), else in BOOTCACHE_SYSTEM_DIR. A few calls of
+ * stat(2) and one small file, so fit for the loop. 0; a negative errno with a sentence when jar or
+ * JVM cannot be looked at (nothing is found then). A cache that cannot be trusted is as none, with
+ * the reason in `why`. */
+int bootcache_find(const char *cache_dir, const struct boot_runtime *rt, struct boot_found *out,
+	struct err *e);
+
+/* It is used now: what was not used for long is removed first. Errors do not matter. */
+void bootcache_touch(const struct boot_found *f);
+
+/* The JVM with this pid, and its children, did not map the archive: it is set aside (renamed to
+ * NAME.ignored), so that the next builder makes a new one. 0, or a negative errno. */
+int bootcache_set_aside(const struct boot_found *f);
+
+/* Does process `pid` have `file` mapped (/proc/PID/maps)? 1, 0, or a negative errno. */
+int bootcache_is_mapped(pid_t pid, const char *file);
+
+/* Why a JVM will not take this archive, in its own words (`java -Xshare:on -version` and the like);
+ * NULL: it would. Runs a JVM for some 100 ms: not in the loop. Owned by the caller. */
+char *bootcache_complaint(const struct boot_runtime *rt, const struct boot_found *f);
