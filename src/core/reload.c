@@ -267,8 +267,7 @@ json_t *reload_launched_with(const struct supervised *s)
 	for (size_t i = 0; i < n; i++) {
 		_cleanup_free_ char *value = NULL;
 
-		if (keys[i].section != SECTION_CLOUD || keys[i].reload != RELOAD_CLOUD ||
-			keys[i].type->storage == STORE_NONE)
+		if (keys[i].section != SECTION_CLOUD || keys[i].reload != RELOAD_CLOUD)
 			continue;
 		value = key_get(&keys[i], conf);
 		json_object_set_new(j, keys[i].name, value ? json_string(value) : json_null());
@@ -287,7 +286,7 @@ static struct cloud_conf *as_launched(const struct cloud_conf *files, const json
 	json_object_foreach ((json_t *)launched_with, name, value) {
 		const struct key *k = keys_find(SECTION_CLOUD, name);
 
-		if (!k || k->reload != RELOAD_CLOUD || k->type->storage == STORE_NONE)
+		if (!k || k->reload != RELOAD_CLOUD)
 			continue;
 		if (json_is_null(value) && !k->dflt && !k->find_default)
 			key_clear(k, conf);

@@ -71,6 +71,64 @@ unsigned plan_nthreads(const struct cloud_conf *conf, const struct machine_facts
 	return MAX(1u, machine->cores / (unsigned)conf->nodes);
 }
 
+/* From here on a JVM (17 and 25 alike) has no compressed pointers. Without -Xmx its heap is a
+ * quarter of the memory. */
+#define BIG_HEAP ((32736ull << 20) + 1)
+
+/* Options of the JVM by which a user has an own way, or with which no archive is taken. A name that
+ * ends in '*' stands for all that begin so. */
+static const char *const own_libraries[] = {"-Djava.library.path*"};
+static const char *const own_archive[] = {
+	"-Xshare*",
+	"-XX:SharedArchiveFile=*",
+	"-XX:SharedClassListFile=*",
+	"-XX:DumpLoadedClassList=*",
+	"-XX:ArchiveClassesAtExit=*",
+	"-XX:+AutoCreateSharedArchive",
+	"-XX:AOT*",
+	"-XX:+UseZGC",
+	"-XX:-UseCompressedOops",
+	"-XX:-UseCompressedClassPointers",
+	"-Xbootclasspath*",
+	"--upgrade-module-path*",
+	"--patch-module*",
+	"--limit-modules*",
+};
+
+/* The first of the user's options that is one of these; NULL: none. */
+static const char *find_option(const struct strv *args, const char *const *list, size_t n)
+{
+	for (size_t i = 0; i < args->n; i++)
+		for (size_t k = 0; k < n; k++) {
+			size_t len = strlen(list[k]);
+
+			if (list[k][len - 1] == '*' ? strncmp(args->v[i], list[k], len - 1) == 0
+						    : streq(args->v[i], list[k]))
+				return args->v[i];
+		}
+	return NULL;
+}
+
+void plan_boot(const struct cloud_conf *conf, uint64_t xmx_bytes,
+	const struct machine_facts *machine, struct boot_wish *out)
+{
+	const struct strv *args = &conf->jvm_custom_args;
+	const char *libraries = find_option(args, own_libraries, ARRAY_SIZE(own_libraries));
+	const char *archive = find_option(args, own_archive, ARRAY_SIZE(own_archive));
+
+	*out = (struct boot_wish){
+		.native = conf->fast_boot != BOOT_NO && !libraries,
+		.archive = conf->fast_boot == BOOT_YES && !archive,
+		.big_heap = (xmx_bytes ? xmx_bytes : machine->mem_bytes / 4) >= BIG_HEAP,
+	};
+	if (conf->fast_boot != BOOT_YES) {
+		out->why = "fast_boot";
+	} else if (archive || libraries) {
+		out->why = "jvm_custom_args";
+		out->word = archive ? archive : libraries;
+	}
+}
+
 char *plan_flatfile(const struct cloud *c)
 {
 	struct strbuf b = STRBUF_NULL;
@@ -103,6 +161,16 @@ static void add_program(
 bool plan_binds_to_localhost(const struct cloud_conf *conf)
 {
 	return conf->bind_to_localhost || conf->gate_mode != GATE_OFF;
+}
+
+/* What makes the boot shorter. With it goes the benchmark of each node's processor and memory, of
+ * which nothing but two numbers in /3/Cloud comes (gflops, mem_bw). */
+static void add_boot_options(const struct launch_place *place, struct strv *argv)
+{
+	if (!place->boot || !place->boot->n)
+		return;
+	strv_copy(argv, place->boot);
+	strv_add(argv, "-Dsys.ai.h2o.heartbeat.benchmark.enabled=false");
 }
 
 static void add_option(struct strv *argv, const char *option, const char *value)
@@ -162,6 +230,7 @@ int plan_argv(const struct cloud *c, unsigned node, const struct launch_place *p
 	strv_add(argv, "-Dsys.ai.h2o.telemetry.disabled=true");
 	if (conf->allow_unsupported_java)
 		strv_printf(argv, "-Dsys.ai.h2o.debug.allowJavaVersions=%d", place->java_major);
+	add_boot_options(place, argv);
 	strv_copy(argv, &conf->jvm_custom_args);
 	add_program(conf, place, argv);
 	add_h2o_options(c, node, place, machine, argv);

@@ -22,6 +22,7 @@ struct launch_place {
 	const char *flatfile;     /* of this member */
 	const char *recovery_dir; /* NULL: off */
 	const char *token;        /* fleet's mark in the environment, TOKEN_ENV=token */
+	const struct strv *boot;  /* options by which the JVM uses the boot cache; may be empty */
 };
 
 /* Every process that we start carries this in its environment: "<fleet id>/<cloud>/<node>/<gen>".
@@ -40,6 +41,21 @@ bool plan_binds_to_localhost(const struct cloud_conf *conf);
 
 /* -nthreads of each node; 0: leave it to H2O (all cores). */
 unsigned plan_nthreads(const struct cloud_conf *conf, const struct machine_facts *machine);
+
+/* What of the boot cache (drv/bootcache.h) nodes are to be launched with. */
+struct boot_wish {
+	bool native;      /* the native libraries */
+	bool archive;     /* the archive of classes */
+	bool big_heap;    /* too big for compressed pointers: another archive */
+	const char *why;  /* not both: which key; NULL */
+	const char *word; /* and which word of jvm_custom_args (of `conf`); NULL */
+};
+
+/* As fast_boot says. An option of the JVM that says the same differently (jvm_custom_args) stays in
+ * force, and one with which the JVM would not take an archive spares it the attempt. `xmx_bytes`:
+ * of plan_memory(). */
+void plan_boot(const struct cloud_conf *conf, uint64_t xmx_bytes,
+	const struct machine_facts *machine, struct boot_wish *out);
 
 /* The flatfile, the same for every member: all of them, "ip:port" a line. A first connect that
  * fails costs H2O 5 s (h2o-core water/H2ONode.java), but whichever of two comes up later reaches

@@ -96,13 +96,13 @@ static void test_flatfile(void **state)
 	cloud_free(c);
 }
 
-static char *command_line(const struct cloud_conf *conf)
+static char *command_line_at(const struct cloud_conf *conf, const struct launch_place *at)
 {
 	struct cloud *c = cloud_of(conf);
 	_cleanup_(strv_free) struct strv argv = STRV_NULL;
 	char *all = xstrdup("");
 
-	assert_int_equal(plan_argv(c, 0, &place, &machine, &argv, NULL), 0);
+	assert_int_equal(plan_argv(c, 0, at, &machine, &argv, NULL), 0);
 	for (size_t i = 0; i < argv.n; i++) {
 		char *more = xasprintf("%s%s ", all, argv.v[i]);
 
@@ -111,6 +111,11 @@ static char *command_line(const struct cloud_conf *conf)
 	}
 	cloud_free(c);
 	return all;
+}
+
+static char *command_line(const struct cloud_conf *conf)
+{
+	return command_line_at(conf, &place);
 }
 
 /* Proves: the plain command line is exactly this. */
@@ -171,6 +176,99 @@ static void test_argv_full(void **state)
 	strv_free(&conf.h2o_args);
 }
 
+/* Proves: the options of the boot cache come before the user's, which can so overrule each of them,
+ * and bring the benchmark's end along; with none of them the command line is the plain one. */
+static void test_argv_boot(void **state)
+{
+	struct cloud_conf conf = conf_of(1);
+	_cleanup_(strv_free) struct strv boot = STRV_NULL;
+	struct launch_place at = place;
+	_cleanup_free_ char *plain = NULL, *none = NULL, *line = NULL;
+
+	(void)state;
+	strv_add(&conf.jvm_custom_args, "-Dsys.ai.h2o.heartbeat.benchmark.enabled=true");
+	plain = command_line(&conf);
+	at.boot = &boot;
+	none = command_line_at(&conf, &at);
+	assert_string_equal(none, plain);
+	strv_add(&boot, "-Djava.library.path=/c/native");
+	strv_add(&boot, "-XX:SharedArchiveFile=/c/classes.jsa");
+	line = command_line_at(&conf, &at);
+	assert_non_null(
+		strstr(line, " -Dsys.ai.h2o.telemetry.disabled=true -Djava.library.path=/c/native "
+			     "-XX:SharedArchiveFile=/c/classes.jsa "
+			     "-Dsys.ai.h2o.heartbeat.benchmark.enabled=false "
+			     "-Dsys.ai.h2o.heartbeat.benchmark.enabled=true -jar "));
+	strv_free(&conf.jvm_custom_args);
+}
+
+static struct boot_wish wish_of(enum fast_boot mode, const char *arg, uint64_t xmx)
+{
+	struct cloud_conf conf = conf_of(1);
+	struct boot_wish w;
+
+	conf.fast_boot = mode;
+	if (arg)
+		strv_add(&conf.jvm_custom_args, arg);
+	plan_boot(&conf, xmx, &machine, &w);
+	assert_int_equal(w.word != NULL, w.why && streq(w.why, "jvm_custom_args"));
+	w.word = NULL; /* goes with the words */
+	strv_free(&conf.jvm_custom_args);
+	return w;
+}
+
+/* Proves: each part of the cache is used unless the key or an option of the user's own rules out
+ * that part, and the reason is named. */
+static void test_boot_parts(void **state)
+{
+	static const struct {
+		enum fast_boot mode;
+		const char *arg;
+		bool native, archive;
+		const char *why;
+	} cases[] = {
+		{BOOT_YES, NULL, true, true, NULL},
+		{BOOT_YES, "-XX:+UseG1GC", true, true, NULL},
+		{BOOT_YES, "-Djava.library.path=/x", false, true, "jvm_custom_args"},
+		{BOOT_YES, "-Xshare:off", true, false, "jvm_custom_args"},
+		{BOOT_YES, "-XX:SharedArchiveFile=/x", true, false, "jvm_custom_args"},
+		{BOOT_YES, "-XX:ArchiveClassesAtExit=/x", true, false, "jvm_custom_args"},
+		{BOOT_YES, "-XX:AOTCache=/x", true, false, "jvm_custom_args"},
+		{BOOT_YES, "-XX:+UseZGC", true, false, "jvm_custom_args"},
+		{BOOT_YES, "--patch-module=a=b", true, false, "jvm_custom_args"},
+		{BOOT_NATIVE_ONLY, NULL, true, false, "fast_boot"},
+		{BOOT_NATIVE_ONLY, "-Djava.library.path=/x", false, false, "fast_boot"},
+		{BOOT_NO, NULL, false, false, "fast_boot"},
+		{BOOT_NO, "-Xshare:off", false, false, "fast_boot"},
+	};
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		struct boot_wish w = wish_of(cases[i].mode, cases[i].arg, 1ull << 30);
+
+		assert_int_equal(w.native, cases[i].native);
+		assert_int_equal(w.archive, cases[i].archive);
+		assert_true(streq_null(w.why, cases[i].why));
+	}
+}
+
+/* Proves: where the JVM has no compressed pointers any more (measured with 17 and 25: above 32736
+ * MB, a quarter of the memory when nothing is said), the archive for big heaps is asked for. */
+static void test_boot_big_heap(void **state)
+{
+	const struct machine_facts large = {132ull << 30, 8};
+	struct cloud_conf conf = conf_of(1);
+	struct boot_wish w;
+
+	(void)state;
+	assert_false(wish_of(BOOT_YES, NULL, 32736ull << 20).big_heap);
+	assert_true(wish_of(BOOT_YES, NULL, 32737ull << 20).big_heap);
+	assert_true(wish_of(BOOT_YES, NULL, 32ull << 30).big_heap);
+	assert_false(wish_of(BOOT_YES, NULL, 0).big_heap);
+	plan_boot(&conf, 0, &large, &w);
+	assert_true(w.big_heap);
+}
+
 static bool has(const struct strv *env, const char *assignment)
 {
 	for (size_t i = 0; i < env->n; i++)
@@ -215,6 +313,9 @@ int main(void)
 		cmocka_unit_test(test_flatfile),
 		cmocka_unit_test(test_argv_plain),
 		cmocka_unit_test(test_argv_full),
+		cmocka_unit_test(test_argv_boot),
+		cmocka_unit_test(test_boot_parts),
+		cmocka_unit_test(test_boot_big_heap),
 		cmocka_unit_test(test_env),
 	};
 
