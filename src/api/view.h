@@ -18,6 +18,8 @@ json_t *view_live_node(struct fleet *f, const struct cloud *c, const struct node
 
 /* A JSON string, with U+FFFD for each byte that is no UTF-8; null for NULL. A new reference. */
 json_t *view_text(const char *s);
+/* A moment, ISO 8601, UTC; null for 0. */
+json_t *view_wall(uint64_t wall_ms);
 
 /* What hinders the daemon itself, the oldest first: a list, empty when all is well. A new
  * reference. */

@@ -3,6 +3,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "core/bootbuilder.h"
 #include "core/internal.h"
 #include "drv/machine.h"
 
@@ -165,6 +166,7 @@ static void announce(struct supervised *s)
 			_cleanup_free_ char *url = supervised_endpoint_url(s);
 
 			idle_watch(s);
+			boot_ready(s);
 			log_notice("cloud %s: connect to %s", c->conf->name, url);
 		}
 	}
@@ -224,7 +226,7 @@ void fleet_check_done(struct fleet *f)
 			(f->clouds[i]->cloud->state != CLOUD_STOPPED &&
 				f->clouds[i]->cloud->state != CLOUD_FAILED))
 			return;
-	if (gate_end(f, false))
+	if (bootbuilder_end(f, false) && gate_end(f, false))
 		TAKE_PTR(f->done)(f->done_arg);
 }
 
@@ -280,6 +282,7 @@ void supervised_feed(struct supervised *s, const struct cloud_event *ev)
 	door_look(s);
 	arm_timer(s);
 	reload_look(s);
+	bootbuilder_look(s);
 	if (s->fleet->observer)
 		s->fleet->observer(s->cloud, s->fleet->observer_arg);
 	fleet_check_done(s->fleet);

@@ -13,6 +13,7 @@
 #include "base/handover.h"
 #include "base/log.h"
 #include "base/text.h"
+#include "core/bootbuilder.h"
 #include "core/internal.h"
 
 /* ---- the state directory is one daemon's ---- */
@@ -86,8 +87,6 @@ static int make_dirs(const struct fleet_conf *c, struct err *e)
 {
 	int r = file_mkdirs(c->state_dir, 0750, e);
 
-	if (r == 0)
-		r = file_mkdirs(c->cache_dir, 0755, e);
 	return r < 0 ? r : file_mkdirs(c->log_dir, 0750, e);
 }
 
@@ -180,6 +179,7 @@ void supervised_free(struct supervised *s)
 		http_cancel(s->request);
 	idle_cancel(s);
 	incident_forget(s);
+	boot_forget(s);
 	jobs_free(s);
 	logs_free(s);
 	while (s->queue) {
@@ -218,6 +218,7 @@ static void on_beat(uv_timer_t *t)
 
 	logs_check(f);
 	gate_beat(f);
+	boot_beat(f);
 	if (f->beats++ % DISK_BEATS == 0)
 		disk_check(f);
 }
@@ -252,6 +253,7 @@ int fleet_new(uv_loop_t *loop, struct conf *conf, struct fleet **out, struct err
 	f->beat->data = f;
 	uv_timer_start(f->beat, on_beat, FLEET_BEAT_MS, FLEET_BEAT_MS);
 	oom_sample(f);
+	bootbuilder_new(f);
 	r = make_dirs(&conf->fleet, e);
 	if (r == 0)
 		r = take_lock(f, e);
@@ -294,6 +296,7 @@ void fleet_free(struct fleet *f)
 	strays_free(f);
 	cgroups_free(f);
 	gate_free(f);
+	bootbuilder_free(f);
 	troubles_free(f);
 	reload_free(f);
 	free(f->clouds);
@@ -342,6 +345,7 @@ void fleet_shutdown(struct fleet *f, bool at_once, void (*done)(void *arg), void
 	f->done = NULL; /* not before all have been told */
 	adopt_end_session(f);
 	emit_stopping(f, at_once);
+	bootbuilder_end(f, at_once);
 	if (at_once) {
 		strays_kill(f);
 		gate_end(f, true);

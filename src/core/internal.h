@@ -6,6 +6,7 @@
 #include "core/fleet.h"
 #include "core/trouble.h"
 #include "drv/awake.h"
+#include "drv/bootcache.h"
 #include "drv/command.h"
 #include "drv/gate_wire.h"
 #include "drv/http.h"
@@ -55,6 +56,21 @@ struct cloud_cgroup {
 	struct scope_job *job;       /* the members are being put into it */
 	char *dir;                   /* owned; NULL: none (yet) */
 	int64_t oom_before, oom_now; /* as in struct fleet */
+};
+
+/* What the newest generation was launched with of the boot cache: boot.c. */
+struct cloud_boot {
+	uint64_t generation;      /* whose this is; 0: none that we have launched */
+	struct boot_wish wish;    /* what its configuration allows */
+	struct boot_found found;  /* without what it was not given */
+	char *why;                /* owned: why it is not all there is; NULL: it is */
+	int mapped;               /* 1: all members use the archive; 0: not all; -1: not known */
+	bool looking;             /* it is ready, and they are looked at */
+	unsigned next;            /* which of them is the next */
+	struct command *question; /* why not, on its way */
+	unsigned ignored;         /* archives that it did not use, in a row */
+	bool anew;                /* the next one is to be made though there is one */
+	char *barred; /* owned: why it gets none from this daemon any more; NULL: it does */
 };
 
 /* The newest loss of a cloud, until it is known what follows: incident.c. */
@@ -129,6 +145,7 @@ struct supervised {
 		bool pending;             /* another is to follow */
 		uint64_t retry_at;        /* not before, after a failure */
 	} logs;
+	struct cloud_boot boot;
 	struct open_incident incident;
 	struct cloud_cgroup cgroup;
 	bool limit_said;    /* that a limit of its control group is not in force */
@@ -177,6 +194,7 @@ struct fleet {
 	struct incidents *incidents;
 	struct cgroups *cgroups;
 	struct gate *gate;
+	struct bootbuilder *bootbuilder;
 	bool doors_begun;  /* doors_begin() was called */
 	int cannot_adopt;  /* what an earlier daemon has left: -errno; 0: it can be had */
 	bool ending;       /* fleet_shutdown() was called */
@@ -223,6 +241,22 @@ void runtime_clear(struct runtime *r);
 /* "H2OFLEET_TOKEN=<fleet>/<cloud>/<node>/<generation>"; owned by the caller. */
 char *launch_token(const struct supervised *s, unsigned node);
 
+/* boot.c: what of the boot cache a cloud is launched with. */
+/* At ACTION_PREPARE, when the runtime is known. */
+void boot_choose(struct supervised *s);
+/* Adds the JVM's options; `env` is its environment. */
+void boot_add_args(const struct supervised *s, const struct strv *env, struct strv *argv);
+/* It has become ready. */
+void boot_ready(struct supervised *s);
+/* To be called every second. */
+void boot_beat(struct fleet *f);
+void boot_forget(struct supervised *s);
+/* What it may be launched with from now on. */
+void boot_wish_of(const struct supervised *s, struct boot_wish *out);
+/* Strings are those of `rt` and of the configuration. */
+struct boot_runtime boot_runtime_of(
+	const struct supervised *s, const struct runtime *rt, bool big_heap);
+
 /* The strays are gone: what waited for that goes on. */
 void launch_go_on(struct supervised *s);
 /* Where its members listen. */
@@ -244,6 +278,8 @@ void adopt_end_session(const struct fleet *f);
 /* In the token of its environment, where a member's cloud, number and generation are. No cloud can
  * be called so. */
 #define GATE_TOKEN "@gate"
+/* The same of who makes the boot cache, and of its children. */
+#define BOOT_TOKEN "@boot"
 /* Takes over the one of an earlier daemon, with the doors that it has. A negative errno when we
  * cannot, for reasons of our own. */
 int gate_new(struct fleet *f);

@@ -262,6 +262,7 @@ static void prepare_rest(struct supervised *s)
 	if (r == 0)
 		r = logs_check_target(s, &e);
 	if (r == 0) {
+		boot_choose(s);
 		warn_of_memory(s, xmx, machine.mem_bytes);
 		oom_sample(s->fleet);
 		r = recovery_choose_dir(s, xmx, &e);
@@ -378,7 +379,7 @@ static int write_flatfile(struct supervised *s, struct member *m, struct err *e)
 static int spawn_member(struct supervised *s, struct member *m, int output, struct err *e)
 {
 	_cleanup_free_ char *token = launch_token(s, m->index);
-	_cleanup_(strv_free) struct strv argv = STRV_NULL, env = STRV_NULL;
+	_cleanup_(strv_free) struct strv argv = STRV_NULL, env = STRV_NULL, boot = STRV_NULL;
 	struct machine_facts machine = {machine_memory(), machine_cores()};
 	struct launch_place place = {
 		.java = s->runtime.java,
@@ -390,14 +391,16 @@ static int spawn_member(struct supervised *s, struct member *m, int output, stru
 		.flatfile = m->flatfile,
 		.recovery_dir = s->recovery_dir,
 		.token = token + strlen(TOKEN_ENV) + 1,
+		.boot = &boot,
 	};
 	struct spawn_request rq = {.output_fd = output, .cwd = m->ice_dir};
 	int r;
 
+	plan_env(s->cloud, environ, &place, &env);
+	boot_add_args(s, &env, &boot);
 	r = plan_argv(s->cloud, m->index, &place, &machine, &argv, e);
 	if (r < 0)
 		return r;
-	plan_env(s->cloud, environ, &place, &env);
 	rq.argv = argv.v;
 	rq.env = env.v;
 	return proc_spawn(s->fleet->loop, &rq, exits_report, m, &m->proc, e);

@@ -11,6 +11,7 @@
 #include "base/log.h"
 #include "base/strbuf.h"
 #include "conf/check.h"
+#include "core/bootbuilder.h"
 #include "core/internal.h"
 
 /* ---- one cloud: what is in force ---- */
@@ -107,6 +108,7 @@ static void drop_pending(struct supervised *s)
 static void change(struct supervised *s, struct cloud_conf *new, const struct cloud_change *ch)
 {
 	drop_pending(s);
+	bootbuilder_wake(s->fleet);
 	if (ch->kind != CHANGE_RESTART) {
 		replace_conf(s, new);
 	} else if (at_rest(s)) {

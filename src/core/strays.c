@@ -11,8 +11,9 @@
 #include "drv/machine.h"
 #include "drv/procinfo.h"
 
-#define STRAY_TERM_MS 10000
-#define MAX_ENVIRON   (2u << 20)
+#define STRAY_TERM_MS   10000
+#define BUILDER_TERM_MS 2000
+#define MAX_ENVIRON     (2u << 20)
 
 struct stray {
 	struct stray *next;
@@ -20,7 +21,7 @@ struct stray {
 	struct proc *proc;
 	uv_timer_t *timer;
 	char *token;   /* owned: "NAME=value" */
-	char *tmp_dir; /* owned: its java.io.tmpdir, which it may leave full; NULL: the gate's */
+	char *tmp_dir; /* owned: its java.io.tmpdir, which it may leave full; NULL: not a node's */
 };
 
 static void on_closed(uv_handle_t *h)
@@ -99,6 +100,18 @@ static struct stray *stray_new(struct fleet *f, pid_t pid, uint64_t ticks, const
 	return t;
 }
 
+/* Who makes the boot cache, for a daemon that is gone, or a node that was started for it: with
+ * SIGTERM it leaves nothing behind. */
+static void end_builder(struct fleet *f, pid_t pid, uint64_t ticks)
+{
+	struct stray *t = stray_new(f, pid, ticks, BOOT_TOKEN);
+
+	if (!t)
+		return;
+	uv_timer_start(t->timer, on_patience_over, BUILDER_TERM_MS, 0);
+	proc_signal(t->proc, SIGTERM);
+}
+
 /* A gate that is not the one we talk to, or a child of such. It holds ports, and nothing to lose.
  */
 static void end_gate(struct fleet *f, pid_t pid, uint64_t ticks)
@@ -173,6 +186,8 @@ static void look_at(struct fleet *f, pid_t pid)
 	if (token && streq(token, GATE_TOKEN)) {
 		if (pid != gate_pid(f) && !is_child_of(pid, gate_pid(f)))
 			end_gate(f, pid, ticks);
+	} else if (token && streq(token, BOOT_TOKEN)) {
+		end_builder(f, pid, ticks);
 	} else if (token && !belongs_to_member(f, token)) {
 		end_stray(f, pid, ticks, token);
 	}

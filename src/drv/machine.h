@@ -8,7 +8,8 @@
 /* Memory that processes may use here: MemTotal, or the cgroup's limit (v2 memory.max on any level
  * above us, v1 memory.limit_in_bytes) where that is lower. Bytes. */
 uint64_t machine_memory(void);
-/* MemAvailable, bytes. */
+/* MemAvailable, or what is left of the cgroup's limit (on any level above us) where that is less;
+ * bytes. */
 uint64_t machine_memory_available(void);
 /* Cores that we may run on: sched_getaffinity and the cgroup's cpu.max, rounded up, at least 1. */
 unsigned machine_cores(void);

@@ -95,8 +95,7 @@ static const char *const own_archive[] = {
 	"--limit-modules*",
 };
 
-/* The first of the user's options that is one of these; NULL: none. */
-static const char *find_option(const struct strv *args, const char *const *list, size_t n)
+static bool has_one_of(const struct strv *args, const char *const *list, size_t n)
 {
 	for (size_t i = 0; i < args->n; i++)
 		for (size_t k = 0; k < n; k++) {
@@ -104,29 +103,26 @@ static const char *find_option(const struct strv *args, const char *const *list,
 
 			if (list[k][len - 1] == '*' ? strncmp(args->v[i], list[k], len - 1) == 0
 						    : streq(args->v[i], list[k]))
-				return args->v[i];
+				return true;
 		}
-	return NULL;
+	return false;
 }
 
 void plan_boot(const struct cloud_conf *conf, uint64_t xmx_bytes,
 	const struct machine_facts *machine, struct boot_wish *out)
 {
 	const struct strv *args = &conf->jvm_custom_args;
-	const char *libraries = find_option(args, own_libraries, ARRAY_SIZE(own_libraries));
-	const char *archive = find_option(args, own_archive, ARRAY_SIZE(own_archive));
+	bool libraries = has_one_of(args, own_libraries, ARRAY_SIZE(own_libraries));
+	bool archive = has_one_of(args, own_archive, ARRAY_SIZE(own_archive));
 
 	*out = (struct boot_wish){
 		.native = conf->fast_boot != BOOT_NO && !libraries,
 		.archive = conf->fast_boot == BOOT_YES && !archive,
 		.big_heap = (xmx_bytes ? xmx_bytes : machine->mem_bytes / 4) >= BIG_HEAP,
+		.why = conf->fast_boot != BOOT_YES ? "fast_boot"
+		       : libraries || archive      ? "jvm_custom_args"
+						   : NULL,
 	};
-	if (conf->fast_boot != BOOT_YES) {
-		out->why = "fast_boot";
-	} else if (archive || libraries) {
-		out->why = "jvm_custom_args";
-		out->word = archive ? archive : libraries;
-	}
 }
 
 char *plan_flatfile(const struct cloud *c)

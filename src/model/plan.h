@@ -44,16 +44,15 @@ unsigned plan_nthreads(const struct cloud_conf *conf, const struct machine_facts
 
 /* What of the boot cache (drv/bootcache.h) nodes are to be launched with. */
 struct boot_wish {
-	bool native;      /* the native libraries */
-	bool archive;     /* the archive of classes */
-	bool big_heap;    /* too big for compressed pointers: another archive */
-	const char *why;  /* not both: which key; NULL */
-	const char *word; /* and which word of jvm_custom_args (of `conf`); NULL */
+	bool native;     /* the native libraries */
+	bool archive;    /* the archive of classes */
+	bool big_heap;   /* too big for compressed pointers: another archive */
+	const char *why; /* the key by which it is not both; NULL */
 };
 
-/* As fast_boot says. An option of the JVM that says the same differently (jvm_custom_args) stays in
- * force, and one with which the JVM would not take an archive spares it the attempt. `xmx_bytes`:
- * of plan_memory(). */
+/* As fast_boot says. Where jvm_custom_args has an option of its own for a part of it, that stays in
+ * force; and with one with which the JVM would not take an archive it is not tried. `xmx_bytes`: of
+ * plan_memory(). */
 void plan_boot(const struct cloud_conf *conf, uint64_t xmx_bytes,
 	const struct machine_facts *machine, struct boot_wish *out);
 
