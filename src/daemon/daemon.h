@@ -12,6 +12,7 @@ enum daemon_mode {
 	MODE_CHECK,
 	MODE_PRINT,
 	MODE_ROTATE,
+	MODE_BOOT,
 	MODE_CHECK_STATE,
 	MODE_END, /* end what a dead daemon has left behind, and nothing else */
 };
@@ -31,7 +32,7 @@ struct options {
 	const char *state_dir; /* --check-state=DIR: the one in use; NULL: any */
 	bool debug;
 	bool until_eof; /* the end of standard input is the end */
-	char **rotate;  /* MODE_ROTATE: its arguments */
+	char **args;    /* MODE_ROTATE, MODE_BOOT: its arguments */
 };
 
 #define N_SIGNALS 5
@@ -94,6 +95,10 @@ void warn_of_conf(const struct conf *conf);
  * Returns the exit status. */
 #define N_ROTATE_ARGS 5
 int rotate_main(char **args);
+
+/* boot.c: makes what is in the boot cache: the arguments are those of bootbuild_add_args(). Returns
+ * the exit status. */
+int boot_main(char **args);
 
 /* signals.c */
 void signals_watch(struct daemon *d);

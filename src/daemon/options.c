@@ -42,6 +42,7 @@ int options_parse(int argc, char **argv, struct options *opts)
 		OPT_UNTIL_EOF,
 		OPT_DEBUG,
 		OPT_ROTATE,
+		OPT_BOOT,
 		OPT_CHECK_STATE
 	};
 	static const struct option options[] = {
@@ -52,7 +53,8 @@ int options_parse(int argc, char **argv, struct options *opts)
 		{"until-eof", no_argument, NULL, OPT_UNTIL_EOF},
 		{"debug", no_argument, NULL, OPT_DEBUG},
 		{"check-state", optional_argument, NULL, OPT_CHECK_STATE},
-		{"rotate-logs", no_argument, NULL, OPT_ROTATE}, /* for ourselves alone */
+		{"rotate-logs", no_argument, NULL, OPT_ROTATE}, /* these two for ourselves alone */
+		{"build-boot-cache", no_argument, NULL, OPT_BOOT},
 		{"help", no_argument, NULL, 'h'},
 		{"version", no_argument, NULL, 'V'},
 		{0},
@@ -86,6 +88,9 @@ int options_parse(int argc, char **argv, struct options *opts)
 		case OPT_ROTATE:
 			opts->mode = MODE_ROTATE;
 			break;
+		case OPT_BOOT:
+			opts->mode = MODE_BOOT;
+			break;
 		case 'h':
 			fputs(usage, stdout);
 			return 0;
@@ -97,8 +102,9 @@ int options_parse(int argc, char **argv, struct options *opts)
 			return 2;
 		}
 	}
-	if (opts->mode == MODE_ROTATE && argc - optind == N_ROTATE_ARGS) {
-		opts->rotate = argv + optind;
+	if ((opts->mode == MODE_ROTATE && argc - optind == N_ROTATE_ARGS) ||
+		opts->mode == MODE_BOOT) {
+		opts->args = argv + optind;
 		return -1;
 	}
 	if (optind < argc) {

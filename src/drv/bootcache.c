@@ -9,6 +9,8 @@
 #include "drv/bootentry.h"
 #include "drv/bootrun.h"
 
+#define RELOCATING_JAVA 17
+
 #define MAPS_MAX      (16u << 20)
 #define COMPLAINT_MS  20000
 #define COMPLAINT_MAX 400 /* characters of what a JVM says */
@@ -121,7 +123,7 @@ int bootcache_find(
 	bool archive = rt->java_major >= BOOT_JAVA_MIN;
 	int r = boot_identity_of_jar(rt->jar, &jar, e);
 
-	*out = (struct boot_found){0};
+	*out = (struct boot_found){.java_major = rt->java_major};
 	if (r == 0)
 		r = boot_identity_of(rt, &id, e);
 	if (r < 0)
@@ -152,6 +154,12 @@ void bootcache_add_args(const struct boot_found *f, const char *ld_library_path,
 	}
 	strv_printf(argv, "-XX:SharedArchiveFile=%s", f->archive);
 	strv_add(argv, "-Xshare:auto");
+	/* Since 17 an archive is put at a random address, which writes to most of its pages: 25 MB
+	 * more that nodes do not share. A diagnostic option, which older ones do not know. */
+	if (f->java_major >= RELOCATING_JAVA) {
+		strv_add(argv, "-XX:+UnlockDiagnosticVMOptions");
+		strv_add(argv, "-XX:ArchiveRelocationMode=0");
+	}
 	strv_add(argv, "-Xlog:cds=off");
 }
 

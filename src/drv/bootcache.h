@@ -59,6 +59,7 @@ struct boot_found {
 	char *library_path; /* directory with the native libraries; NULL: there are none */
 	bool native_done;   /* and there is nothing to be unpacked (any more) */
 	char *archive;      /* absolute path; only when trusted */
+	int java_major;     /* of the runtime */
 	bool aot;           /* it goes to -XX:AOTCache=, not -XX:SharedArchiveFile= */
 	enum boot_verdict verdict;
 	char *why; /* a sentence, or NULL */
