@@ -28,7 +28,7 @@ static int find_runtime(
 static void report(struct doctor *d, const char *name, const struct boot_wish *wish,
 	const struct boot_found *f)
 {
-	const char *libraries = f->library_path ? " and the native libraries" : "";
+	const char *libraries = f->library_path ? ", and with the native libraries" : "";
 
 	if (!wish->archive && (f->native_done || !wish->native))
 		doctor_add(d, "boot", CHECK_OK, NULL,
@@ -41,7 +41,7 @@ static void report(struct doctor *d, const char *name, const struct boot_wish *w
 			f->why ? f->why : "no reason is known");
 	else if (wish->archive && f->archive)
 		doctor_add(d, "boot", CHECK_OK, NULL,
-			"cloud %s: starts from an archive of classes%s that was checked (%s)", name,
+			"cloud %s: starts from an archive of classes that was checked%s (%s)", name,
 			libraries, f->dir);
 	else if (wish->archive && f->verdict == BOOT_UNSUPPORTED && f->native_done)
 		doctor_add(d, "boot", CHECK_OK, NULL,

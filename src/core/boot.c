@@ -93,7 +93,7 @@ void boot_choose(struct supervised *s)
 	struct boot_runtime rt;
 
 	forget(b);
-	b->generation = s->cloud->generation;
+	b->generation = s->cloud->generation + 1; /* it is about to begin */
 	boot_wish_of(s, &b->wish);
 	rt = boot_runtime_of(s, &s->runtime, b->wish.big_heap);
 	if ((b->wish.native || b->wish.archive) &&

@@ -278,11 +278,11 @@ static void failed(struct fleet *f, const char *why)
 {
 	struct bootbuilder *b = f->bootbuilder;
 	struct attempt *a = attempt_of(b, b->job.key);
-	uint64_t delay = MIN(RETRY_MS << MIN(a->failures, 10u), RETRY_MAX_MS);
+	uint64_t delay = RETRY_MS << (a->failures < 10 ? a->failures : 10);
 	_cleanup_free_ char *sentence = xasprintf("for %s: %s", b->job.what, why);
 
 	a->failures++;
-	a->retry_ms = fleet_now(f) + delay;
+	a->retry_ms = fleet_now(f) + MIN(delay, RETRY_MAX_MS);
 	note(b, "failed", why);
 	if (a->failures == 1) /* then it is listed as a trouble */
 		fleet_event(f, "boot-cache-failed", fleet_find(f, b->job.cloud), -1,

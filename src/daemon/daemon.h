@@ -13,6 +13,7 @@ enum daemon_mode {
 	MODE_PRINT,
 	MODE_ROTATE,
 	MODE_BOOT,
+	MODE_EXPLAIN,
 	MODE_CHECK_STATE,
 	MODE_END, /* end what a dead daemon has left behind, and nothing else */
 };
@@ -32,7 +33,7 @@ struct options {
 	const char *state_dir; /* --check-state=DIR: the one in use; NULL: any */
 	bool debug;
 	bool until_eof; /* the end of standard input is the end */
-	char **args;    /* MODE_ROTATE, MODE_BOOT: its arguments */
+	char **args;    /* MODE_ROTATE, MODE_BOOT, MODE_EXPLAIN: its arguments */
 };
 
 #define N_SIGNALS 5
@@ -99,6 +100,10 @@ int rotate_main(char **args);
 /* boot.c: makes what is in the boot cache: the arguments are those of bootbuild_add_args(). Returns
  * the exit status. */
 int boot_main(char **args);
+
+/* explain.c: why a JVM does not use the archive of a runtime: the same arguments. Prints a
+ * sentence, or nothing where it would use it. */
+int explain_main(char **args);
 
 /* signals.c */
 void signals_watch(struct daemon *d);

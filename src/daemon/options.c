@@ -43,6 +43,7 @@ int options_parse(int argc, char **argv, struct options *opts)
 		OPT_DEBUG,
 		OPT_ROTATE,
 		OPT_BOOT,
+		OPT_EXPLAIN,
 		OPT_CHECK_STATE
 	};
 	static const struct option options[] = {
@@ -53,8 +54,10 @@ int options_parse(int argc, char **argv, struct options *opts)
 		{"until-eof", no_argument, NULL, OPT_UNTIL_EOF},
 		{"debug", no_argument, NULL, OPT_DEBUG},
 		{"check-state", optional_argument, NULL, OPT_CHECK_STATE},
-		{"rotate-logs", no_argument, NULL, OPT_ROTATE}, /* these two for ourselves alone */
+		{"rotate-logs", no_argument, NULL,
+			OPT_ROTATE}, /* these three for ourselves alone */
 		{"build-boot-cache", no_argument, NULL, OPT_BOOT},
+		{"explain-boot-cache", no_argument, NULL, OPT_EXPLAIN},
 		{"help", no_argument, NULL, 'h'},
 		{"version", no_argument, NULL, 'V'},
 		{0},
@@ -91,6 +94,9 @@ int options_parse(int argc, char **argv, struct options *opts)
 		case OPT_BOOT:
 			opts->mode = MODE_BOOT;
 			break;
+		case OPT_EXPLAIN:
+			opts->mode = MODE_EXPLAIN;
+			break;
 		case 'h':
 			fputs(usage, stdout);
 			return 0;
@@ -103,7 +109,7 @@ int options_parse(int argc, char **argv, struct options *opts)
 		}
 	}
 	if ((opts->mode == MODE_ROTATE && argc - optind == N_ROTATE_ARGS) ||
-		opts->mode == MODE_BOOT) {
+		opts->mode == MODE_BOOT || opts->mode == MODE_EXPLAIN) {
 		opts->args = argv + optind;
 		return -1;
 	}

@@ -295,6 +295,8 @@ int daemon_main(int argc, char **argv)
 		return rotate_main(o.args);
 	if (o.mode == MODE_BOOT)
 		return boot_main(o.args);
+	if (o.mode == MODE_EXPLAIN)
+		return explain_main(o.args);
 	if (o.mode == MODE_END)
 		return end_left_behind(&o);
 	if (load_conf(o.file, o.mode, &conf) < 0)
