@@ -603,7 +603,7 @@ static void every_key_counts_when_comparing(void **state)
 		_cleanup_(cloud_conf_freep) struct cloud_conf *b = cloud_conf_new("dev");
 		_cleanup_free_ char *value = NULL;
 
-		if (keys[i].section != SECTION_CLOUD )
+		if (keys[i].section != SECTION_CLOUD)
 			continue;
 		if (streq(keys[i].name, "gate_mode")) /* start_on = connect needs its default */
 			value = xstrdup("refuse");
