@@ -174,15 +174,18 @@ static void add_making(const struct boot_job *job, const char *archive, struct s
 	strv_add(argv, classpath);
 }
 
-/* The last line of what a JVM says when it gives up; owned by the caller. */
-static char *last_line(const char *output)
+/* What a JVM says when it gives up: its first error, else its last line. Owned by the caller. */
+static char *last_words(const char *output)
 {
-	const char *last = "";
+	const char *said = "";
 
-	for (const char *line = output; *line; line += strcspn(line, "\n"), line += *line == '\n')
+	for (const char *line = output; *line; line += strcspn(line, "\n"), line += *line == '\n') {
 		if (*line != '\n')
-			last = line;
-	return text_visible(last, MIN(strcspn(last, "\n"), (size_t)SAID_MAX));
+			said = line;
+		if (memmem(line, strcspn(line, "\n"), "[error", strlen("[error")))
+			break;
+	}
+	return text_visible(said, MIN(strcspn(said, "\n"), (size_t)SAID_MAX));
 }
 
 /* 0; 1: the JVM cannot make one, *why says so; or a negative errno. */
@@ -201,7 +204,7 @@ static int make_archive(struct boot_job *job, const char *archive, char **why, s
 		&output, e);
 	job->measured.archive_ms = clock_monotonic_ms() - begun;
 	if (r < 0)
-		return r;
+		return r == -EINTR ? r : err_wrap(e, "making the archive");
 	if (r == 0 && stat(archive, &st) == 0 && st.st_size > 0) {
 		_cleanup_close_ int fd = open(archive, O_RDONLY | O_CLOEXEC);
 
@@ -211,7 +214,7 @@ static int make_archive(struct boot_job *job, const char *archive, char **why, s
 	}
 	if (boot_check_space(job, FULL_SPACE, e) < 0)
 		return -ENOSPC;
-	said = last_line(output);
+	said = last_words(output);
 	*why = xasprintf("the archive could not be made: java ended with %d%s%s", r,
 		*said ? ": " : "", said);
 	return 1;
@@ -298,7 +301,8 @@ static json_t *verdict_json(const struct boot_job *job, const char *archive, con
 	struct stat st;
 	int major;
 
-	runtime_java_release(rt->java, &major, &java_version);
+	if (runtime_java_release(rt->java, &major, &java_version) < 0)
+		java_version = xasprintf("%d", rt->java_major);
 	runtime_jar_version(rt->jar, &h2o_version, NULL);
 	json_object_set_new(j, "verdict", json_string(why ? "refused" : "trusted"));
 	if (why)
@@ -307,7 +311,7 @@ static json_t *verdict_json(const struct boot_job *job, const char *archive, con
 	json_object_set_new(j, "jar", json_string(rt->jar));
 	json_object_set_new(j, "h2o_version", json_string(h2o_version ? h2o_version : ""));
 	json_object_set_new(j, "java", json_string(rt->java));
-	json_object_set_new(j, "java_version", json_string(java_version ? java_version : ""));
+	json_object_set_new(j, "java_version", json_string(java_version));
 	json_object_set_new(j, "made", json_integer((json_int_t)time(NULL)));
 	json_object_set_new(j, "measured",
 		json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "plain_ready_ms",

@@ -10,6 +10,8 @@
 #include "drv/bootrun.h"
 
 #define RELOCATING_JAVA 17
+/* The largest that HotSpot 17 and 25 compress pointers for (measured: 32736m yes, 32750m no). */
+#define COMPRESSED_HEAP (32736ull << 20)
 
 #define MAPS_MAX      (16u << 20)
 #define COMPLAINT_MS  20000
@@ -26,6 +28,11 @@ void boot_found_clear(struct boot_found *f)
 	free(f->why);
 	free(f->dir);
 	*f = (struct boot_found){0};
+}
+
+bool boot_heap_is_big(uint64_t xmx, uint64_t mem_bytes)
+{
+	return (xmx ? xmx : mem_bytes / 4) > COMPRESSED_HEAP;
 }
 
 const char *boot_verdict_name(enum boot_verdict v)

@@ -47,6 +47,10 @@ struct boot_runtime {
 	bool big_heap; /* 32 GB and more: no compressed pointers, so another archive */
 };
 
+/* Is a heap of `xmx` bytes (0: the JVM's own choice, a quarter of the machine's memory) too big for
+ * compressed pointers? */
+bool boot_heap_is_big(uint64_t xmx, uint64_t mem_bytes);
+
 enum boot_verdict {
 	BOOT_UNKNOWN,     /* there is none yet, or it is stale: build one */
 	BOOT_TRUSTED,     /* `archive` may be used */

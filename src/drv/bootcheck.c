@@ -113,7 +113,7 @@ char *boot_endpoints_differ(const json_t *plain, const json_t *other)
 	json_decref(keys);
 	if (n == 0)
 		return NULL;
-	return xasprintf("%zu of %zu endpoints differ%s: %s%s", n, json_object_size(plain), "",
+	return xasprintf("%zu of %zu endpoints differ: %s%s", n, json_object_size(plain),
 		strbuf_str(&b), n > SHOWN ? "; ..." : "");
 }
 
@@ -132,6 +132,8 @@ static int ask_well(struct boot_node *n, const char *method, const char *path, c
 	if (status == 200)
 		return 0;
 	msg = msg ? msg + strspn(msg, " \n\t") : "";
+	if (has_prefix(msg, "ERROR MESSAGE:"))
+		msg += strlen("ERROR MESSAGE:") + strspn(msg + strlen("ERROR MESSAGE:"), " \n\t");
 	said = text_visible(msg, MIN(strcspn(msg, "\n"), (size_t)MSG_MAX_));
 	return err_set(
 		e, -EBADMSG, "%s %s answers %d%s%s", method, path, status, *said ? ": " : "", said);

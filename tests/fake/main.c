@@ -126,13 +126,15 @@ int node_listen_api(struct node *n)
 static void become_ready(struct node *n, int64_t arg)
 {
 	(void)arg;
-	if (knob(n, KNOB_never_ready)) {
+	if (knob(n, KNOB_never_ready) || (n->archive_mapped && knob(n, KNOB_archive_hang))) {
 		timer_after(20, become_ready, 0);
 		return;
 	}
 	n->ready = true;
 	n->ready_at = clock_monotonic_ms();
 	console_ready(n);
+	if (n->archive_mapped && knob(n, KNOB_archive_error))
+		console_log(n, LVL_ERROR, "main", "Failed to load a class");
 	faults_boot(n);
 }
 
