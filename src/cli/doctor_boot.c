@@ -63,12 +63,12 @@ static void check_cloud(struct doctor *d, const struct cloud_conf *c)
 	struct boot_wish wish;
 
 	plan_memory(c, &machine, &xmx, &xms, NULL);
-	plan_boot(c, xmx, &machine, &wish);
+	plan_boot(c, &wish);
 	if (find_runtime(d, c, &java, &rt.java_major, &jar) < 0)
 		return; /* other checks tell */
 	rt.java = java;
 	rt.jar = jar;
-	rt.big_heap = wish.big_heap;
+	rt.big_heap = boot_heap_is_big(xmx, machine.mem_bytes);
 	if ((wish.native || wish.archive) &&
 		bootcache_find(d->conf->fleet.cache_dir, &rt, &found, NULL) < 0)
 		return;

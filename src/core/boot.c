@@ -16,28 +16,26 @@
 
 extern char **environ;
 
-struct boot_runtime boot_runtime_of(
-	const struct supervised *s, const struct runtime *rt, bool big_heap)
+struct boot_runtime boot_runtime_of(const struct supervised *s, const struct runtime *rt)
 {
 	const struct cloud_conf *conf = s->cloud->conf;
+	struct machine_facts machine = {machine_memory(), machine_cores()};
+	uint64_t xmx = 0, xms;
 
+	plan_memory(conf, &machine, &xmx, &xms, NULL);
 	return (struct boot_runtime){
 		.java = rt->java,
 		.java_major = rt->java_major,
 		.jar = rt->jar,
 		.extra_classpath = conf->extra_classpath,
 		.main_class = conf->main_class,
-		.big_heap = big_heap,
+		.big_heap = boot_heap_is_big(xmx, machine.mem_bytes),
 	};
 }
 
 void boot_wish_of(const struct supervised *s, struct boot_wish *out)
 {
-	struct machine_facts machine = {machine_memory(), machine_cores()};
-	uint64_t xmx = 0, xms;
-
-	plan_memory(s->cloud->conf, &machine, &xmx, &xms, NULL);
-	plan_boot(s->cloud->conf, xmx, &machine, out);
+	plan_boot(s->cloud->conf, out);
 	if (s->boot.barred)
 		out->archive = false;
 }
@@ -91,21 +89,22 @@ void boot_choose(struct supervised *s)
 	struct cloud_boot *b = &s->boot;
 	_cleanup_(err_clear) struct err e = ERR_NULL;
 	struct boot_runtime rt;
+	struct boot_wish wish;
 
 	forget(b);
 	b->generation = s->cloud->generation + 1; /* it is about to begin */
-	boot_wish_of(s, &b->wish);
-	rt = boot_runtime_of(s, &s->runtime, b->wish.big_heap);
-	if ((b->wish.native || b->wish.archive) &&
+	boot_wish_of(s, &wish);
+	rt = boot_runtime_of(s, &s->runtime);
+	if ((wish.native || wish.archive) &&
 		bootcache_find(s->fleet->conf->fleet.cache_dir, &rt, &b->found, &e) < 0) {
 		b->why = xstrdup(err_msg(&e));
 		return;
 	}
-	if (!b->wish.native)
+	if (!wish.native)
 		leave_out(&b->found.library_path);
-	if (!b->wish.archive)
+	if (!wish.archive)
 		leave_out(&b->found.archive);
-	b->why = why_none(s, &b->wish);
+	b->why = why_none(s, &wish);
 	bootcache_touch(&b->found);
 }
 
@@ -183,7 +182,7 @@ static void ask_why(struct supervised *s)
 {
 	const struct boot_build rq = {
 		.cache_dir = s->fleet->conf->fleet.cache_dir,
-		.runtime = boot_runtime_of(s, &s->runtime, s->boot.wish.big_heap),
+		.runtime = boot_runtime_of(s, &s->runtime),
 	};
 	_cleanup_(strv_free) struct strv argv = STRV_NULL, env = STRV_NULL;
 

@@ -126,7 +126,7 @@ static char *key_of(const struct boot_runtime *rt, const struct boot_wish *wish)
 	stat(rt->jar, &st);
 	return xasprintf("%s\n%s\n%ju %ju\n%s\n%s\n%d%d", rt->java, rt->jar, (uintmax_t)st.st_ino,
 		(uintmax_t)st.st_mtime, rt->extra_classpath ? rt->extra_classpath : "",
-		rt->main_class ? rt->main_class : "", wish->big_heap, wish->archive);
+		rt->main_class ? rt->main_class : "", rt->big_heap, wish->archive);
 }
 
 static struct attempt *attempt_of(struct bootbuilder *b, const char *key)
@@ -181,7 +181,7 @@ static bool lacks(struct fleet *f, struct supervised *s, struct job *j, uint64_t
 	boot_wish_of(s, &wish);
 	if ((!wish.native && !wish.archive) || find_runtime(s, &j->rt) < 0)
 		return false;
-	rt = boot_runtime_of(s, &j->rt, wish.big_heap);
+	rt = boot_runtime_of(s, &j->rt);
 	if (bootcache_find(f->conf->fleet.cache_dir, &rt, &found, NULL) < 0)
 		return false;
 	j->again = s->boot.anew && found.verdict == BOOT_TRUSTED;

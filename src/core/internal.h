@@ -61,7 +61,6 @@ struct cloud_cgroup {
 /* What the newest generation was launched with of the boot cache: boot.c. */
 struct cloud_boot {
 	uint64_t generation;      /* whose this is; 0: none that we have launched */
-	struct boot_wish wish;    /* what its configuration allows */
 	struct boot_found found;  /* without what it was not given */
 	char *why;                /* owned: why it is not all there is; NULL: it is */
 	int mapped;               /* 1: all members use the archive; 0: not all; -1: not known */
@@ -254,8 +253,7 @@ void boot_forget(struct supervised *s);
 /* What it may be launched with from now on. */
 void boot_wish_of(const struct supervised *s, struct boot_wish *out);
 /* Strings are those of `rt` and of the configuration. */
-struct boot_runtime boot_runtime_of(
-	const struct supervised *s, const struct runtime *rt, bool big_heap);
+struct boot_runtime boot_runtime_of(const struct supervised *s, const struct runtime *rt);
 
 /* The strays are gone: what waited for that goes on. */
 void launch_go_on(struct supervised *s);

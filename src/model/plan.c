@@ -71,10 +71,6 @@ unsigned plan_nthreads(const struct cloud_conf *conf, const struct machine_facts
 	return MAX(1u, machine->cores / (unsigned)conf->nodes);
 }
 
-/* From here on a JVM (17 and 25 alike) has no compressed pointers. Without -Xmx its heap is a
- * quarter of the memory. */
-#define BIG_HEAP ((32736ull << 20) + 1)
-
 /* Options of the JVM by which a user has an own way, or with which no archive is taken. A name that
  * ends in '*' stands for all that begin so. */
 static const char *const own_libraries[] = {"-Djava.library.path*"};
@@ -108,8 +104,7 @@ static bool has_one_of(const struct strv *args, const char *const *list, size_t 
 	return false;
 }
 
-void plan_boot(const struct cloud_conf *conf, uint64_t xmx_bytes,
-	const struct machine_facts *machine, struct boot_wish *out)
+void plan_boot(const struct cloud_conf *conf, struct boot_wish *out)
 {
 	const struct strv *args = &conf->jvm_custom_args;
 	bool libraries = has_one_of(args, own_libraries, ARRAY_SIZE(own_libraries));
@@ -118,7 +113,6 @@ void plan_boot(const struct cloud_conf *conf, uint64_t xmx_bytes,
 	*out = (struct boot_wish){
 		.native = conf->fast_boot != BOOT_NO && !libraries,
 		.archive = conf->fast_boot == BOOT_YES && !archive,
-		.big_heap = (xmx_bytes ? xmx_bytes : machine->mem_bytes / 4) >= BIG_HEAP,
 		.why = conf->fast_boot != BOOT_YES ? "fast_boot"
 		       : libraries || archive      ? "jvm_custom_args"
 						   : NULL,

@@ -46,15 +46,12 @@ unsigned plan_nthreads(const struct cloud_conf *conf, const struct machine_facts
 struct boot_wish {
 	bool native;     /* the native libraries */
 	bool archive;    /* the archive of classes */
-	bool big_heap;   /* too big for compressed pointers: another archive */
 	const char *why; /* the key by which it is not both; NULL */
 };
 
 /* As fast_boot says. Where jvm_custom_args has an option of its own for a part of it, that stays in
- * force; and with one with which the JVM would not take an archive it is not tried. `xmx_bytes`: of
- * plan_memory(). */
-void plan_boot(const struct cloud_conf *conf, uint64_t xmx_bytes,
-	const struct machine_facts *machine, struct boot_wish *out);
+ * force; and with one with which the JVM would not take an archive it is not tried. */
+void plan_boot(const struct cloud_conf *conf, struct boot_wish *out);
 
 /* The flatfile, the same for every member: all of them, "ip:port" a line. A first connect that
  * fails costs H2O 5 s (h2o-core water/H2ONode.java), but whichever of two comes up later reaches

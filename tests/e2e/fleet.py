@@ -29,6 +29,9 @@ SLOW = float(os.environ.get("H2OFLEET_SLOW", "1"))
 # In the environment of the daemon, and so of all that it starts.
 MARK = "H2OFLEET_E2E"
 
+# Where nodes look for a boot cache besides cache_dir.
+SYSTEM_CACHE = "H2OFLEET_SYSTEM_CACHE_DIR"
+
 FINDINGS = re.compile(
     r"AddressSanitizer|LeakSanitizer|UndefinedBehavior|runtime error:|^==\d+==", re.M
 )
@@ -149,6 +152,20 @@ def cgroup_of(pid="self"):
     return None
 
 
+def prepare_boot_cache(jar, java):
+    """One for all tests with real nodes, which then start in half the time; returns where."""
+    cache = REPO / ".cache" / "check" / "boot-cache"
+    cache.mkdir(parents=True, exist_ok=True)
+    config = cache / "h2ofleet.conf"
+    with open(cache / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        config.write_text(f"[fleet]\ncache_dir = {cache}\n[cloud c]\njar_path = {jar}\n"
+                          + (f"java = {java}\n" if java else ""))
+        subprocess.run([H2OFLEET, "prepare", "--config", config], check=True, timeout=300 * SLOW,
+                       stdin=subprocess.DEVNULL, env={**os.environ, SYSTEM_CACHE: str(cache / "none")})
+    return cache
+
+
 class UnixHTTP(http.client.HTTPConnection):
     def __init__(self, path, timeout):
         super().__init__("localhost", timeout=timeout)
@@ -174,7 +191,8 @@ class Fleet:
         self.fleet = {
             "socket": self.socket, "state_dir": self.state_dir, "cache_dir": self.dir / "cache",
             "log_dir": self.log_dir, "baseport": self.ports.base, "log_level": "debug",
-            **(fleet or {}),
+            # Nothing is made in the background, unless a test asks for it.
+            "fast_boot_delay": "1d", **(fleet or {}),
         }
         self.clouds = clouds
         self.env_extra = env or {}
@@ -204,6 +222,7 @@ class Fleet:
             if k not in ("NOTIFY_SOCKET", "H2OFLEET_SOCKET", "JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS")
             and not k.lower().endswith("_proxy")
         }
+        env.setdefault(SYSTEM_CACHE, str(self.dir / "no-cache"))
         env.update({MARK: str(self.dir), "NO_COLOR": "1", **self.env_extra})
         return env
 

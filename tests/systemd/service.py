@@ -153,7 +153,9 @@ class Service:
             "jvm_custom_args": f"-Dfake.heartbeat_ms=100 {knobs}".strip(),
             "restart_delay": "0s", "stop_timeout": "3s", **keys,
         }
-        lines = ["[fleet]", *(f"{k} = {v}" for k, v in (fleet or {}).items()), "[cloud c]",
+        # Nothing is made in the background, unless a test asks for it.
+        fleet = {"fast_boot_delay": "1d", **(fleet or {})}
+        lines = ["[fleet]", *(f"{k} = {v}" for k, v in fleet.items()), "[cloud c]",
                  *(f"{k} = {v}" for k, v in cloud.items() if v is not None)]
         self.write(self.config, "\n".join(lines) + "\n")
 
@@ -208,7 +210,8 @@ class Service:
         for unit in UNITS:
             shutil.rmtree(self.units / f"{unit}.d", ignore_errors=True)
         self.ctl("daemon-reload")
-        for path in [*self.state.glob("*"), *pathlib.Path("/var/log/h2ofleet").glob("*")]:
+        for path in [*self.state.glob("*"), *pathlib.Path("/var/log/h2ofleet").glob("*"),
+                     *pathlib.Path("/var/cache/h2ofleet").glob("*")]:
             if path.is_dir():
                 shutil.rmtree(path)
             else:

@@ -202,7 +202,7 @@ static void test_argv_boot(void **state)
 	strv_free(&conf.jvm_custom_args);
 }
 
-static struct boot_wish wish_of(enum fast_boot mode, const char *arg, uint64_t xmx)
+static struct boot_wish wish_of(enum fast_boot mode, const char *arg)
 {
 	struct cloud_conf conf = conf_of(1);
 	struct boot_wish w;
@@ -210,7 +210,7 @@ static struct boot_wish wish_of(enum fast_boot mode, const char *arg, uint64_t x
 	conf.fast_boot = mode;
 	if (arg)
 		strv_add(&conf.jvm_custom_args, arg);
-	plan_boot(&conf, xmx, &machine, &w);
+	plan_boot(&conf, &w);
 	strv_free(&conf.jvm_custom_args);
 	return w;
 }
@@ -242,29 +242,12 @@ static void test_boot_parts(void **state)
 
 	(void)state;
 	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
-		struct boot_wish w = wish_of(cases[i].mode, cases[i].arg, 1ull << 30);
+		struct boot_wish w = wish_of(cases[i].mode, cases[i].arg);
 
 		assert_int_equal(w.native, cases[i].native);
 		assert_int_equal(w.archive, cases[i].archive);
 		assert_true(streq_null(w.why, cases[i].why));
 	}
-}
-
-/* Proves: where the JVM has no compressed pointers any more (measured with 17 and 25: above 32736
- * MB, a quarter of the memory when nothing is said), the archive for big heaps is asked for. */
-static void test_boot_big_heap(void **state)
-{
-	const struct machine_facts large = {132ull << 30, 8};
-	struct cloud_conf conf = conf_of(1);
-	struct boot_wish w;
-
-	(void)state;
-	assert_false(wish_of(BOOT_YES, NULL, 32736ull << 20).big_heap);
-	assert_true(wish_of(BOOT_YES, NULL, 32737ull << 20).big_heap);
-	assert_true(wish_of(BOOT_YES, NULL, 32ull << 30).big_heap);
-	assert_false(wish_of(BOOT_YES, NULL, 0).big_heap);
-	plan_boot(&conf, 0, &large, &w);
-	assert_true(w.big_heap);
 }
 
 static bool has(const struct strv *env, const char *assignment)
@@ -313,7 +296,6 @@ int main(void)
 		cmocka_unit_test(test_argv_full),
 		cmocka_unit_test(test_argv_boot),
 		cmocka_unit_test(test_boot_parts),
-		cmocka_unit_test(test_boot_big_heap),
 		cmocka_unit_test(test_env),
 	};
 
