@@ -87,6 +87,7 @@ static void job_clear(struct job *j)
 void bootbuilder_new(struct fleet *f)
 {
 	f->bootbuilder = xcalloc(1, sizeof(*f->bootbuilder));
+	f->bootbuilder->wanted = true; /* by clouds that are adopted */
 }
 
 void bootbuilder_free(struct fleet *f)
@@ -113,6 +114,7 @@ void bootbuilder_free(struct fleet *f)
 void bootbuilder_wake(struct fleet *f)
 {
 	f->bootbuilder->wanted = true;
+	f->bootbuilder->not_before_ms = 0;
 }
 
 /* ---- what is lacking ---- */
@@ -228,7 +230,8 @@ static bool is_ready(const struct supervised *s)
 	return s->cloud->state == CLOUD_READY && !s->cloud->removed;
 }
 
-/* The first of the ready clouds that lacks something. */
+/* The first of the ready clouds that lacks something. False: none that may have it now. *later:
+ * when one may; UINT64_MAX: no cloud lacks anything; 0: none is ready. */
 static bool choose(struct fleet *f, struct job *j, uint64_t *later)
 {
 	const struct supervised *before = NULL;
@@ -245,6 +248,8 @@ static bool choose(struct fleet *f, struct job *j, uint64_t *later)
 		job_clear(j);
 		before = s;
 	}
+	if (!before)
+		*later = 0;
 	return false;
 }
 
@@ -519,12 +524,12 @@ void bootbuilder_beat(struct fleet *f)
 		return;
 	if (choose(f, &b->job, &later)) {
 		begin(f);
-	} else if (later != UINT64_MAX) {
-		b->not_before_ms = later;
-	} else {
-		b->wanted = false;
-		trouble_clear(f, TROUBLE_BOOT, NULL);
+		return;
 	}
+	b->wanted = later != 0 && later != UINT64_MAX;
+	b->not_before_ms = later;
+	if (later == UINT64_MAX)
+		trouble_clear(f, TROUBLE_BOOT, NULL);
 }
 
 void fleet_boot_cache(const struct fleet *f, struct fleet_boot_cache *out)
