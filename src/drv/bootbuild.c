@@ -225,7 +225,7 @@ static int make_archive(struct boot_job *job, const char *archive, char **why, s
 
 /* After a node failed: NULL when we are to end, or the error is our own; else why the archive is
  * bad. */
-static char *blame(int r, const struct boot_node *n, const struct err *e)
+static char *blame(int r, const struct boot_node *n, size_t n_errors, const struct err *e)
 {
 	_cleanup_(strv_free) struct strv grave = STRV_NULL;
 
@@ -233,7 +233,8 @@ static char *blame(int r, const struct boot_node *n, const struct err *e)
 		return NULL;
 	boot_node_errors(n, &grave);
 	return xasprintf("a node with the archive: %s%s%s", err_msg(e),
-		grave.n ? "; it logged: " : "", grave.n ? grave.v[grave.n - 1] : "");
+		grave.n > n_errors ? "; it logged: " : "",
+		grave.n > n_errors ? grave.v[n_errors] : "");
 }
 
 /* What is wrong with a node that serves; NULL: nothing. */
@@ -257,7 +258,7 @@ static char *find_fault(struct boot_node *n, const json_t *endpoints, size_t n_e
 		return NULL;
 	boot_node_errors(n, &grave);
 	if (grave.n > n_errors)
-		return xasprintf("a node with the archive logs: %s", grave.v[grave.n - 1]);
+		return xasprintf("a node with the archive logs: %s", grave.v[n_errors]);
 	return NULL;
 }
 
@@ -285,7 +286,7 @@ static int check_archive(struct boot_job *job, const char *archive, const json_t
 	if (r < 0 && !*why) {
 		if (r != -EINTR && boot_check_space(job, FULL_SPACE, e) < 0)
 			return -ENOSPC;
-		*why = blame(r, &n, e);
+		*why = blame(r, &n, n_errors, e);
 		if (*why) {
 			err_clear(e);
 			r = 0;
