@@ -14,6 +14,7 @@
 #include "cli/show.h"
 #include "conf/conf.h"
 #include "drv/bootbuild.h"
+#include "drv/bootrun.h"
 #include "drv/machine.h"
 #include "drv/runtime.h"
 #include "model/plan.h"
@@ -34,7 +35,7 @@ struct prepare {
 	struct cli *cli;
 	const char *config, *jar, *java, *memory, *timeout;
 	bool native_only, again, list, clear;
-	struct strv words;
+	struct strv words, env;
 	struct conf *conf;
 	struct target *targets;
 	size_t n_targets;
@@ -58,6 +59,7 @@ static void prepare_clear(struct prepare *p)
 		target_clear(&p->targets[i]);
 	free(p->targets);
 	strv_free(&p->words);
+	strv_free(&p->env);
 	conf_freep(&p->conf);
 	json_decref(p->done);
 }
@@ -65,7 +67,7 @@ static void prepare_clear(struct prepare *p)
 /* --- which runtimes ----------------------------------------------------------------------- */
 
 /* By its `release` file, else by asking it. */
-static int find_java_major(const char *java, int *major, struct err *e)
+static int find_java_major(const char *java, char *const *env, int *major, struct err *e)
 {
 	char *argv[] = {(char *)(uintptr_t)java, (char *)"-version", NULL};
 	_cleanup_free_ char *version = NULL, *output = NULL;
@@ -73,19 +75,22 @@ static int find_java_major(const char *java, int *major, struct err *e)
 
 	if (r == 0)
 		return 0;
-	r = doctor_run(argv, JAVA_TIMEOUT_MS, &output);
+	r = boot_run(argv, env, NULL, JAVA_TIMEOUT_MS, &output, e);
+	if (r < 0)
+		return r;
 	if (r == 0 && runtime_parse_java_version(output, major, &version) == 0)
 		return 0;
 	return err_set(e, -EINVAL, "%s -version tells no version of Java", java);
 }
 
-static int find_runtime(struct target *t, const char *java, const char *jar, struct err *e)
+static int find_runtime(
+	const struct prepare *p, struct target *t, const char *java, const char *jar, struct err *e)
 {
 	int r = runtime_find_jar(jar, NULL, &t->jar, e);
 
 	if (r == 0)
 		r = runtime_find_java(java, NULL, &t->java, e);
-	return r == 0 ? find_java_major(t->java, &t->java_major, e) : r;
+	return r == 0 ? find_java_major(t->java, p->env.v, &t->java_major, e) : r;
 }
 
 static bool is_same(const struct target *a, const struct target *b)
@@ -119,7 +124,7 @@ static void add_cloud(struct prepare *p, const struct cloud_conf *c)
 	strv_add(&t.clouds, c->name);
 	t.extra_classpath = xstrdup_null(c->extra_classpath);
 	t.main_class = xstrdup_null(c->main_class);
-	if (find_runtime(&t, p->java ? p->java : c->java, p->jar ? p->jar : c->jar_path, &e) < 0)
+	if (find_runtime(p, &t, p->java ? p->java : c->java, p->jar ? p->jar : c->jar_path, &e) < 0)
 		t.failure = xstrdup(err_msg(&e));
 	else if (plan_memory(c, &machine, &xmx, &xms, NULL) == 0)
 		t.big_heap = boot_heap_is_big(xmx, machine.mem_bytes);
@@ -134,7 +139,7 @@ static int add_named_runtime(struct prepare *p)
 
 	if (p->memory && text_parse_size(p->memory, &xmx) < 0)
 		return cli_usage(p->cli, "--memory takes a size such as 2g, not '%s'", p->memory);
-	if (find_runtime(&t, p->java, p->jar, &e) < 0)
+	if (find_runtime(p, &t, p->java, p->jar, &e) < 0)
 		t.failure = xstrdup(err_msg(&e));
 	t.big_heap = boot_heap_is_big(xmx, machine_memory());
 	add_target(p, &t);
@@ -289,7 +294,6 @@ static int report_failure(struct prepare *p, const struct target *t, int r)
 static int prepare_one(struct prepare *p, struct target *t)
 {
 	_cleanup_(boot_found_clear) struct boot_found found = {0};
-	_cleanup_(strv_free) struct strv env = STRV_NULL;
 	_cleanup_(err_clear) struct err e = ERR_NULL;
 	struct boot_build rq = {.cache_dir = p->conf->fleet.cache_dir,
 		.runtime = {.java = t->java,
@@ -300,6 +304,7 @@ static int prepare_one(struct prepare *p, struct target *t)
 			.big_heap = t->big_heap},
 		.native_only = p->native_only,
 		.again = p->again,
+		.env = p->env.v,
 		.progress = on_progress,
 		.arg = p};
 	int r;
@@ -309,8 +314,6 @@ static int prepare_one(struct prepare *p, struct target *t)
 	if (p->timeout && text_parse_duration(p->timeout, &rq.node_timeout_ms) < 0)
 		return cli_usage(
 			p->cli, "--timeout takes a time such as 90s, not '%s'", p->timeout);
-	plan_clean_env(environ, &env);
-	rq.env = env.v;
 	r = bootcache_build(&rq, &found, &e);
 	end_progress(p);
 	if (r < 0) {
@@ -495,6 +498,7 @@ int cmd_prepare(struct cli *cli, int argc, char **argv)
 		return CLI_USAGE;
 	if (p.list + p.clear > 1 || ((p.list || p.clear) && p.words.n))
 		return cli_usage(cli, "--list and --clear are for the whole cache");
+	plan_clean_env(environ, &p.env);
 	code = load(&p);
 	if (code != CLI_OK)
 		return code;

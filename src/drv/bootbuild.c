@@ -22,9 +22,10 @@
  * it to find. */
 #define ARCHIVE_SPACE (192ull << 20)
 #define UNPACK_SPACE  (192ull << 20)
-#define FULL_SPACE    (8ull << 20) /* with less free, what failed has failed for want of it */
-#define SAID_MAX      300
-#define IOPRIO_IDLE   (3 << 13) /* linux/ioprio.h */
+/* With less free what failed has failed for want of it: a JVM removes what it could not finish. */
+#define FULL_SPACE  (ARCHIVE_SPACE / 2)
+#define SAID_MAX    300
+#define IOPRIO_IDLE (3 << 13) /* linux/ioprio.h */
 
 /* --- helpers of the other files ----------------------------------------------------------- */
 
@@ -224,7 +225,7 @@ static int make_archive(struct boot_job *job, const char *archive, char **why, s
 
 /* After a node failed: NULL when we are to end, or the error is our own; else why the archive is
  * bad. */
-static char *blame(int r, const struct boot_node *n, const struct err *e)
+static char *blame(int r, const struct boot_node *n, size_t n_errors, const struct err *e)
 {
 	_cleanup_(strv_free) struct strv grave = STRV_NULL;
 
@@ -232,7 +233,8 @@ static char *blame(int r, const struct boot_node *n, const struct err *e)
 		return NULL;
 	boot_node_errors(n, &grave);
 	return xasprintf("a node with the archive: %s%s%s", err_msg(e),
-		grave.n ? "; it logged: " : "", grave.n ? grave.v[grave.n - 1] : "");
+		grave.n > n_errors ? "; it logged: " : "",
+		grave.n > n_errors ? grave.v[n_errors] : "");
 }
 
 /* What is wrong with a node that serves; NULL: nothing. */
@@ -256,7 +258,7 @@ static char *find_fault(struct boot_node *n, const json_t *endpoints, size_t n_e
 		return NULL;
 	boot_node_errors(n, &grave);
 	if (grave.n > n_errors)
-		return xasprintf("a node with the archive logs: %s", grave.v[grave.n - 1]);
+		return xasprintf("a node with the archive logs: %s", grave.v[n_errors]);
 	return NULL;
 }
 
@@ -282,7 +284,9 @@ static int check_archive(struct boot_job *job, const char *archive, const json_t
 	if (r == 0)
 		*why = find_fault(&n, endpoints, n_errors, archive, &r, e);
 	if (r < 0 && !*why) {
-		*why = blame(r, &n, e);
+		if (r != -EINTR && boot_check_space(job, FULL_SPACE, e) < 0)
+			return -ENOSPC;
+		*why = blame(r, &n, n_errors, e);
 		if (*why) {
 			err_clear(e);
 			r = 0;
@@ -447,6 +451,19 @@ static bool is_done(const struct boot_job *job)
 	       (rq->native_only || job->found.verdict != BOOT_UNKNOWN);
 }
 
+/* What a killed builder has left, where nothing else is to be done. */
+static void sweep_work(const struct boot_job *job)
+{
+	_cleanup_close_ int dir = -1, lock = -1;
+
+	if (access(job->work, F_OK) < 0)
+		return;
+	dir = boot_open_dir(AT_FDCWD, job->boot, job->boot, NULL);
+	lock = dir >= 0 ? boot_lock(job->boot, NULL) : -1;
+	if (lock >= 0)
+		boot_sweep(job->boot);
+}
+
 int bootcache_build(const struct boot_build *rq, struct boot_found *out, struct err *e)
 {
 	_cleanup_(err_clear) struct err local = ERR_NULL;
@@ -466,7 +483,9 @@ int bootcache_build(const struct boot_build *rq, struct boot_found *out, struct 
 	r = boot_identity_of(&rq->runtime, &job.id, e);
 	if (r == 0)
 		r = look_again(&job, e);
-	if (r == 0 && !is_done(&job)) {
+	if (r == 0 && is_done(&job)) {
+		sweep_work(&job);
+	} else if (r == 0) {
 		boot_catch_signals(true);
 		if (rq->idle)
 			be_idle();

@@ -57,6 +57,8 @@ json_t *boot_endpoints(struct boot_node *n, struct err *e)
 		all = index_routes(routes);
 	else if (status >= 0)
 		err_set(e, -EBADMSG, "GET /3/Metadata/endpoints answers %d", status);
+	else
+		err_wrap(e, "GET /3/Metadata/endpoints");
 	json_decref(answer);
 	return all;
 }

@@ -305,16 +305,15 @@ void boot_node_errors(const struct boot_node *n, struct strv *lines)
 	char *save = NULL;
 
 	for (char *line = strtok_r(text, "\n", &save); line; line = strtok_r(NULL, "\n", &save)) {
-		const char *said = strstr(line, "water.default: ");
+		const char *mark = strstr(line, "water.default: ");
+		const char *said = mark ? mark + strlen("water.default: ") : line;
 
-		if (is_grave(line))
-			strv_take(lines,
-				text_visible(said ? said + strlen("water.default: ") : line,
-					strnlen(said ? said + strlen("water.default: ") : line,
-						LINE_MAX_)));
+		if (is_grave(line) && *said)
+			strv_take(lines, text_visible(said, strnlen(said, LINE_MAX_)));
 	}
 }
 
+/* The first grave line tells most: what follows is its stack. */
 char *boot_node_last_words(const struct boot_node *n)
 {
 	_cleanup_(strv_free) struct strv grave = STRV_NULL;
@@ -324,7 +323,7 @@ char *boot_node_last_words(const struct boot_node *n)
 
 	boot_node_errors(n, &grave);
 	if (grave.n)
-		return xstrdup(grave.v[grave.n - 1]);
+		return xstrdup(grave.v[0]);
 	for (char *line = strtok_r(text, "\n", &save); line; line = strtok_r(NULL, "\n", &save))
 		last = line;
 	return text_visible(last, strnlen(last, LINE_MAX_));

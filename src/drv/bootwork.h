@@ -72,7 +72,7 @@ void boot_node_end(struct boot_node *n);
 
 /* The lines of grave errors that it has logged. */
 void boot_node_errors(const struct boot_node *n, struct strv *lines);
-/* The last line that it said; owned by the caller. */
+/* Its first grave line, else the last that it said; owned by the caller. */
 char *boot_node_last_words(const struct boot_node *n);
 
 /* --- bootcheck.c: what a good node does --------------------------------------------------------
