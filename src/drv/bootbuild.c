@@ -379,10 +379,14 @@ static int build_archive(struct boot_job *job, struct err *e)
 
 /* --- the whole ---------------------------------------------------------------------------- */
 
+/* Also the first to go when memory runs out: no node is to die for this. */
 static void be_idle(void)
 {
+	_cleanup_close_ int oom = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
 	const struct sched_param none = {0};
 
+	if (oom >= 0 && write(oom, "1000", 4) < 0)
+		errno = 0; /* then as anybody */
 	sched_setscheduler(0, SCHED_IDLE, &none);
 	setpriority(PRIO_PROCESS, 0, 19);
 	syscall(SYS_ioprio_set, 1, 0, IOPRIO_IDLE);
