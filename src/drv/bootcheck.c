@@ -157,7 +157,7 @@ static int await_job(struct boot_node *n, const json_t *job, const char *what, s
 	const char *name = json_string_value(json_object_get(json_object_get(job, "key"), "name"));
 	_cleanup_free_ char *escaped = name ? http_escape(name) : NULL;
 	_cleanup_free_ char *path = escaped ? xasprintf("/3/Jobs/%s", escaped) : NULL;
-	uint64_t deadline = clock_monotonic_ms() + MAX(n->job->timeout_ms, (uint64_t)JOB_MS);
+	uint64_t deadline = clock_monotonic_ms() + MAX(boot_patience_ms(n->job), (uint64_t)JOB_MS);
 
 	if (!path)
 		return err_set(e, -EBADMSG, "%s has begun no job", what);
