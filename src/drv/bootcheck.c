@@ -94,6 +94,7 @@ static void describe(struct strbuf *b, const char *key, const json_t *plain, con
 char *boot_endpoints_differ(const json_t *plain, const json_t *other)
 {
 	_cleanup_(strbuf_free) struct strbuf b = STRBUF_NULL;
+	_cleanup_free_ char *named = NULL;
 	json_t *keys = json_object();
 	const char *key;
 	size_t n = 0;
@@ -115,8 +116,9 @@ char *boot_endpoints_differ(const json_t *plain, const json_t *other)
 	json_decref(keys);
 	if (n == 0)
 		return NULL;
-	return xasprintf("%zu of %zu endpoints differ: %s%s", n, json_object_size(plain),
-		strbuf_str(&b), n > SHOWN ? "; ..." : "");
+	named = text_visible(strbuf_str(&b), b.len);
+	return xasprintf("%zu of %zu endpoints differ: %s%s", n, json_object_size(plain), named,
+		n > SHOWN ? "; ..." : "");
 }
 
 /* --- work --------------------------------------------------------------------------------- */
