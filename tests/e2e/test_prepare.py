@@ -451,9 +451,12 @@ def test_no_room(cache):
     with small_disk(cache.path, "210m"):
         cache(knobs="dump_mb=1")
         before = cache.entry()
-        run = cache.start("--again", knobs="dump_mb=30 boot_ms=1500")
-        until("its first node", 10, lambda: nodes(cache))
-        (cache.path / "filler").write_bytes(bytes(200 << 20))
+        run = cache.start("--again", knobs="dump_mb=30 never_ready=1")
+        until("its first node", 10, lambda: (cache.boot / "work/plain/ice").exists())
+        disk = os.statvfs(cache.path)
+        with open(cache.path / "filler", "wb") as f:
+            os.posix_fallocate(f.fileno(), 0, disk.f_bavail * disk.f_frsize - (8 << 20))
+        (cache.boot / "work/plain/ice/fake.ctl").write_text("never_ready=0\n")
         out, err = run.communicate(timeout=60 * SLOW)
         assert run.returncode == 1 and "are needed: make room" in err, out + err
         assert cache.entry() == before
