@@ -422,6 +422,15 @@ def test_killed(cache):
     assert cache.entry()["verdict"] == "trusted"
     assert_whole(cache)
     cache.assert_no_leftovers()
+    # Where nothing is left to be made, the sweeping is done all the same.
+    run = cache.start("--again", knobs="never_ready=1")
+    until("its first node", 10, lambda: (cache.boot / "work/plain/ice").exists())
+    run.kill()
+    run.communicate()
+    until("the JVM ends with its builder", 5, lambda: not cache.processes())
+    assert (cache.boot / "work").exists()
+    assert progress(cache(knobs="dump_mb=1")[1]) == []
+    cache.assert_no_leftovers()
 
 
 # --- disks and users ------------------------------------------------------------------------------
