@@ -85,6 +85,19 @@ def processes(needle):
     return found
 
 
+def in_use(path):
+    """Does a process have it open or mapped? Then it is somebody else's: ours are dead by then."""
+    for proc in glob.glob("/proc/[0-9]*"):
+        with contextlib.suppress(OSError):
+            if str(path) in pathlib.Path(proc, "maps").read_text(errors="replace"):
+                return True
+        for fd in glob.glob(f"{proc}/fd/*"):
+            with contextlib.suppress(OSError):
+                if os.readlink(fd) == str(path):
+                    return True
+    return False
+
+
 def listeners(first, last):
     """TCP ports within [first, last] on which anybody listens."""
     ports = set()
@@ -400,7 +413,7 @@ class Fleet:
                  if not p.is_relative_to(self.dir / "cache")]
         for path in pathlib.Path(tempfile.gettempdir()).glob("libxgboost*"):
             with contextlib.suppress(OSError):
-                if path.stat().st_mtime >= self.since:
+                if path.stat().st_mtime >= self.since and not in_use(path):
                     left.append(f"file {path}")
         for path in glob.glob("/tmp/hsperfdata_*/*"):
             pid = int(os.path.basename(path))
