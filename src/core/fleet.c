@@ -126,6 +126,7 @@ void members_make(struct supervised *s)
 
 void members_free(struct supervised *s)
 {
+	flatfiles_forget(s);
 	for (unsigned i = 0; i < s->cloud->n_nodes; i++) {
 		struct member *m = &s->members[i];
 

@@ -26,6 +26,7 @@ struct member {
 	uint64_t log_start; /* where this life begins in its log: a position of drv/logfile.h */
 	int log_to;         /* enum log_target: of this life */
 	char *ice_dir, *tmp_dir, *flatfile, *log; /* owned */
+	bool awaits_flatfile;                     /* flatfile.c: it has not been written yet */
 	struct {
 		pid_t pid; /* whose it is */
 		uint64_t at_ms;
@@ -147,9 +148,16 @@ struct supervised {
 	struct cloud_boot boot;
 	struct open_incident incident;
 	struct cloud_cgroup cgroup;
-	bool limit_said;    /* that a limit of its control group is not in force */
-	uv_timer_t *timer;  /* freed in its close callback */
-	uint64_t timer_due; /* in fleet_now() time; 0: not armed */
+	struct {
+		uv_timer_t *timer;   /* owned; NULL: nobody waits for a flatfile */
+		uint64_t generation; /* whose it is */
+		bool *here;          /* owned: of each member, whether it listens to its peers */
+		uint64_t late_ms;    /* when nobody is waited for any longer; 0: nobody is there */
+		uint64_t next_ms;    /* when the next one may go on */
+	} meeting;                   /* flatfile.c */
+	bool limit_said;             /* that a limit of its control group is not in force */
+	uv_timer_t *timer;           /* freed in its close callback */
+	uint64_t timer_due;          /* in fleet_now() time; 0: not armed */
 	bool handling;
 	uint64_t save_due;      /* the state file could not be written: when it is tried again */
 	uint64_t save_delay_ms; /* 0: it could */
@@ -239,6 +247,14 @@ void launch_clean(struct supervised *s);
 void runtime_clear(struct runtime *r);
 /* "H2OFLEET_TOKEN=<fleet>/<cloud>/<node>/<generation>"; owned by the caller. */
 char *launch_token(const struct supervised *s, unsigned node);
+
+/* flatfile.c: the list of a member's peers, which it gets once all of them listen. */
+/* Before it is launched. */
+int flatfile_make(struct member *m, struct err *e);
+/* Of a cloud that an earlier daemon has left in the middle of forming. */
+void flatfiles_adopt(struct supervised *s);
+/* Nobody gets any more. */
+void flatfiles_forget(struct supervised *s);
 
 /* boot.c: what of the boot cache a cloud is launched with. */
 /* At ACTION_PREPARE, when the runtime is known. */

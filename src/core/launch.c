@@ -369,13 +369,6 @@ char *launch_token(const struct supervised *s, unsigned node)
 		node, s->cloud->generation);
 }
 
-static int write_flatfile(struct supervised *s, struct member *m, struct err *e)
-{
-	_cleanup_free_ char *text = plan_flatfile(s->cloud);
-
-	return file_write_atomic(m->flatfile, text, strlen(text), 0640, false, e);
-}
-
 static int spawn_member(struct supervised *s, struct member *m, int output, struct err *e)
 {
 	_cleanup_free_ char *token = launch_token(s, m->index);
@@ -415,7 +408,7 @@ void launch_node(struct supervised *s, unsigned node)
 
 	r = state_save(s, false, &e); /* the intent, before there is a process */
 	if (r == 0)
-		r = write_flatfile(s, m, &e);
+		r = flatfile_make(m, &e);
 	if (r == 0)
 		r = output = logs_begin(m, &e);
 	if (r >= 0)

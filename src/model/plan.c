@@ -119,12 +119,13 @@ void plan_boot(const struct cloud_conf *conf, struct boot_wish *out)
 	};
 }
 
-char *plan_flatfile(const struct cloud *c)
+char *plan_flatfile(const struct cloud *c, const bool *here)
 {
 	struct strbuf b = STRBUF_NULL;
 
 	for (size_t i = 0; i < c->n_nodes; i++)
-		strbuf_printf(&b, "%s:%u\n", MEMBER_ADDR, c->nodes[i].api_port);
+		if (!here || here[i])
+			strbuf_printf(&b, "%s:%u\n", MEMBER_ADDR, c->nodes[i].api_port);
 	return strbuf_take(&b);
 }
 
