@@ -290,7 +290,7 @@ const struct cli_command cli_commands[] = {
 		"                     32 GB and more takes another archive\n"
 		"      --native-only  only the libraries\n"
 		"      --again        also what is there already, or was refused\n"
-		"      --timeout T    how long a node may take to start (default 2m)\n"
+		"      --timeout T    how long a node may take to start (default 5m)\n"
 		"  -l, --list         show what is there\n"
 		"      --clear        remove all of it\n\n"
 		"The exit code is 0 when all is prepared, 6 when an archive was refused (nodes\n"

@@ -213,16 +213,18 @@ static bool lacks(struct fleet *f, struct supervised *s, struct job *j, uint64_t
 static bool is_like(const struct supervised *a, const struct supervised *b)
 {
 	const struct cloud_conf *x = a->cloud->conf, *y = b->cloud->conf;
+	struct boot_wish wx, wy;
 
-	return streq_null(x->java, y->java) && streq_null(x->jar_path, y->jar_path) &&
+	boot_wish_of(a, &wx);
+	boot_wish_of(b, &wy);
+	return wx.native == wy.native && wx.archive == wy.archive && streq_null(x->java, y->java) &&
+	       streq_null(x->jar_path, y->jar_path) &&
 	       streq_null(a->runtime.java, b->runtime.java) &&
 	       streq_null(a->runtime.jar, b->runtime.jar) &&
 	       streq_null(x->extra_classpath, y->extra_classpath) &&
-	       streq_null(x->main_class, y->main_class) && x->fast_boot == y->fast_boot &&
+	       streq_null(x->main_class, y->main_class) && x->nodes == y->nodes &&
 	       x->max_mem_size.kind == y->max_mem_size.kind &&
-	       x->max_mem_size.value == y->max_mem_size.value && x->nodes == y->nodes &&
-	       !x->jvm_custom_args.n && !y->jvm_custom_args.n && !a->boot.anew && !b->boot.anew &&
-	       !a->boot.barred && !b->boot.barred;
+	       x->max_mem_size.value == y->max_mem_size.value && !a->boot.anew && !b->boot.anew;
 }
 
 static bool is_ready(const struct supervised *s)
@@ -296,6 +298,15 @@ static void failed(struct fleet *f, const char *why)
 	trouble_set(f, TROUBLE_BOOT, NULL, sentence);
 }
 
+static bool anyone_fails(const struct bootbuilder *b)
+{
+	const struct attempt *a = b->attempts;
+
+	while (a && !a->failures)
+		a = a->next;
+	return a;
+}
+
 static void made(struct fleet *f)
 {
 	struct bootbuilder *b = f->bootbuilder;
@@ -321,7 +332,8 @@ static void made(struct fleet *f)
 		json_pack("{s:I, s:o}", "duration_ms", (json_int_t)b->last.duration_ms, "why",
 			emit_text_json(b->last.why)),
 		sentence);
-	trouble_clear(f, TROUBLE_BOOT, NULL);
+	if (!anyone_fails(b))
+		trouble_clear(f, TROUBLE_BOOT, NULL);
 }
 
 /* The last line of what it has printed, also one that is not complete yet; owned by the caller. */

@@ -16,8 +16,9 @@
 #include "drv/bootwork.h"
 #include "drv/runtime.h"
 
-#define TIMEOUT_MS      120000
-#define IDLE_TIMEOUT_MS 600000
+#define TIMEOUT_MS      300000
+#define IDLE_TIMEOUT_MS 1800000
+#define PATIENCE        20 /* times what the plain node took */
 /* Class list, archive, AOT configuration, logs; and what H2O unpacks where there is no library for
  * it to find. */
 #define ARCHIVE_SPACE (192ull << 20)
@@ -39,6 +40,11 @@ void boot_progress(const struct boot_job *job, unsigned step, const char *fmt, .
 	va_end(ap);
 	if (job->rq->progress)
 		job->rq->progress(step, job->steps, what, job->rq->arg);
+}
+
+uint64_t boot_patience_ms(const struct boot_job *job)
+{
+	return MAX(job->timeout_ms, PATIENCE * job->measured.plain_ms);
 }
 
 static uint64_t free_bytes(const char *path)
@@ -201,7 +207,7 @@ static int make_archive(struct boot_job *job, const char *archive, char **why, s
 
 	boot_progress(job, 3, "making the archive");
 	add_making(job, archive, &argv);
-	r = boot_run(argv.v, job->rq->env ? job->rq->env : no_env, job->work, job->timeout_ms,
+	r = boot_run(argv.v, job->rq->env ? job->rq->env : no_env, job->work, boot_patience_ms(job),
 		&output, e);
 	job->measured.archive_ms = clock_monotonic_ms() - begun;
 	if (r < 0)
@@ -379,13 +385,33 @@ static int build_archive(struct boot_job *job, struct err *e)
 
 /* --- the whole ---------------------------------------------------------------------------- */
 
+/* Also the first to go when memory runs out: no node is to die for this. */
 static void be_idle(void)
 {
+	_cleanup_close_ int oom = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
 	const struct sched_param none = {0};
 
+	if (oom >= 0 && write(oom, "1000", 4) < 0)
+		errno = 0; /* then as anybody */
 	sched_setscheduler(0, SCHED_IDLE, &none);
 	setpriority(PRIO_PROCESS, 0, 19);
 	syscall(SYS_ioprio_set, 1, 0, IOPRIO_IDLE);
+}
+
+/* One that was set aside because a JVM did not map it: what that has against it is worth a line,
+ * before it goes. */
+static void explain_ignored(const struct boot_job *job)
+{
+	_cleanup_free_ char *dir = xasprintf("%s/%s" BOOT_IGNORED, job->boot, job->id.key);
+	_cleanup_free_ char *archive = xasprintf("%s/classes.%s", dir, is_aot(job) ? "aot" : "jsa");
+	const struct boot_found ignored = {.archive = archive, .aot = is_aot(job)};
+	_cleanup_free_ char *said = NULL, *shown = NULL;
+
+	if (access(archive, R_OK) < 0)
+		return;
+	said = bootcache_complaint(&job->rq->runtime, &ignored);
+	shown = said ? text_visible(said, strlen(said)) : xstrdup("it does not say why");
+	boot_progress(job, 0, "the last archive was not used by the JVM: %s", shown);
 }
 
 static int prepare_dirs(struct boot_job *job, struct err *e)
@@ -401,6 +427,7 @@ static int prepare_dirs(struct boot_job *job, struct err *e)
 	job->lock = boot_lock(job->boot, e);
 	if (job->lock < 0)
 		return job->lock;
+	explain_ignored(job);
 	boot_sweep(job->boot);
 	if (mkdir(job->work, 0700) < 0)
 		return err_set_errno(e, -errno, "cannot make %s", job->work);
@@ -413,14 +440,18 @@ static int look_again(struct boot_job *job, struct err *e)
 	return bootcache_find(job->rq->cache_dir, &job->rq->runtime, &job->found, e);
 }
 
+static bool wants_archive(const struct boot_build *rq)
+{
+	return !rq->native_only && rq->runtime.java_major >= BOOT_JAVA_MIN;
+}
+
 static int build(struct boot_job *job, struct err *e)
 {
 	const struct boot_build *rq = job->rq;
-	bool archive = !rq->native_only && rq->runtime.java_major >= BOOT_JAVA_MIN;
+	bool archive = wants_archive(rq);
 	_cleanup_free_ char *keep_native = NULL;
 	int r = look_again(job, e);
 
-	job->steps = archive ? 4 : 1;
 	if (r == 0 && (!job->found.native_done || (rq->again && !rq->archive))) {
 		boot_progress(job, 1, "unpacking the native libraries");
 		r = boot_make_native(job, e);
@@ -471,6 +502,7 @@ int bootcache_build(const struct boot_build *rq, struct boot_found *out, struct 
 		.boot = xasprintf("%s/" BOOT_DIR, rq->cache_dir),
 		.work = boot_path(rq->cache_dir, BOOT_WORK),
 		.lock = -1,
+		.steps = wants_archive(rq) ? 4 : 1,
 		.timeout_ms = rq->node_timeout_ms ? rq->node_timeout_ms
 			      : rq->idle          ? IDLE_TIMEOUT_MS
 						  : TIMEOUT_MS};

@@ -22,7 +22,7 @@ struct boot_build {
 	uint64_t
 		max_total; /* bytes that the cache may have; older runtimes go first. 0: no bound */
 	uint64_t node_timeout_ms; /* for a node to become ready, for an archive to be made; 0:
-				     2 min, 10 min when `idle` */
+				     5 min, 30 min when `idle` */
 	char *const *env;         /* of the nodes, as plan_clean_env() leaves it; NULL: none */
 	const char *archive;      /* for tests: check this one instead of making one; no jar or JVM
 				     is protected from it, so nothing is stored */

@@ -94,6 +94,7 @@ static void describe(struct strbuf *b, const char *key, const json_t *plain, con
 char *boot_endpoints_differ(const json_t *plain, const json_t *other)
 {
 	_cleanup_(strbuf_free) struct strbuf b = STRBUF_NULL;
+	_cleanup_free_ char *named = NULL;
 	json_t *keys = json_object();
 	const char *key;
 	size_t n = 0;
@@ -115,8 +116,9 @@ char *boot_endpoints_differ(const json_t *plain, const json_t *other)
 	json_decref(keys);
 	if (n == 0)
 		return NULL;
-	return xasprintf("%zu of %zu endpoints differ: %s%s", n, json_object_size(plain),
-		strbuf_str(&b), n > SHOWN ? "; ..." : "");
+	named = text_visible(strbuf_str(&b), b.len);
+	return xasprintf("%zu of %zu endpoints differ: %s%s", n, json_object_size(plain), named,
+		n > SHOWN ? "; ..." : "");
 }
 
 /* --- work --------------------------------------------------------------------------------- */
@@ -157,7 +159,7 @@ static int await_job(struct boot_node *n, const json_t *job, const char *what, s
 	const char *name = json_string_value(json_object_get(json_object_get(job, "key"), "name"));
 	_cleanup_free_ char *escaped = name ? http_escape(name) : NULL;
 	_cleanup_free_ char *path = escaped ? xasprintf("/3/Jobs/%s", escaped) : NULL;
-	uint64_t deadline = clock_monotonic_ms() + MAX(n->job->timeout_ms, (uint64_t)JOB_MS);
+	uint64_t deadline = clock_monotonic_ms() + MAX(boot_patience_ms(n->job), (uint64_t)JOB_MS);
 
 	if (!path)
 		return err_set(e, -EBADMSG, "%s has begun no job", what);

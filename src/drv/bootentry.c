@@ -7,6 +7,7 @@
 #include <stdio.h>
 
 #include "base/file.h"
+#include "base/text.h"
 
 /* Changes when what the entries hold does. */
 #define FORMAT      "format 1"
@@ -151,6 +152,20 @@ static bool add_extra(const char *element, void *lines)
 	return true;
 }
 
+/* JSON has no other texts, so a verdict could not name it. */
+static int check_utf8(const struct strv *lines, struct err *e)
+{
+	for (size_t i = 0; i < lines->n; i++) {
+		_cleanup_free_ char *valid = text_utf8(lines->v[i]);
+		_cleanup_free_ char *shown = text_visible(lines->v[i], strlen(lines->v[i]));
+
+		if (!streq(valid, lines->v[i]))
+			return err_set(e, -EILSEQ, "no boot cache for a path that is not UTF-8: %s",
+				shown);
+	}
+	return 0;
+}
+
 int boot_identity_of(const struct boot_runtime *rt, struct boot_identity *id, struct err *e)
 {
 	int r = boot_identity_of_jar(rt->jar, id, e);
@@ -166,7 +181,10 @@ int boot_identity_of(const struct boot_runtime *rt, struct boot_identity *id, st
 	strv_printf(&id->lines, "main %s", rt->main_class ? rt->main_class : "-");
 	each_element(rt->extra_classpath, add_extra, &id->lines);
 	make_key(id);
-	return 0;
+	r = check_utf8(&id->lines, e);
+	if (r < 0)
+		boot_identity_clear(id);
+	return r;
 }
 
 json_t *boot_identity_json(const struct boot_identity *id)

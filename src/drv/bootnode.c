@@ -205,7 +205,7 @@ static int ask(struct boot_node *n, const char *method, const char *path, const 
 int boot_node_ask(struct boot_node *n, const char *method, const char *path, const char *form,
 	json_t **answer, struct err *e)
 {
-	return ask(n, method, path, form, n->job->timeout_ms, answer, e);
+	return ask(n, method, path, form, boot_patience_ms(n->job), answer, e);
 }
 
 static bool serves(struct boot_node *n)
@@ -227,7 +227,7 @@ static bool serves(struct boot_node *n)
 
 int boot_node_wait(struct boot_node *n, struct err *e)
 {
-	uint64_t deadline = n->begun_ms + n->job->timeout_ms;
+	uint64_t deadline = n->begun_ms + boot_patience_ms(n->job);
 	struct process_usage usage = {0};
 
 	/* Until its port is open nobody is asked: H2O holds requests until it is ready, and an
@@ -244,7 +244,7 @@ int boot_node_wait(struct boot_node *n, struct err *e)
 			break;
 		if (clock_monotonic_ms() >= deadline)
 			return err_set(e, -ETIMEDOUT, "did not become ready within %" PRIu64 " s",
-				n->job->timeout_ms / 1000);
+				boot_patience_ms(n->job) / 1000);
 		usleep(POLL_MS * 1000);
 	}
 	n->ready_ms = clock_monotonic_ms() - n->begun_ms;
@@ -260,7 +260,7 @@ int boot_node_stop(struct boot_node *n, struct err *e)
 	int status, r;
 
 	kill(n->process.pid, SIGTERM); /* not reaped yet */
-	r = boot_wait(&n->process, MAX(n->job->timeout_ms, (uint64_t)STOP_MS), &status);
+	r = boot_wait(&n->process, MAX(boot_patience_ms(n->job), (uint64_t)STOP_MS), &status);
 	if (r == -EINTR)
 		return err_set(e, r, "told to end");
 	return r < 0 ? err_set(e, r, "did not end after SIGTERM") : 0;

@@ -34,6 +34,11 @@ int boot_publish(const struct boot_job *job, const char *from, const char *name,
 /* Writes DIR/verdict.json; takes the reference. */
 int boot_write_verdict(const char *dir, json_t *verdict, struct err *e);
 
+/* How long a node, or the making of an archive, may take: what the request says, but no less than
+ * 20 times what the plain node took. On a machine that is busy with other things all is slow, and
+ * that is nobody's fault. */
+uint64_t boot_patience_ms(const struct boot_job *job);
+
 /* -ENOSPC with a sentence where less than `bytes` are free. */
 int boot_check_space(const struct boot_job *job, uint64_t bytes, struct err *e);
 

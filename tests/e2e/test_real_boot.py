@@ -40,7 +40,7 @@ class Bench:
     def prepare(self, *args):
         done = subprocess.run(
             [H2OFLEET, "prepare", "--config", self.config, "--jar", self.jar, "--java", self.java,
-             "--json", *args], env=self.env(), stdout=subprocess.PIPE, text=True, timeout=300 * SLOW,
+             "--json", *args], env=self.env(), stdout=subprocess.PIPE, text=True, timeout=900 * SLOW,
             check=True)
         (runtime,) = json.loads(done.stdout)["runtimes"]
         return runtime
@@ -162,7 +162,7 @@ def test_dynamic_archive_is_refused(bench, built):
     done = subprocess.run(
         [H2OFLEETD, "--build-boot-cache", f"cache_dir={bench.cache}", f"java={bench.java}", "java_major=17",
          f"jar={bench.jar}", f"archive={archive}"],
-        env=bench.env(), stdout=subprocess.PIPE, text=True, timeout=300 * SLOW, check=False)
+        env=bench.env(), stdout=subprocess.PIPE, text=True, timeout=900 * SLOW, check=False)
     last = done.stdout.splitlines()[-1]
     assert done.returncode == 3, done.stdout
     assert "a node with the archive: GET /3/Metadata/endpoints" in last, last

@@ -57,11 +57,16 @@ def launched():
 
 
 def jvms():
-    return sorted(pid for pid, token in launched().items() if not token.endswith("/@gate"))
+    return sorted(pid for pid, token in launched().items() if not token.endswith(("/@gate", "/@boot")))
 
 
 def gates():
     return sorted(pid for pid, token in launched().items() if token.endswith("/@gate"))
+
+
+def builders():
+    """Who makes the boot cache."""
+    return sorted(pid for pid, token in launched().items() if token.endswith("/@boot"))
 
 
 def wedge(pid):

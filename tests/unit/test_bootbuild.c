@@ -286,6 +286,7 @@ static void test_run(void **state)
 	char *nothing[] = {(char *)"/nowhere/java", NULL};
 	_cleanup_(err_clear) struct err e = ERR_NULL;
 	_cleanup_free_ char *output = NULL, *want = xasprintf("b %s\nerr\n", top);
+	_cleanup_free_ char *file = xasprintf("%s/pid", top), *text = NULL;
 	unsigned fds = count_open_fds();
 
 	(void)state;
@@ -297,8 +298,11 @@ static void test_run(void **state)
 	assert_int_equal(boot_run(nothing, nothing + 1, NULL, 1000, &output, &e), -ENOENT);
 	assert_string_equal(
 		err_msg(&e), "/nowhere/java cannot be executed: No such file or directory");
-	assert_int_equal(sh("sleep 600 & sleep 600", 300, &output, &e), -ETIMEDOUT);
+	/* What it has started goes with it. */
+	assert_int_equal(sh("sleep 600 & echo $! > pid; wait", 300, &output, &e), -ETIMEDOUT);
 	assert_null(output);
+	text = await_line(file);
+	assert_true(wait_gone(atoi(text)));
 	assert_int_equal(count_open_fds(), fds);
 	assert_int_equal(waitpid(-1, NULL, WNOHANG), -1);
 	assert_int_equal(errno, ECHILD);

@@ -376,6 +376,19 @@ static void test_missing_jar(void **state)
 		err_msg(&e), "/nowhere/bin/java cannot be used: No such file or directory");
 }
 
+/* A verdict could not name it, so it would never be found again. */
+static void test_path_not_utf8(void **state)
+{
+	_cleanup_free_ char *odd = xasprintf("%s/h\xffo.jar", top);
+	struct boot_runtime rt = runtime();
+
+	(void)state;
+	put(odd, "jar", 0644);
+	rt.jar = odd;
+	assert_int_equal(bootcache_find(cache, &rt, &found, &e), -EILSEQ);
+	assert_non_null(strstr(err_msg(&e), "h\\xffo.jar"));
+}
+
 static void test_set_aside(void **state)
 {
 	struct boot_runtime rt = runtime();
@@ -515,6 +528,7 @@ int main(void)
 		T(trust),
 		T(system_cache),
 		T(missing_jar),
+		T(path_not_utf8),
 		T(set_aside),
 		T(touch),
 		T(args),
