@@ -55,6 +55,53 @@ def until_whole(ports, limit=120):
     wait_until("a whole cloud", seen, limit, 0.02)
 
 
+def run_job(port, method, path, timeout=20, **parameters):
+    """Until it is done; what goes wrong is raised."""
+    status, answer = ask(port, method, path, timeout, **parameters)
+    assert status == 200, f"{path}: {status} {answer.get('msg', '')}"
+    key = (answer.get("job") or answer)["key"]["name"]
+
+    def done():
+        job = ask(port, "GET", f"/3/Jobs/{urllib.parse.quote(key)}", timeout)[1]["jobs"][0]
+        assert job["status"] not in ("FAILED", "CANCELLED"), f"{path}: {job['exception'] or job['status']}"
+        return job["status"] == "DONE"
+
+    wait_until(path, done, timeout, 0.05)
+
+
+def load_frame(port, name, nodes):
+    """Of random numbers; a part of it on each node."""
+    run_job(port, "POST", "/3/CreateFrame", dest=name, rows=200000, cols=10, categorical_fraction=0,
+            integer_fraction=0, binary_fraction=0, time_fraction=0, string_fraction=0, missing_fraction=0, seed=1)
+    _, answer = ask(port, "GET", f"/3/Frames/{name}?row_count=1", 20)
+    rows = answer["frames"][0]["distribution_summary"]["data"][2]
+    assert sum(int(r) > 0 for r in rows[:nodes]) == nodes, f"not on all nodes: {rows}"
+
+
+def compute(port, name, timeout=20):
+    """A sum for which each node must look at its part: of the column alone it would be remembered."""
+    _, session = ask(port, "POST", "/4/sessions", timeout)
+    status, answer = ask(port, "POST", "/99/Rapids", timeout, ast=f"(sumNA (* (cols {name} [0]) 2))",
+                         session_id=session["session_key"])
+    assert status == 200, " ".join(f"{status}: {answer.get('exception_msg') or answer.get('msg')}".split())
+    return answer["scalar"]
+
+
+def unsound(ports, right):
+    """What is wrong with a cloud that says that it is whole, in a sentence; None: nothing. With each frame that it lists,
+    and with a new one, each member must be able to compute, and come to the same sum."""
+    try:
+        load_frame(ports[0], "new", len(ports))
+        listed = ask(ports[0], "GET", "/3/Frames?row_count=1", 20)[1]["frames"]
+        for name in (f["frame_id"]["name"] for f in listed):
+            for port in ports:
+                found = compute(port, name)
+                assert found == right, f"the sum is {found} instead of {right}"
+    except (AssertionError, OSError, ValueError, KeyError, http.client.HTTPException) as e:
+        return str(e)[:200] or type(e).__name__
+    return None
+
+
 # --- the ways -----------------------------------------------------------------------------------------
 
 

@@ -1,9 +1,7 @@
 """Who else keeps processes running: each is given commands, starts them in a Place (bench.py), and is asked
 which processes are its own. As Debian 12 has them."""
 
-import contextlib
 import os
-import pathlib
 import shlex
 import shutil
 import signal
@@ -180,7 +178,7 @@ class Systemd(Peer):
         for unit, argv in zip(self.units, self.commands.values()):
             subprocess.run(["systemd-run", "--quiet", f"--unit={unit}", "--property=Restart=always",
                             "--property=RestartSec=100ms", f"--property=TimeoutStopSec={self.stop_wait}",
-                            "--property=StandardOutput=null", "--property=SuccessExitStatus=143",
+                            "--property=StandardOutput=null",
                             *(f"--setenv={k}={self.place.env[k]}" for k in (self.place.MARK, "DO_NOT_TRACK", "PATH")),
                             *map(str, argv)], check=True)
 
