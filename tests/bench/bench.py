@@ -152,7 +152,7 @@ class Bench:
 
 
 def figure(value):
-    return f"{value:.3g}" if isinstance(value, float) and value < 1000 else str(value)
+    return str(value) if not isinstance(value, float) else f"{value:.3g}" if value < 1000 else f"{value:.0f}"
 
 
 def cell(measure):
@@ -295,6 +295,9 @@ def marked(fleet):
 
 
 def end(fleet):
+    early = fleet.daemon and fleet.daemon.poll()
     wrong = fleet.close()
+    if early:
+        wrong.insert(0, f"h2ofleetd had ended before, with {early}\n{fleet.log_tail()}")
     fleet.remove()
     assert not wrong, "\n".join(wrong)

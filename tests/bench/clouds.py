@@ -10,6 +10,7 @@ every node says that the cloud is whole (the same question for all), and ends it
 import contextlib
 import http.client
 import json
+import math
 import subprocess
 import sys
 import tempfile
@@ -18,7 +19,7 @@ import urllib.parse
 
 from bench import (
     H2OFLEET, HEAP, Place, cpu_seconds, end, fleet_of, jar, marked, tree_bytes, wait_until)
-from fleet import listeners
+from fleet import listeners, pid_alive
 
 
 # --- asking nodes -------------------------------------------------------------------------------------
@@ -90,15 +91,19 @@ def compute(port, name, timeout=20):
 def unsound(ports, right):
     """What is wrong with a cloud that says that it is whole, in a sentence; None: nothing. With each frame that it lists,
     and with a new one, each member must be able to compute, and come to the same sum."""
+    doing = "a new frame"
     try:
         load_frame(ports[0], "new", len(ports))
-        listed = ask(ports[0], "GET", "/3/Frames?row_count=1", 20)[1]["frames"]
-        for name in (f["frame_id"]["name"] for f in listed):
+        doing = "the list of frames"
+        status, answer = ask(ports[0], "GET", "/3/Frames", 20)
+        assert status == 200, f"{status}: {answer.get('msg')}"
+        for name in (f["frame_id"]["name"] for f in answer["frames"]):
             for port in ports:
+                doing = f"frame {name} through member {ports.index(port)}"
                 found = compute(port, name)
-                assert found == right, f"the sum is {found} instead of {right}"
+                assert math.isclose(found, right), f"the sum is {found} instead of {right}"
     except (AssertionError, OSError, ValueError, KeyError, http.client.HTTPException) as e:
-        return str(e)[:200] or type(e).__name__
+        return f"{doing}: {' '.join(str(e).split())[:200] or type(e).__name__}"
     return None
 
 
@@ -148,9 +153,11 @@ class PeerCloud:
     def stop(self):
         self.peer.stop()
 
-    def left(self):
-        """Processes and ports."""
-        return [*self.place.processes(), *self.place.busy_ports()]
+    def processes(self):
+        return self.place.processes()
+
+    def busy_ports(self):
+        return self.place.busy_ports()
 
     def leaked(self):
         """Bytes of libraries in the temporary directories."""
@@ -158,6 +165,8 @@ class PeerCloud:
 
 
 class FleetCloud:
+    """The daemon, its gate and a cloud."""
+
     def __init__(self, n, fleet=None, **keys):
         self.n = n
         self.fleet = fleet_of(n, fleet, **keys)
@@ -189,10 +198,12 @@ class FleetCloud:
         self.fleet.note_pids()
         self.fleet.daemon.terminate()
 
-    def left(self):
-        """Processes and ports."""
+    def processes(self):
+        return marked(self.fleet)
+
+    def busy_ports(self):
         block = self.fleet.ports
-        return [*marked(self.fleet), *listeners(block.base, block.base + block.SIZE - 1)]
+        return listeners(block.base, block.base + block.SIZE - 1)
 
     def leaked(self):
         """Bytes of libraries that no cache holds."""
@@ -242,6 +253,17 @@ def client(how, directory, *ports):
             until_whole([port])
     print(json.dumps({"seconds": time.monotonic() - begun}), flush=True)
     sys.stdin.read()  # until we are killed, with the servers
+
+
+def stop(cloud):
+    """Seconds until no process and no port is left of it."""
+    pids = cloud.processes()
+    begun = time.monotonic()
+    cloud.stop()
+    wait_until("the end", lambda: not any(map(pid_alive, pids)) and not cloud.busy_ports(), 60, 0.001)
+    seconds = time.monotonic() - begun
+    assert not (left := cloud.processes()), f"left: {left}"
+    return seconds
 
 
 # --- the boot cache -----------------------------------------------------------------------------------
