@@ -33,6 +33,10 @@ def median(values):
     return statistics.median(values)
 
 
+def of_nodes(n):
+    return f"{n} node{'s' if n != 1 else ''}"
+
+
 def numbers(text):
     return [int(v) for v in text.split(",")]
 
