@@ -41,6 +41,16 @@ def numbers(text):
     return [int(v) for v in text.split(",")]
 
 
+INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def leave(number, _):
+    """Once; what was begun is ended then, and that takes seconds at most."""
+    for sig in INTERRUPTS:
+        signal.signal(sig, signal.SIG_IGN)
+    sys.exit(128 + number)
+
+
 # --- one run ------------------------------------------------------------------------------------------
 
 
@@ -73,8 +83,8 @@ class Bench:
         for name, defaults in self.full_quick.items():
             if getattr(options, name) is None:
                 setattr(options, name, defaults[options.quick])
-        for sig in (signal.SIGTERM, signal.SIGHUP):
-            signal.signal(sig, lambda number, _: sys.exit(128 + number))
+        for sig in INTERRUPTS:
+            signal.signal(sig, leave)
         self.about = {"bench": self.name, "date": time.strftime("%FT%T%z"), "revision": revision(),
                       "machine": machine(), "load_before": os.getloadavg(),
                       "parameters": {k: v for k, v in vars(options).items() if k != "json"}}
