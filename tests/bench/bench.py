@@ -245,7 +245,7 @@ class Place:
 
 
 def wait_until(what, seen, limit=20, interval=0.01):
-    """Seconds until it was so."""
+    """Gives what `seen` gave."""
     begun = time.monotonic()
     while not (value := seen()):
         assert time.monotonic() - begun < limit, f"{what}: not within {limit} s"

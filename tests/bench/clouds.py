@@ -89,8 +89,8 @@ def compute(port, name, timeout=20):
 
 
 def unsound(ports, right):
-    """What is wrong with a cloud that says that it is whole, in a sentence; None: nothing. With each frame that it lists,
-    and with a new one, each member must be able to compute, and come to the same sum."""
+    """What is wrong with a cloud that says that it is whole, in a sentence; None: nothing. With each frame that it
+    lists, and with a new one, each member must be able to compute, and come to the same sum."""
     doing = "a new frame"
     try:
         load_frame(ports[0], "new", len(ports))
