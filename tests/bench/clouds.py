@@ -56,7 +56,7 @@ def until_whole(ports, limit=120):
     wait_until("a whole cloud", seen, limit, 0.02)
 
 
-def run_job(port, method, path, timeout=20, **parameters):
+def run_job(port, method, path, timeout, **parameters):
     """Until it is done; what goes wrong is raised."""
     status, answer = ask(port, method, path, timeout, **parameters)
     assert status == 200, f"{path}: {status} {answer.get('msg', '')}"
@@ -70,9 +70,9 @@ def run_job(port, method, path, timeout=20, **parameters):
     wait_until(path, done, timeout, 0.05)
 
 
-def load_frame(port, name, nodes):
+def load_frame(port, name, nodes, timeout=20):
     """Of random numbers; a part of it on each node."""
-    run_job(port, "POST", "/3/CreateFrame", dest=name, rows=200000, cols=10, categorical_fraction=0,
+    run_job(port, "POST", "/3/CreateFrame", timeout, dest=name, rows=200000, cols=10, categorical_fraction=0,
             integer_fraction=0, binary_fraction=0, time_fraction=0, string_fraction=0, missing_fraction=0, seed=1)
     _, answer = ask(port, "GET", f"/3/Frames/{name}?row_count=1", 20)
     rows = answer["frames"][0]["distribution_summary"]["data"][2]
@@ -222,10 +222,12 @@ class ClientCloud:
         self.place = Place()
         try:
             self.ports = self.place.ports(self.n)
-            process = self.place.run(sys.executable, __file__, self.how, self.place.directory, *self.ports,
-                                     stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+            log = self.place.directory / "client.log"
+            with open(log, "w") as stderr:
+                process = self.place.run(sys.executable, __file__, self.how, self.place.directory, *self.ports,
+                                         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr)
             said = process.stdout.readline()
-            assert said, f"{self.how} did not come up"
+            assert said, f"{self.how} did not come up:\n{log.read_text()[-2000:]}"
             self.seconds = json.loads(said)["seconds"]
             self.cpu = cpu_seconds(pid for pid in self.place.processes() if pid != process.pid)
         except BaseException:
