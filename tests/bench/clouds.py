@@ -46,7 +46,7 @@ def whole(port, size):
     return cloud.get("cloud_size") == size and cloud["consensus"] and cloud["cloud_healthy"]
 
 
-def until_whole(ports, limit=120):
+def until_whole(ports, limit=300):
     missing = list(ports)
 
     def seen():
