@@ -240,8 +240,13 @@ class Place:
         for process in self.started:
             process.wait()
         self.block.release()
-        shutil.rmtree(self.directory, ignore_errors=True)
+        wait_until(f"the end of {self.directory}", self.removed)
         assert not left, f"could not be ended: {left}"
+
+    def removed(self):
+        """Who is dying may still be writing there."""
+        shutil.rmtree(self.directory, ignore_errors=True)
+        return not self.directory.exists()
 
 
 def wait_until(what, seen, limit=20, interval=0.01):
