@@ -19,8 +19,8 @@ static void on_timer(uv_timer_t *t)
 {
 	struct supervised *s = t->data;
 
-	if (s->clean_due && fleet_now(s->fleet) >= s->clean_due)
-		launch_clean(s);
+	if (s->clean.due && fleet_now(s->fleet) >= s->clean.due)
+		clean_begin(s);
 	supervised_feed(s, &(struct cloud_event){.type = EVENT_TICK});
 }
 
@@ -30,8 +30,8 @@ static void arm_timer(struct supervised *s)
 
 	if (s->save_delay_ms)
 		due = MIN(due, s->save_due);
-	if (s->clean_due)
-		due = MIN(due, s->clean_due);
+	if (s->clean.due)
+		due = MIN(due, s->clean.due);
 	if (due == UINT64_MAX) {
 		s->timer_due = 0;
 		uv_timer_stop(s->timer);
@@ -91,7 +91,7 @@ static void run_action(struct supervised *s, const struct action *a)
 		polls_rest_shutdown(s);
 		break;
 	case ACTION_CLEAN:
-		launch_clean(s);
+		clean_begin(s);
 		break;
 	case ACTION_RELEASE_PORTS:
 		launch_forget_ports(s);
@@ -243,7 +243,7 @@ static void save(struct supervised *s)
 	_cleanup_free_ char *sentence = NULL;
 	int r;
 
-	if (!s->cloud->dirty)
+	if (!s->cloud->dirty || s->work.launches) /* none executes before the last is forked */
 		return;
 	if (s->save_delay_ms && fleet_now(s->fleet) < s->save_due && !anyone_waits(s))
 		return;

@@ -174,8 +174,8 @@ void supervised_free(struct supervised *s)
 	members_free(s);
 	door_close(s);
 	cgroups_forget(s);
-	if (s->java_probe)
-		command_cancel(s->java_probe);
+	java_forget(s);
+	work_forget(s);
 	if (s->request)
 		http_cancel(s->request);
 	idle_cancel(s);
@@ -251,6 +251,8 @@ int fleet_new(uv_loop_t *loop, struct conf *conf, struct fleet **out, struct err
 	uv_timer_init(loop, f->beat);
 	f->beat->data = f;
 	uv_timer_start(f->beat, on_beat, FLEET_BEAT_MS, FLEET_BEAT_MS);
+	work_new(f);
+	clean_new(f);
 	oom_sample(f);
 	r = make_dirs(&conf->fleet, e);
 	if (r == 0)
@@ -289,9 +291,12 @@ void fleet_free(struct fleet *f)
 {
 	if (!f)
 		return;
+	java_free(f);
 	for (size_t i = 0; i < f->n; i++)
 		supervised_free(f->clouds[i]);
 	strays_free(f);
+	work_free(f);
+	clean_free(f);
 	cgroups_free(f);
 	gate_free(f);
 	troubles_free(f);

@@ -15,7 +15,7 @@
 #include "base/file.h"
 #include "base/text.h"
 
-#define MAX_DELAYED   32
+#define MAX_DELAYED 32
 
 static const struct {
 	const char *name;
