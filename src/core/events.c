@@ -228,15 +228,6 @@ void fleet_check_done(struct fleet *f)
 		TAKE_PTR(f->done)(f->done_arg);
 }
 
-/* Children that wait until their identity is on disk. */
-static bool anyone_waits(const struct supervised *s)
-{
-	for (unsigned i = 0; i < s->cloud->n_nodes; i++)
-		if (s->members[i].unreleased)
-			return true;
-	return false;
-}
-
 static void save(struct supervised *s)
 {
 	_cleanup_(err_clear) struct err e = ERR_NULL;
@@ -245,7 +236,7 @@ static void save(struct supervised *s)
 
 	if (!s->cloud->dirty || s->work.launches) /* none executes before the last is forked */
 		return;
-	if (s->save_delay_ms && fleet_now(s->fleet) < s->save_due && !anyone_waits(s))
+	if (s->save_delay_ms && fleet_now(s->fleet) < s->save_due && !launch_anyone_waits(s))
 		return;
 	r = state_save(s, false, &e);
 	if (r == 0) {
@@ -262,6 +253,8 @@ static void save(struct supervised *s)
 
 void supervised_feed(struct supervised *s, const struct cloud_event *ev)
 {
+	bool usable = cloud_usable(s->cloud);
+
 	if (s->handling) {
 		enqueue(s, ev);
 		return;
@@ -279,6 +272,8 @@ void supervised_feed(struct supervised *s, const struct cloud_event *ev)
 	s->handling = false;
 	door_look(s);
 	arm_timer(s);
+	if (!usable || !cloud_usable(s->cloud))
+		s->fleet->changes++;
 	reload_look(s);
 	if (s->fleet->observer)
 		s->fleet->observer(s->cloud, s->fleet->observer_arg);

@@ -463,6 +463,11 @@ void fleet_command(struct fleet *f, const char *cloud, enum fleet_command cmd, b
 	supervised_feed(s, &(struct cloud_event){.type = types[cmd], .flag = flag});
 }
 
+uint64_t fleet_changes(const struct fleet *f)
+{
+	return f->changes;
+}
+
 const char *fleet_id(const struct fleet *f)
 {
 	return f->id;

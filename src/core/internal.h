@@ -182,6 +182,7 @@ struct fleet {
 		int64_t before, now; /* the kernel's count, some seconds apart */
 		uint64_t at;
 	} oom;
+	uint64_t changes; /* fleet_changes() */
 	struct stray *strays;
 	struct java_probe *java_probes;
 	struct work *work;
@@ -242,6 +243,8 @@ void launch_next_now(struct supervised *s);
 void launch_java_is_known(struct supervised *s, int major, const char *version);
 void launch_java_failed(struct supervised *s, const char *sentence);
 void launch_release(struct supervised *s);
+/* Children that wait until their identity is on disk. */
+bool launch_anyone_waits(const struct supervised *s);
 void launch_forget_ports(struct supervised *s);
 /* `java -version` may hang: what waits for it fails. */
 void launch_cancel_probe(struct supervised *s);

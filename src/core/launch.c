@@ -475,11 +475,19 @@ void launch_next_now(struct supervised *s)
 		launch_failed(s, node, "stopped meanwhile");
 }
 
+bool launch_anyone_waits(const struct supervised *s)
+{
+	for (unsigned i = 0; i < s->cloud->n_nodes; i++)
+		if (s->members[i].unreleased)
+			return true;
+	return false;
+}
+
 /* Once all are forked those whose identity is on disk may execute, as soon as they are in their
  * control group. Where it could not be written, none may. */
 void launch_release(struct supervised *s)
 {
-	if (s->work.launches)
+	if (s->work.launches || (!launch_anyone_waits(s) && !s->cgroup.job))
 		return;
 	if (!s->cloud->dirty && cgroups_place(s))
 		return;

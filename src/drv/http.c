@@ -14,8 +14,9 @@
 
 #define MAX_BODY_DEFAULT (4u << 20)
 #define RECEIVE_BUFFER   16384L
-#define KEPT_CONNECTIONS 32L
-#define KEPT_EASY        4
+/* One to each node: to connect anew for each poll costs twice as much. */
+#define KEPT_CONNECTIONS 4096L
+#define KEPT_EASY        16
 
 /* A deadline that is noticed so much later than it was due means that we were stopped, or could not
  * run: answers may lie in their sockets, unread. */
@@ -402,26 +403,20 @@ static curl_socket_t on_open_socket(
 /* "http" and a numeric host: a name would make curl start a thread to resolve it, and we fork. */
 static bool url_is_numeric(const char *url)
 {
-	CURLU *u = curl_url();
-	char *scheme = NULL, *host = NULL;
+	const char *host = has_prefix(url, "http://") ? url + strlen("http://") : "";
+	bool v6 = *host == '[';
+	size_t len = strcspn(host += v6, v6 ? "]" : ":/?#"), port;
 	unsigned char addr[sizeof(struct in6_addr)];
-	bool ok = false;
+	char text[INET6_ADDRSTRLEN];
 
-	if (u && !curl_url_set(u, CURLUPART_URL, url, 0) &&
-		!curl_url_get(u, CURLUPART_SCHEME, &scheme, 0) &&
-		!curl_url_get(u, CURLUPART_HOST, &host, 0) && streq(scheme, "http")) {
-		size_t len = strlen(host);
-
-		ok = inet_pton(AF_INET, host, addr) == 1;
-		if (host[0] == '[' && host[len - 1] == ']') {
-			host[len - 1] = '\0';
-			ok = inet_pton(AF_INET6, host + 1, addr) == 1;
-		}
-	}
-	curl_free(scheme);
-	curl_free(host);
-	curl_url_cleanup(u);
-	return ok;
+	if (len >= sizeof(text) || (v6 && host[len] != ']'))
+		return false;
+	memcpy(text, host, len);
+	text[len] = '\0';
+	host += len + v6;
+	port = *host == ':' ? 1 + strspn(host + 1, "0123456789") : 0; /* and no "@" behind it */
+	return inet_pton(v6 ? AF_INET6 : AF_INET, text, addr) == 1 &&
+	       (!host[port] || strchr("/?#", host[port]));
 }
 
 static bool set_method(CURL *c, const struct http_spec *spec)

@@ -109,11 +109,13 @@ class PortBlock:
 
     UNIT = 64
     FIRST, LAST = 10240, 32000
+    FIRST_OF_MANY = 2048  # below FIRST nobody has a part of what is wanted in one piece
 
     def __init__(self, size=UNIT):
         self.locks = []
         self.size = -(-size // self.UNIT) * self.UNIT
-        bases = list(range(self.FIRST, self.LAST - self.size, self.UNIT))
+        first = self.FIRST if self.size <= 8 * self.UNIT else self.FIRST_OF_MANY
+        bases = list(range(first, self.LAST - self.size, self.UNIT))
         random.shuffle(bases)
         for base in bases:
             if self.lock_all(base) and self.all_free(base, self.size):
