@@ -251,6 +251,27 @@ static void save(struct supervised *s)
 	trouble_set(s->fleet, TROUBLE_STATE, s->cloud->conf->name, sentence);
 }
 
+static void keep(struct supervised *s)
+{
+	s->work.keep = false;
+	save(s);
+	launch_release(s);
+	while (step_queued(s)) /* what release may have brought */
+		;
+	save(s);
+	incident_keep(s);
+}
+
+void supervised_keep_now(struct supervised *s)
+{
+	s->handling = true;
+	keep(s);
+	s->handling = false;
+	arm_timer(s);
+}
+
+/* The end of a member is written down in the cloud's turn: when a hundred end at once, all doors
+ * are shut before the first file is written. */
 void supervised_feed(struct supervised *s, const struct cloud_event *ev)
 {
 	bool usable = cloud_usable(s->cloud);
@@ -263,12 +284,12 @@ void supervised_feed(struct supervised *s, const struct cloud_event *ev)
 	step(s, ev);
 	while (step_queued(s))
 		;
-	save(s);
-	launch_release(s);
-	while (step_queued(s)) /* what release may have brought */
-		;
-	save(s);
-	incident_keep(s);
+	if (ev->type == EVENT_EXITED && !launch_anyone_waits(s)) {
+		s->work.keep = true;
+		work_soon(s);
+	} else {
+		keep(s);
+	}
 	s->handling = false;
 	door_look(s);
 	arm_timer(s);

@@ -147,7 +147,7 @@ struct supervised {
 	struct {
 		struct supervised *next;
 		bool queued;
-		bool clean, prepare;
+		bool keep, clean, prepare;
 		unsigned launches; /* members that await theirs */
 		bool intent_saved;
 	} work; /* work.c */
@@ -206,6 +206,8 @@ struct fleet {
 /* events.c: gives the model an event; carries out what it decides. Events that arise meanwhile wait
  * their turn; `text` and `ports` are copied then. */
 void supervised_feed(struct supervised *s, const struct cloud_event *ev);
+/* What an end has changed goes to its files: work.c. */
+void supervised_keep_now(struct supervised *s);
 
 /* work.c: for what a cloud has to do in its turn. */
 void work_new(struct fleet *f);

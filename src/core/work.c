@@ -1,6 +1,7 @@
-/* What takes the loop's time: preparing and launching generations, removing what they leave. For a
- * thousand nodes that would be seconds in which nobody is polled and no loss is seen, so it is done
- * piece by piece, a few ms in a turn of the loop, in the order in which clouds came to need it. */
+/* What takes the loop's time: preparing and launching generations, writing down how they ended,
+ * removing what they leave. For a thousand nodes that would be seconds in which nobody is polled
+ * and no loss is seen, so it is done piece by piece, a few ms in a turn of the loop, in the order
+ * in which clouds came to need it. */
 #include "core/internal.h"
 
 #define SLICE_NS UINT64_C(3000000)
@@ -12,12 +13,14 @@ struct work {
 
 static bool has_work(const struct supervised *s)
 {
-	return s->work.clean || s->work.prepare || s->work.launches;
+	return s->work.keep || s->work.clean || s->work.prepare || s->work.launches;
 }
 
 static void do_piece(struct supervised *s)
 {
-	if (s->work.clean)
+	if (s->work.keep)
+		supervised_keep_now(s);
+	else if (s->work.clean)
 		clean_now(s);
 	else if (s->work.prepare)
 		launch_prepare_now(s);
