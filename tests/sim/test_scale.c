@@ -395,7 +395,7 @@ static void check_spread(struct world *w)
 		most = MAX(most, w->slots[i]);
 		all += w->slots[i];
 	}
-	if (w->n * w->size >= 5000)
+	if (w->n * w->size >= 1900)
 		assert_true(most < 2 * all / N_SLOTS);
 }
 
@@ -462,18 +462,21 @@ static void assert_alike(double a, double b, double tolerance)
 	assert_true(a > 0 && b <= a * (1 + tolerance) && b >= a * (1 - tolerance));
 }
 
-/* Proves: a node costs the model the same in a fleet of 10,000 as in one of 100, and in a large
- * cloud not more than alone; each is polled once in an interval, at a moment of its own, also after
- * all polls came together; who is killed takes down its own cloud and no other. */
+/* Proves: a node costs the model the same in a fleet of 10,000 (SIM_RUNS up to 1000: 2,000) as in
+ * one of 100, and in a large cloud not more than alone; each is polled once in an interval, at a
+ * moment of its own, also after all polls came together; who is killed takes down its own cloud and
+ * no other. */
 static void test_a_node_costs_the_same_in_any_fleet(void **state)
 {
 	static const size_t sizes[] = {1, 3, 10, 100};
+	const char *runs = getenv("SIM_RUNS"); /* fewer where all takes longer */
+	size_t most = runs && strtoull(runs, NULL, 10) <= 1000 ? 2000 : 10000;
 	double alone = 0;
 
 	(void)state;
 	for (size_t i = 0; i < ARRAY_SIZE(sizes); i++) {
 		struct costs few = live(MAX(100u, 10 * sizes[i]), sizes[i]);
-		struct costs many = live(10000, sizes[i]);
+		struct costs many = live(most, sizes[i]);
 
 		printf("clouds of %zu: by node and second %.2f polls, %.2f events, %.2f actions, "
 		       "%.2f allocations\n",
