@@ -251,6 +251,16 @@ static void save(struct supervised *s)
 	trouble_set(s->fleet, TROUBLE_STATE, s->cloud->conf->name, sentence);
 }
 
+/* Its nodes count among those that are on their way, or do not any more. */
+static void count_crowd(struct supervised *s)
+{
+	enum cloud_state state = s->cloud->state;
+	size_t n = state == CLOUD_STARTING || state == CLOUD_FORMING ? s->cloud->n_nodes : 0;
+
+	s->fleet->crowd += n - s->in_crowd;
+	s->in_crowd = n;
+}
+
 static void keep(struct supervised *s)
 {
 	s->work.keep = false;
@@ -281,9 +291,11 @@ void supervised_feed(struct supervised *s, const struct cloud_event *ev)
 		return;
 	}
 	s->handling = true;
+	s->cloud->crowd = s->fleet->crowd;
 	step(s, ev);
 	while (step_queued(s))
 		;
+	count_crowd(s);
 	if (ev->type == EVENT_EXITED && !launch_anyone_waits(s)) {
 		s->work.keep = true;
 		work_soon(s);

@@ -176,6 +176,7 @@ void supervised_free(struct supervised *s)
 	cgroups_forget(s);
 	java_forget(s);
 	work_forget(s);
+	s->fleet->crowd -= s->in_crowd;
 	if (s->request)
 		http_cancel(s->request);
 	idle_cancel(s);

@@ -136,6 +136,7 @@ struct supervised {
 	uv_timer_t *timer;  /* freed in its close callback */
 	uint64_t timer_due; /* in fleet_now() time; 0: not armed */
 	bool handling;
+	size_t in_crowd;        /* of its nodes, so many are in the fleet's */
 	uint64_t save_due;      /* the state file could not be written: when it is tried again */
 	uint64_t save_delay_ms; /* 0: it could */
 	struct {
@@ -183,6 +184,7 @@ struct fleet {
 		uint64_t at;
 	} oom;
 	uint64_t changes; /* fleet_changes() */
+	size_t crowd;     /* nodes that are on their way to a whole cloud */
 	struct stray *strays;
 	struct java_probe *java_probes;
 	struct work *work;

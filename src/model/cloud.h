@@ -215,6 +215,10 @@ struct cloud {
 	uint64_t rng;
 	uint32_t phase; /* of its polls: spreads those of many clouds over the interval */
 
+	/* Set by core: how many nodes of the fleet are on their way to a whole cloud, ours among
+	 * them. */
+	size_t crowd;
+
 	/* Set by core, for display: */
 	struct strv pending_keys; /* changed, but in force only from the next generation on */
 	bool removed;             /* from the configuration: it is stopped and then forgotten */

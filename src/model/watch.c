@@ -12,6 +12,7 @@
 #define FORMING_FIRST_MS  60
 #define FORMING_OTHERS_MS 250
 #define FORMING_WHOLE_MS  40
+#define FORMING_CROWD     16
 #define FULL_POLL_MS      10000
 #define DOUBT_MS          50
 #define UNASKED_MS        500
@@ -64,11 +65,15 @@ void watch_begin_ready(struct cloud *c, uint64_t now_ms)
 		n->poll_due_ms = own_moment(c, n, now_ms + 1);
 }
 
+/* The more are on their way, the less often each is asked, or polls alone would keep a machine busy
+ * that has all these nodes to start. */
 static uint64_t forming_interval(const struct cloud *c, const struct node *n)
 {
+	uint64_t interval = n->index == 0 ? FORMING_FIRST_MS : FORMING_OTHERS_MS;
+
 	if (c->nodes[0].whole)
-		return FORMING_WHOLE_MS;
-	return n->index == 0 ? FORMING_FIRST_MS : FORMING_OTHERS_MS;
+		interval = FORMING_WHOLE_MS;
+	return interval * MAX(c->crowd, (size_t)FORMING_CROWD) / FORMING_CROWD;
 }
 
 static void poll_node(struct cloud *c, struct node *n, bool full, uint64_t now_ms)
