@@ -12,7 +12,7 @@
 #define FORMING_FIRST_MS  60
 #define FORMING_OTHERS_MS 250
 #define FORMING_WHOLE_MS  40
-#define FORMING_CROWD     16
+#define FORMING_CROWD     64
 #define FULL_POLL_MS      10000
 #define DOUBT_MS          50
 #define UNASKED_MS        500
