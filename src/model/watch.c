@@ -13,6 +13,8 @@
 #define FORMING_OTHERS_MS 250
 #define FORMING_WHOLE_MS  40
 #define FORMING_CROWD     64
+#define FORMING_LARGE     16
+#define FORMING_SLOWEST   25 /* times as long */
 #define FULL_POLL_MS      10000
 #define DOUBT_MS          50
 #define UNASKED_MS        500
@@ -70,10 +72,13 @@ void watch_begin_ready(struct cloud *c, uint64_t now_ms)
 static uint64_t forming_interval(const struct cloud *c, const struct node *n)
 {
 	uint64_t interval = n->index == 0 ? FORMING_FIRST_MS : FORMING_OTHERS_MS;
+	/* What each answers is as long as its cloud is large. */
+	size_t crowd = c->crowd * MAX(c->n_nodes, (size_t)FORMING_LARGE) / FORMING_LARGE;
 
+	crowd = MIN(MAX(crowd, (size_t)FORMING_CROWD), (size_t)FORMING_SLOWEST * FORMING_CROWD);
 	if (c->nodes[0].whole)
 		interval = FORMING_WHOLE_MS;
-	return interval * MAX(c->crowd, (size_t)FORMING_CROWD) / FORMING_CROWD;
+	return interval * crowd / FORMING_CROWD;
 }
 
 static void poll_node(struct cloud *c, struct node *n, bool full, uint64_t now_ms)
