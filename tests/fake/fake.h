@@ -35,7 +35,7 @@
 #define FAKE_H2O_BUILT_ON  "2026-08-11 13:53:15"
 #define FAKE_H2O_BUILD_AGE "3 months and 10 days"
 
-#define MAX_PEERS 64
+#define MAX_PEERS 128
 #define MAX_CONNS 256
 #define MAX_JOBS  16
 
@@ -57,6 +57,7 @@
 	X(crash, 0, "raise this signal (number or name)")                                          \
 	X(stop, 0, "raise SIGSTOP")                                                                \
 	X(hang, 0, "accept and read, never answer; 0 answers what waits")                          \
+	X(ctl_ms, 20, "how often fake.ctl is looked at")                                           \
 	X(refuse, 0, "API listener and connections closed; 0 listens again")                       \
 	X(slow_ms, 0, "delay of each answer")                                                      \
 	X(garbage, 0, "answer with so many random bytes")                                          \
