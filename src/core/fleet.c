@@ -406,8 +406,10 @@ static void hand_over_ports(const struct supervised *s)
 
 int fleet_hand_over(struct fleet *f, struct err *e)
 {
-	int r = save_all(f, e);
+	int r;
 
+	work_finish(f);
+	r = save_all(f, e);
 	if (r < 0)
 		return r;
 	for (size_t i = 0; i < f->n; i++) {

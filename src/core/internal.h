@@ -241,6 +241,8 @@ void work_new(struct fleet *f);
 void work_free(struct fleet *f);
 void work_soon(struct supervised *s);
 void work_forget(struct supervised *s);
+/* All of it, now: so that another image does not begin anew what is half done. */
+void work_finish(struct fleet *f);
 
 /* Tells who waits for the end of fleet_shutdown() when nothing runs any more. */
 void fleet_check_done(struct fleet *f);

@@ -39,12 +39,9 @@ static void take_first(struct work *w)
 	s->work.queued = false;
 }
 
-static void on_idle(uv_idle_t *idle)
+static void work_until(struct work *w, uint64_t end_ns)
 {
-	struct work *w = idle->data;
-	uint64_t end = uv_hrtime() + SLICE_NS;
-
-	while (w->first && uv_hrtime() < end) {
+	while (w->first && uv_hrtime() < end_ns) {
 		struct supervised *s = w->first;
 
 		if (has_work(s))
@@ -54,6 +51,16 @@ static void on_idle(uv_idle_t *idle)
 	}
 	if (!w->first)
 		uv_idle_stop(&w->idle);
+}
+
+static void on_idle(uv_idle_t *idle)
+{
+	work_until(idle->data, uv_hrtime() + SLICE_NS);
+}
+
+void work_finish(struct fleet *f)
+{
+	work_until(f->work, UINT64_MAX);
 }
 
 void work_soon(struct supervised *s)
