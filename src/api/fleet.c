@@ -55,6 +55,28 @@ static json_t *count_nodes(const struct fleet *f)
 	return j;
 }
 
+static json_t *view_boot_cache(const struct fleet *f)
+{
+	_cleanup_free_ char *dir = xasprintf("%s/boot", fleet_conf(f)->fleet.cache_dir);
+	json_t *j = json_object(), *last = json_null();
+	struct fleet_boot_cache b;
+
+	fleet_boot_cache(f, &b);
+	json_object_set_new(j, "dir", view_text(dir));
+	json_object_set_new(j, "building", view_text(b.building));
+	json_object_set_new(j, "step", view_text(b.step));
+	if (b.last.result) {
+		last = json_object();
+		json_object_set_new(last, "result", json_string(b.last.result));
+		json_object_set_new(last, "cloud", view_text(b.last.cloud));
+		json_object_set_new(last, "why", view_text(b.last.why));
+		json_object_set_new(last, "time", view_wall(b.last.wall_ms));
+		set_int(last, "duration_ms", b.last.duration_ms);
+	}
+	json_object_set_new(j, "last", last);
+	return j;
+}
+
 static bool is_settled(const struct fleet *f)
 {
 	return fleet_settled(f, fleet_conf(f)->fleet.ready_when == READY_WHEN_CLOUDS);
@@ -72,9 +94,11 @@ void handle_fleet(struct request *rq)
 	set_int(j, "uptime_ms", clock_monotonic_ms() - a->started_ms);
 	set_int(j, "loop_lag_ms", loop_lag_ms(a->lag));
 	set_int(j, "loop_lag_recent_ms", loop_lag_recent_ms(a->lag));
+	json_object_set_new(j, "loop_lag_recent", view_loop_lag(a->lag));
 	json_object_set_new(j, "socket", view_text(a->acceptor.listener.path));
 	json_object_set_new(j, "state_dir", view_text(conf->state_dir));
 	json_object_set_new(j, "cache_dir", view_text(conf->cache_dir));
+	json_object_set_new(j, "boot_cache", view_boot_cache(a->fleet));
 	json_object_set_new(j, "log_dir", view_text(conf->log_dir));
 	json_object_set_new(j, "ending", json_boolean(fleet_ending(a->fleet)));
 	json_object_set_new(j, "settled", json_boolean(is_settled(a->fleet)));

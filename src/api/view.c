@@ -25,7 +25,7 @@ static json_t *view_since(uint64_t since_ms, uint64_t now_ms)
 }
 
 /* ISO 8601, UTC. */
-static json_t *view_wall(uint64_t wall_ms)
+json_t *view_wall(uint64_t wall_ms)
 {
 	time_t secs = (time_t)(wall_ms / 1000);
 	struct tm tm;
@@ -217,6 +217,17 @@ static json_t *view_gate(const struct cloud *c, const struct fleet_gate *g, uint
 	return j;
 }
 
+static json_t *view_boot(const struct fleet_boot *b)
+{
+	json_t *j = json_object();
+
+	json_object_set_new(j, "mode", json_string(b->mode));
+	json_object_set_new(j, "archive", view_text(b->archive));
+	json_object_set_new(j, "mapped", b->mapped < 0 ? json_null() : json_boolean(b->mapped));
+	json_object_set_new(j, "why", view_text(b->why));
+	return j;
+}
+
 static json_t *view_list(const struct strv *l)
 {
 	json_t *list = json_array();
@@ -255,6 +266,7 @@ json_t *view_cloud(const struct cloud *c, uint64_t now_ms)
 	json_object_set_new(j, "armed", json_boolean(cloud_armed(c)));
 	add_idle(j, c, 0, now_ms);
 	json_object_set_new(j, "gate", json_null());
+	json_object_set_new(j, "boot", json_null());
 	json_object_set_new(j, "restart_needed", json_boolean(c->pending_keys.n));
 	json_object_set_new(j, "pending_keys", view_list(&c->pending_keys));
 	json_object_set_new(j, "incident", json_null());
@@ -295,6 +307,7 @@ json_t *view_live_cloud(struct fleet *f, const struct cloud *c)
 	uint64_t now = fleet_now(f);
 	json_t *j = view_cloud(c, now);
 	struct fleet_pressure p;
+	struct fleet_boot b;
 	struct fleet_gate g;
 
 	cloud_for_each_node (n, c)
@@ -303,9 +316,20 @@ json_t *view_live_cloud(struct fleet *f, const struct cloud *c)
 		j, "incident", view_text(incidents_newest(fleet_incidents(f), c->conf->name)));
 	if (fleet_pressure(f, c->conf->name, &p))
 		json_object_set_new(j, "pressure", view_pressure(&p));
+	if (fleet_boot(f, c->conf->name, &b))
+		json_object_set_new(j, "boot", view_boot(&b));
 	if (fleet_gate(f, c->conf->name, &g)) {
 		json_object_set_new(j, "gate", view_gate(c, &g, now));
 		add_idle(j, c, g.traffic_ms, now);
 	}
 	return j;
+}
+
+json_t *view_loop_lag(struct loop_lag *l)
+{
+	struct loop_lag_spread s = loop_lag_spread(l);
+
+	return json_pack("{s:I, s:I, s:I, s:I}", "turns", (json_int_t)s.turns, "p50_us",
+		(json_int_t)s.p50_us, "p99_us", (json_int_t)s.p99_us, "max_us",
+		(json_int_t)s.max_us);
 }

@@ -7,6 +7,7 @@
 
 #include "core/fleet.h"
 #include "core/trouble.h"
+#include "drv/lag.h"
 
 /* New references, owned by the caller. now_ms: monotonic. */
 json_t *view_cloud(const struct cloud *c, uint64_t now_ms);
@@ -18,7 +19,12 @@ json_t *view_live_node(struct fleet *f, const struct cloud *c, const struct node
 
 /* A JSON string, with U+FFFD for each byte that is no UTF-8; null for NULL. A new reference. */
 json_t *view_text(const char *s);
+/* A moment, ISO 8601, UTC; null for 0. */
+json_t *view_wall(uint64_t wall_ms);
 
 /* What hinders the daemon itself, the oldest first: a list, empty when all is well. A new
  * reference. */
 json_t *view_troubles(const struct trouble *first, uint64_t now_ms);
+
+/* How long the loop was busy, lately. A new reference. */
+json_t *view_loop_lag(struct loop_lag *l);

@@ -19,6 +19,8 @@ int file_mkdirs(const char *path, mode_t mode, struct err *e)
 	_cleanup_free_ char *p = xstrdup(path);
 	struct stat st;
 
+	if (stat(path, &st) == 0 && S_ISDIR(st.st_mode)) /* as nearly always */
+		return 0;
 	for (char *slash = p; slash;) {
 		slash = strchr(slash + 1, '/');
 		if (slash)
@@ -156,7 +158,10 @@ static int empty_dir_fd(int fd, dev_t dev, const char *shown, struct err *e)
 
 		if (streq(de->d_name, ".") || streq(de->d_name, ".."))
 			continue;
-		if (fstatat(fd, de->d_name, &st, AT_SYMLINK_NOFOLLOW) < 0 || st.st_dev != dev)
+		/* In an overlay only its directories are of one device; a file that something is
+		 * mounted on cannot be unlinked. */
+		if (fstatat(fd, de->d_name, &st, AT_SYMLINK_NOFOLLOW) < 0 ||
+			(S_ISDIR(st.st_mode) && st.st_dev != dev))
 			continue;
 		if (S_ISDIR(st.st_mode)) {
 			sub = openat(

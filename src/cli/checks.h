@@ -66,6 +66,11 @@ void check_cores(struct doctor *d);
 void check_limits(struct doctor *d);
 void check_kernel(struct doctor *d);
 void check_proxy(struct doctor *d);
+/* The version by running it, which also shows that it runs; a negative errno with a sentence. */
+int doctor_java_version(const char *java, int *major, char **version, struct err *e);
+/* doctor_boot.c */
+void check_boot(struct doctor *d);                        /* after check_daemon(); needs d->conf */
+void doctor_boot(struct doctor *d, const json_t *answer); /* of GET /v1/clouds */
 /* doctor_disk.c */
 void check_disk(struct doctor *d);
 void check_leaked(struct doctor *d);

@@ -124,5 +124,7 @@ int cmd_info(struct cli *cli, int argc, char **argv);
 int cmd_jobs(struct cli *cli, int argc, char **argv);
 int cmd_network_test(struct cli *cli, int argc, char **argv);
 int cmd_timezone(struct cli *cli, int argc, char **argv);
+/* prepare.c */
+int cmd_prepare(struct cli *cli, int argc, char **argv);
 /* shutdown.c */
 int cmd_shutdown(struct cli *cli, int argc, char **argv);

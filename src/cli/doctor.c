@@ -195,6 +195,7 @@ int cmd_doctor(const char *config_file, const char *socket, bool json, FILE *out
 		check_ports(&d);
 		check_port_range(&d);
 		check_gate(&d);
+		check_boot(&d);
 		check_memory(&d);
 		check_cores(&d);
 	}

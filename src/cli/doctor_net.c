@@ -112,6 +112,7 @@ static void daemon_answers(struct doctor *d, const char *path, const json_t *ans
 			strbuf_str(&failed));
 	doctor_add(d, "daemon", advice ? CHECK_WARNING : CHECK_OK, advice, "runs at %s: %s", path,
 		names.len ? strbuf_str(&names) : "no clouds");
+	doctor_boot(d, answer);
 }
 
 /* 0 and whose it is when somebody listens there, else a negative errno. */

@@ -163,8 +163,7 @@ void check_jar(struct doctor *d)
 	}
 }
 
-/* The version by running it, which also shows that it runs. */
-static int run_java(const char *java, int *major, char **version, struct err *e)
+int doctor_java_version(const char *java, int *major, char **version, struct err *e)
 {
 	char *argv[] = {(char *)java, (char *)"-version", NULL};
 	_cleanup_free_ char *output = NULL;
@@ -196,7 +195,7 @@ static void check_one_java(struct doctor *d, const struct cloud_conf *c)
 	int r = runtime_find_java(c ? c->java : NULL, &t, &java, &e);
 
 	if (r == 0)
-		r = run_java(java, &major, &version, &e);
+		r = doctor_java_version(java, &major, &version, &e);
 	if (r == 0)
 		r = runtime_check_java(
 			major, java, d->h2o_version, c && c->allow_unsupported_java, &e);

@@ -16,6 +16,10 @@ static const char *const defaults[][2] = {
 	{"stop_timeout", "3s"},
 };
 
+/* The boot cache is the user's and outlives the run. Most runs are over before anything is made for
+ * it: those who come back for more of them had better say `h2ofleet prepare` once. */
+#define BOOT_DELAY_MS 60000
+
 static int new_conf(struct conf **out)
 {
 	static const char text[] = "[cloud " RUN_CLOUD "]\n";
@@ -50,14 +54,13 @@ static unsigned choose_port(void)
 static void set_fleet(struct fleet_conf *f, const struct run_place *p)
 {
 	_cleanup_free_ char *state = xasprintf("%s/state", p->dir);
-	_cleanup_free_ char *cache = xasprintf("%s/cache", p->dir);
 	_cleanup_free_ char *log = xasprintf("%s/log", p->dir);
 
 	replace_str(&f->socket, p->socket);
 	replace_str(&f->state_dir, state);
-	replace_str(&f->cache_dir, cache);
 	replace_str(&f->log_dir, log);
 	f->scopes = SCOPES_NO;
+	f->fast_boot_delay_ms = BOOT_DELAY_MS;
 }
 
 static int set_path(struct cloud_conf *c, const char *key, const char *path, struct err *e)

@@ -576,6 +576,25 @@ static void show_clients(FILE *f, size_t width, const json_t *cloud)
 	show_wrapped(f, width, 2, line);
 }
 
+/* One line, where nodes could start faster. */
+static void show_boot(FILE *f, size_t width, const json_t *cloud)
+{
+	const json_t *boot = json_object_get(cloud, "boot");
+	const char *mode = json_string_value(json_object_get(boot, "mode"));
+	bool ignored = json_is_false(json_object_get(boot, "mapped"));
+	_cleanup_free_ char *why = show_text(boot, "why"), *line = NULL;
+
+	if (!is_usable(cloud) || !mode || (streq(mode, "archive") && !ignored))
+		return;
+	line = xasprintf("boot: %s%s%s",
+		ignored                 ? "the archive of classes is not used"
+		: streq(mode, "native") ? "with the native libraries, without an archive of classes"
+					: "without the boot cache",
+		why ? ": " : "", why ? why : "");
+	fputc('\n', f);
+	show_wrapped(f, width, 2, line);
+}
+
 void show_nodes(FILE *f, const json_t *cloud, size_t width, bool color)
 {
 	static const char *const headings[] = {
@@ -599,6 +618,7 @@ void show_nodes(FILE *f, const json_t *cloud, size_t width, bool color)
 	free_cells(&t);
 	show_clients(f, width, cloud);
 	show_pressure(f, width, cloud);
+	show_boot(f, width, cloud);
 	show_exits(f, width, cloud);
 	show_incident_hint(f, width, cloud);
 }

@@ -39,6 +39,13 @@ enum stop_method {
 	STOP_REST, /* POST /3/Shutdown to member 0 first */
 };
 
+/* What of the boot cache (drv/bootcache.h) nodes are started with. */
+enum fast_boot {
+	BOOT_YES,
+	BOOT_NATIVE_ONLY, /* the native libraries */
+	BOOT_NO,
+};
+
 /* What the kernel's OOM killer ends of a cloud that runs out of memory. */
 enum oom_policy {
 	OOM_CONTINUE, /* the one process that it chooses; the daemon ends the others */
@@ -164,6 +171,7 @@ struct cloud_conf {
 	uint64_t hang_timeout_ms;
 	uint64_t stop_timeout_ms;
 	int stop_method; /* enum stop_method */
+	int fast_boot;   /* enum fast_boot */
 };
 
 struct fleet_conf {
@@ -181,6 +189,7 @@ struct fleet_conf {
 	int exit_when;                /* enum exit_when */
 	uint64_t shutdown_timeout_ms; /* of all clouds together when the daemon ends */
 	int ready_when;               /* enum ready_when */
+	uint64_t fast_boot_delay_ms;  /* all quiet for so long, before a cache is built */
 };
 
 /* A file of a created cloud that could not be used, and why, as a sentence. */

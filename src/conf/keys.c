@@ -105,7 +105,12 @@ static const struct key_word log_codecs[] = {
 	{NULL},
 };
 static const struct key_word off_time[] = {{"off", 0}, {NULL}};
-static const struct key_word boot_modes[] = {{"no"}, {"native-only"}, {"yes"}, {NULL}};
+static const struct key_word boot_modes[] = {
+	{"yes", BOOT_YES},
+	{"native-only", BOOT_NATIVE_ONLY},
+	{"no", BOOT_NO},
+	{NULL},
+};
 
 static char *default_socket(const void *conf _unused_)
 {
@@ -299,6 +304,12 @@ static const struct key table[] = {
 	{FLEET(log_level), .name = "log_level", .type = &type_word, .dflt = "info",
 		.words = daemon_levels, .reload = RELOAD_LIVE,
 		.help = "How much the daemon itself logs: error, warning, notice, info or debug."},
+	{FLEET(fast_boot_delay_ms), .name = "fast_boot_delay", .type = &type_time, .dflt = "5s",
+		.min = 0, .max = DAY, .reload = RELOAD_LIVE,
+		.help = "For how long all clouds must have been ready or at rest before what "
+			"fast_boot needs is made in the background ('h2ofleet prepare' does it at "
+			"once). It takes the time that nobody else wants, and gives way to any "
+			"cloud that starts."},
 	{FLEET(ready_when), .name = "ready_when", .type = &type_word, .dflt = "launched",
 		.words = ready_whens, .reload = RELOAD_DAEMON,
 		.help = "When systemd is told that the start is done: launched, once the nodes of "
@@ -503,13 +514,14 @@ static const struct key table[] = {
 		.words = stop_methods, .reload = RELOAD_LIVE,
 		.help = "How a cloud is asked to stop: term sends SIGTERM, rest first asks H2O "
 			"(POST /3/Shutdown)."},
-	{.section = SECTION_CLOUD,
-		.name = "fast_boot",
-		.type = &type_later,
-		.dflt = "no",
-		.words = boot_modes,
-		.reload = RELOAD_CLOUD,
-		.help = "Whether nodes start from a boot cache; only 'no' in this version."},
+	{CLOUD(fast_boot), .name = "fast_boot", .type = &type_word, .dflt = "yes",
+		.words = boot_modes, .reload = RELOAD_LIVE,
+		.help = "Whether nodes start from the boot cache below cache_dir, in half the "
+			"time: yes, native-only (the native libraries, but no archive of classes) "
+			"or no. Where jvm_custom_args has such options itself (java.library.path, "
+			"SharedArchiveFile, AOTCache, Xshare), these are used instead. What is "
+			"not there yet is made in the background: see fast_boot_delay. Unless it "
+			"is no, nodes also leave out H2O's benchmark of processor and memory."},
 };
 
 const struct key *keys_all(size_t *n)
@@ -583,8 +595,7 @@ void key_clear(const struct key *k, void *conf)
 		free(*(char **)field);
 	else if (k->type->storage == STORE_STRV)
 		strv_free(field);
-	if (k->type->storage != STORE_NONE)
-		memset(field, 0, k->size);
+	memset(field, 0, k->size);
 }
 
 /* A value on its way into a field. */

@@ -566,25 +566,6 @@ static char *print_port(const struct key *k _unused_, const void *field)
 	return p->port ? xasprintf("%u%s", p->port, p->exact ? "" : "+") : NULL;
 }
 
-/* --- what comes later --- */
-
-static int parse_later(const struct key *k, void *field _unused_, const char *s, struct err *e)
-{
-	_cleanup_free_ char *shown = types_quote(s);
-
-	if (strcasecmp(s, k->dflt) == 0)
-		return 0;
-	if (find_word(k, s))
-		return err_set(e, -EINVAL, "%s comes in a later version; this one knows only '%s'",
-			shown, k->dflt);
-	return refuse_word(k, s, e);
-}
-
-static char *print_later(const struct key *k, const void *field _unused_)
-{
-	return xstrdup(k->dflt);
-}
-
 const struct key_type type_bool = {
 	"yes or no", "", STORE_PLAIN, sizeof(bool), parse_bool, print_bool};
 const struct key_type type_int = {
@@ -611,4 +592,3 @@ const struct key_type type_port = {"a port such as 54321, nor 54321+ for 'from t
 	STORE_PLAIN, sizeof(struct port_spec), parse_port, print_port};
 const struct key_type type_limit = {"a limit such as '5 in 10m'", "ms", STORE_PLAIN,
 	sizeof(struct limit_spec), parse_limit, print_limit};
-const struct key_type type_later = {"a word", "", STORE_NONE, 0, parse_later, print_later};

@@ -7,7 +7,6 @@ struct key;
 
 /* How a field holds a value. */
 enum key_storage {
-	STORE_NONE,  /* not at all */
 	STORE_PLAIN, /* in itself; all bytes zero where unset */
 	STORE_STR,   /* char *, owned; NULL where unset */
 	STORE_STRV,  /* struct strv */
@@ -39,7 +38,6 @@ extern const struct key_type type_memory;   /* struct mem_spec */
 extern const struct key_type type_quota;    /* int64_t, percent; 0 where unset */
 extern const struct key_type type_port;     /* struct port_spec */
 extern const struct key_type type_limit;    /* struct limit_spec */
-extern const struct key_type type_later;    /* nothing: accepts the default and no other */
 
 /* 'text', harmless on a terminal and cut when long: for messages. Owned by the caller. */
 char *types_quote(const char *s);

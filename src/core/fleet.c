@@ -13,6 +13,7 @@
 #include "base/handover.h"
 #include "base/log.h"
 #include "base/text.h"
+#include "core/bootbuilder.h"
 #include "core/internal.h"
 
 /* ---- the state directory is one daemon's ---- */
@@ -86,8 +87,6 @@ static int make_dirs(const struct fleet_conf *c, struct err *e)
 {
 	int r = file_mkdirs(c->state_dir, 0750, e);
 
-	if (r == 0)
-		r = file_mkdirs(c->cache_dir, 0755, e);
 	return r < 0 ? r : file_mkdirs(c->log_dir, 0750, e);
 }
 
@@ -127,6 +126,7 @@ void members_make(struct supervised *s)
 
 void members_free(struct supervised *s)
 {
+	flatfiles_forget(s);
 	for (unsigned i = 0; i < s->cloud->n_nodes; i++) {
 		struct member *m = &s->members[i];
 
@@ -174,12 +174,14 @@ void supervised_free(struct supervised *s)
 	members_free(s);
 	door_close(s);
 	cgroups_forget(s);
-	if (s->java_probe)
-		command_cancel(s->java_probe);
+	java_forget(s);
+	work_forget(s);
+	s->fleet->crowd -= s->in_crowd;
 	if (s->request)
 		http_cancel(s->request);
 	idle_cancel(s);
 	incident_forget(s);
+	boot_forget(s);
 	jobs_free(s);
 	logs_free(s);
 	while (s->queue) {
@@ -218,6 +220,7 @@ static void on_beat(uv_timer_t *t)
 
 	logs_check(f);
 	gate_beat(f);
+	boot_beat(f);
 	if (f->beats++ % DISK_BEATS == 0)
 		disk_check(f);
 }
@@ -251,7 +254,10 @@ int fleet_new(uv_loop_t *loop, struct conf *conf, struct fleet **out, struct err
 	uv_timer_init(loop, f->beat);
 	f->beat->data = f;
 	uv_timer_start(f->beat, on_beat, FLEET_BEAT_MS, FLEET_BEAT_MS);
+	work_new(f);
+	clean_new(f);
 	oom_sample(f);
+	bootbuilder_new(f);
 	r = make_dirs(&conf->fleet, e);
 	if (r == 0)
 		r = take_lock(f, e);
@@ -289,11 +295,15 @@ void fleet_free(struct fleet *f)
 {
 	if (!f)
 		return;
+	java_free(f);
 	for (size_t i = 0; i < f->n; i++)
 		supervised_free(f->clouds[i]);
 	strays_free(f);
+	work_free(f);
+	clean_free(f);
 	cgroups_free(f);
 	gate_free(f);
+	bootbuilder_free(f);
 	troubles_free(f);
 	reload_free(f);
 	free(f->clouds);
@@ -342,6 +352,7 @@ void fleet_shutdown(struct fleet *f, bool at_once, void (*done)(void *arg), void
 	f->done = NULL; /* not before all have been told */
 	adopt_end_session(f);
 	emit_stopping(f, at_once);
+	bootbuilder_end(f, at_once);
 	if (at_once) {
 		strays_kill(f);
 		gate_end(f, true);
@@ -395,8 +406,10 @@ static void hand_over_ports(const struct supervised *s)
 
 int fleet_hand_over(struct fleet *f, struct err *e)
 {
-	int r = save_all(f, e);
+	int r;
 
+	work_finish(f);
+	r = save_all(f, e);
 	if (r < 0)
 		return r;
 	for (size_t i = 0; i < f->n; i++) {
@@ -456,6 +469,11 @@ void fleet_command(struct fleet *f, const char *cloud, enum fleet_command cmd, b
 	if (!s || (s->cloud->removed && cmd != FLEET_STOP))
 		return;
 	supervised_feed(s, &(struct cloud_event){.type = types[cmd], .flag = flag});
+}
+
+uint64_t fleet_changes(const struct fleet *f)
+{
+	return f->changes;
 }
 
 const char *fleet_id(const struct fleet *f)

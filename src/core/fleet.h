@@ -135,6 +135,11 @@ bool fleet_settled(const struct fleet *f, bool usable);
  * late was lost, and its cloud is no longer supervised. */
 #define FLEET_OVERDUE_MAX_MS 10000
 
+/* Another number than before when something of this may be different: the state, the wish or the
+ * reason of any cloud, the clouds themselves, troubles. The reason of a usable cloud is left out.
+ */
+uint64_t fleet_changes(const struct fleet *f);
+
 /* For how long the most overdue of the clouds' deadlines is overdue, in milliseconds; 0: none. */
 uint64_t fleet_overdue_ms(struct fleet *f);
 
@@ -184,6 +189,32 @@ struct fleet_gate {
 
 /* False: it has no gate. */
 bool fleet_gate(struct fleet *f, const char *cloud, struct fleet_gate *out);
+
+/* What the newest generation of a cloud was launched with of the boot cache. Valid until the loop
+ * turns. */
+struct fleet_boot {
+	const char *mode;    /* "plain", "native", "archive" */
+	const char *archive; /* path; NULL: none */
+	int mapped;          /* 1: all members use it; 0: not all do; -1: none, or not known yet */
+	const char *why;     /* why it is not all there could be, or not used; NULL: it is */
+};
+
+/* False: none that this daemon has launched. */
+bool fleet_boot(const struct fleet *f, const char *cloud, struct fleet_boot *out);
+
+/* Who makes what is lacking. Valid until the loop turns. */
+struct fleet_boot_cache {
+	const char *building; /* for whom, in words; NULL: nobody is at it */
+	const char *step;     /* what is being done; NULL: not known */
+	struct {
+		const char
+			*result; /* "ready", "refused", "failed", "interrupted"; NULL: none yet */
+		const char *cloud, *why; /* `why` may be NULL */
+		uint64_t wall_ms, duration_ms;
+	} last;
+};
+
+void fleet_boot_cache(const struct fleet *f, struct fleet_boot_cache *out);
 
 /* What H2O says of a cloud's jobs. */
 struct fleet_jobs {

@@ -148,21 +148,6 @@ static void on_rotated(int exit_code, int exec_errno, const char *output, void *
 		trouble_clear(s->fleet, TROUBLE_LOGS, s->cloud->conf->name);
 }
 
-/* Our own program, by its name where it still has it: not all tools that run programs (valgrind)
- * cope with the other. After an upgrade that is the old one, with the options that we know. */
-static char *own_program(void)
-{
-	char path[4096];
-	ssize_t n = readlink("/proc/self/exe", path, sizeof(path) - 1);
-
-	if (n > 0) {
-		path[n] = '\0';
-		if (access(path, X_OK) == 0)
-			return xstrdup(path);
-	}
-	return xstrdup("/proc/self/exe");
-}
-
 static void rotate(struct supervised *s)
 {
 	const struct cloud_conf *c = s->cloud->conf;
@@ -172,7 +157,7 @@ static void rotate(struct supervised *s)
 	_cleanup_(strv_free) struct strv argv = STRV_NULL;
 	int r;
 
-	strv_take(&argv, own_program());
+	strv_take(&argv, command_own_program());
 	strv_add(&argv, "--rotate-logs");
 	strv_add(&argv, s->log_dir);
 	strv_printf(&argv, "%" PRIu64, effective_max_size(c));

@@ -11,6 +11,7 @@
 #include "base/log.h"
 #include "base/strbuf.h"
 #include "conf/check.h"
+#include "core/bootbuilder.h"
 #include "core/internal.h"
 
 /* ---- one cloud: what is in force ---- */
@@ -107,6 +108,7 @@ static void drop_pending(struct supervised *s)
 static void change(struct supervised *s, struct cloud_conf *new, const struct cloud_change *ch)
 {
 	drop_pending(s);
+	bootbuilder_wake(s->fleet);
 	if (ch->kind != CHANGE_RESTART) {
 		replace_conf(s, new);
 	} else if (at_rest(s)) {
@@ -133,6 +135,7 @@ static void add(struct fleet *f, struct cloud_conf *conf)
 	c->clouds[c->n_clouds++] = conf;
 	f->clouds[f->n++] = supervised_new(f, conf);
 	adopt_cloud(f->clouds[f->n - 1]);
+	f->changes++;
 }
 
 /* It was removed, and has not gone yet. */
@@ -267,8 +270,7 @@ json_t *reload_launched_with(const struct supervised *s)
 	for (size_t i = 0; i < n; i++) {
 		_cleanup_free_ char *value = NULL;
 
-		if (keys[i].section != SECTION_CLOUD || keys[i].reload != RELOAD_CLOUD ||
-			keys[i].type->storage == STORE_NONE)
+		if (keys[i].section != SECTION_CLOUD || keys[i].reload != RELOAD_CLOUD)
 			continue;
 		value = key_get(&keys[i], conf);
 		json_object_set_new(j, keys[i].name, value ? json_string(value) : json_null());
@@ -287,7 +289,7 @@ static struct cloud_conf *as_launched(const struct cloud_conf *files, const json
 	json_object_foreach ((json_t *)launched_with, name, value) {
 		const struct key *k = keys_find(SECTION_CLOUD, name);
 
-		if (!k || k->reload != RELOAD_CLOUD || k->type->storage == STORE_NONE)
+		if (!k || k->reload != RELOAD_CLOUD)
 			continue;
 		if (json_is_null(value) && !k->dflt && !k->find_default)
 			key_clear(k, conf);

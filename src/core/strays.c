@@ -11,8 +11,8 @@
 #include "drv/machine.h"
 #include "drv/procinfo.h"
 
-#define STRAY_TERM_MS 10000
-#define MAX_ENVIRON   (2u << 20)
+#define STRAY_TERM_MS   10000
+#define BUILDER_TERM_MS 2000
 
 struct stray {
 	struct stray *next;
@@ -20,7 +20,7 @@ struct stray {
 	struct proc *proc;
 	uv_timer_t *timer;
 	char *token;   /* owned: "NAME=value" */
-	char *tmp_dir; /* owned: its java.io.tmpdir, which it may leave full; NULL: the gate's */
+	char *tmp_dir; /* owned: its java.io.tmpdir, which it may leave full; NULL: not a node's */
 };
 
 static void on_closed(uv_handle_t *h)
@@ -99,6 +99,18 @@ static struct stray *stray_new(struct fleet *f, pid_t pid, uint64_t ticks, const
 	return t;
 }
 
+/* Who makes the boot cache, for a daemon that is gone, or a node that was started for it: with
+ * SIGTERM it leaves nothing behind. */
+static void end_builder(struct fleet *f, pid_t pid, uint64_t ticks)
+{
+	struct stray *t = stray_new(f, pid, ticks, BOOT_TOKEN);
+
+	if (!t)
+		return;
+	uv_timer_start(t->timer, on_patience_over, BUILDER_TERM_MS, 0);
+	proc_signal(t->proc, SIGTERM);
+}
+
 /* A gate that is not the one we talk to, or a child of such. It holds ports, and nothing to lose.
  */
 static void end_gate(struct fleet *f, pid_t pid, uint64_t ticks)
@@ -127,34 +139,24 @@ static void end_stray(struct fleet *f, pid_t pid, uint64_t ticks, const char *to
  * Owned by the caller. */
 static char *token_of(const struct fleet *f, pid_t pid)
 {
-	_cleanup_free_ char *path = xasprintf("/proc/%d/environ", (int)pid), *env = NULL;
 	_cleanup_free_ char *mark = xasprintf("%s=%s/", TOKEN_ENV, f->id);
-	size_t len = 0;
 
-	if (file_read(path, MAX_ENVIRON, &env, &len) < 0)
-		return NULL;
-	for (size_t i = 0; i < len; i += strlen(env + i) + 1)
-		if (has_prefix(env + i, mark))
-			return xstrdup(env + i + strlen(mark));
-	return NULL;
+	return process_env(pid, mark);
 }
 
 /* A member that was adopted, or a process that it has started. */
 static bool belongs_to_member(const struct fleet *f, const char *token)
 {
-	_cleanup_free_ char *whole = xasprintf("%s=%s/%s", TOKEN_ENV, f->id, token);
+	_cleanup_free_ char *cloud = xstrndup(token, strcspn(token, "/"));
+	const struct supervised *s = supervised_find(f, cloud);
+	unsigned long node =
+		strtoul(token + strlen(cloud) + (token[strlen(cloud)] == '/'), NULL, 10);
+	_cleanup_free_ char *its = NULL;
 
-	for (size_t i = 0; i < f->n; i++) {
-		const struct supervised *s = f->clouds[i];
-
-		for (unsigned k = 0; k < s->cloud->n_nodes; k++) {
-			_cleanup_free_ char *its = s->members[k].proc ? launch_token(s, k) : NULL;
-
-			if (its && streq(its, whole))
-				return true;
-		}
-	}
-	return false;
+	if (!s || node >= s->cloud->n_nodes || !s->members[node].proc)
+		return false;
+	its = launch_token(s, (unsigned)node);
+	return streq(strchr(its, '/') + 1, token);
 }
 
 /* The gate that we talk to asks the name service by children. */
@@ -173,6 +175,8 @@ static void look_at(struct fleet *f, pid_t pid)
 	if (token && streq(token, GATE_TOKEN)) {
 		if (pid != gate_pid(f) && !is_child_of(pid, gate_pid(f)))
 			end_gate(f, pid, ticks);
+	} else if (token && streq(token, BOOT_TOKEN)) {
+		end_builder(f, pid, ticks);
 	} else if (token && !belongs_to_member(f, token)) {
 		end_stray(f, pid, ticks, token);
 	}

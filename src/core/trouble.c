@@ -18,6 +18,8 @@ static const struct {
 		"the control socket works"},
 	[TROUBLE_LOGS] = {"logs", "its logs are not rotated, and grow", "its logs are rotated"},
 	[TROUBLE_GATE] = {"gate", "clients cannot come in", "clients can come in"},
+	[TROUBLE_BOOT] = {"boot-cache", "the boot cache cannot be made, so nodes start slowly",
+		"the boot cache can be made"},
 	[TROUBLE_DISK] = {"disk", "no room", "there is room"},
 };
 
@@ -60,6 +62,7 @@ void trouble_set(struct fleet *f, enum trouble_kind kind, const char *cloud, con
 
 	if (t) {
 		replace_str(&t->sentence, sentence);
+		f->changes++;
 		return;
 	}
 	t = *at = xcalloc(1, sizeof(*t));

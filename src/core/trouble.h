@@ -13,6 +13,7 @@ enum trouble_kind {
 	TROUBLE_SOCKET, /* the control socket is gone, or takes nobody in */
 	TROUBLE_LOGS,   /* a cloud's logs cannot be rotated */
 	TROUBLE_GATE,   /* no gate, or a cloud's endpoint cannot be listened on */
+	TROUBLE_BOOT,   /* what makes boots shorter cannot be made */
 	TROUBLE_DISK,   /* a file system that we need is full */
 	N_TROUBLE_KINDS
 };

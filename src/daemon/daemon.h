@@ -12,6 +12,8 @@ enum daemon_mode {
 	MODE_CHECK,
 	MODE_PRINT,
 	MODE_ROTATE,
+	MODE_BOOT,
+	MODE_EXPLAIN,
 	MODE_CHECK_STATE,
 	MODE_END, /* end what a dead daemon has left behind, and nothing else */
 };
@@ -31,7 +33,7 @@ struct options {
 	const char *state_dir; /* --check-state=DIR: the one in use; NULL: any */
 	bool debug;
 	bool until_eof; /* the end of standard input is the end */
-	char **rotate;  /* MODE_ROTATE: its arguments */
+	char **args;    /* MODE_ROTATE, MODE_BOOT, MODE_EXPLAIN: its arguments */
 };
 
 #define N_SIGNALS 5
@@ -44,8 +46,9 @@ struct status {
 	bool ready;           /* the start is done */
 	bool unsent_ready;    /* systemd's queue was full */
 	bool unsent_line;
-	bool stuck; /* deadlines are overdue, which was said */
-	char *line; /* owned: the newest STATUS= */
+	bool stuck;       /* deadlines are overdue, which was said */
+	uint64_t changes; /* fleet_changes() when that was made */
+	char *line;       /* owned: the newest STATUS= */
 	uint64_t tick_ms;
 	uint64_t watchdog_ms; /* 0: none is wanted */
 	uint64_t extended_ms; /* when systemd was last asked for more time; 0: not in this phase */
@@ -94,6 +97,14 @@ void warn_of_conf(const struct conf *conf);
  * Returns the exit status. */
 #define N_ROTATE_ARGS 5
 int rotate_main(char **args);
+
+/* boot.c: makes what is in the boot cache: the arguments are those of bootbuild_add_args(). Returns
+ * the exit status. */
+int boot_main(char **args);
+
+/* explain.c: why a JVM does not use the archive of a runtime: the same arguments. Prints a
+ * sentence, or nothing where it would use it. */
+int explain_main(char **args);
 
 /* signals.c */
 void signals_watch(struct daemon *d);

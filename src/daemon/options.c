@@ -42,6 +42,8 @@ int options_parse(int argc, char **argv, struct options *opts)
 		OPT_UNTIL_EOF,
 		OPT_DEBUG,
 		OPT_ROTATE,
+		OPT_BOOT,
+		OPT_EXPLAIN,
 		OPT_CHECK_STATE
 	};
 	static const struct option options[] = {
@@ -52,7 +54,10 @@ int options_parse(int argc, char **argv, struct options *opts)
 		{"until-eof", no_argument, NULL, OPT_UNTIL_EOF},
 		{"debug", no_argument, NULL, OPT_DEBUG},
 		{"check-state", optional_argument, NULL, OPT_CHECK_STATE},
-		{"rotate-logs", no_argument, NULL, OPT_ROTATE}, /* for ourselves alone */
+		{"rotate-logs", no_argument, NULL,
+			OPT_ROTATE}, /* these three for ourselves alone */
+		{"build-boot-cache", no_argument, NULL, OPT_BOOT},
+		{"explain-boot-cache", no_argument, NULL, OPT_EXPLAIN},
 		{"help", no_argument, NULL, 'h'},
 		{"version", no_argument, NULL, 'V'},
 		{0},
@@ -86,6 +91,12 @@ int options_parse(int argc, char **argv, struct options *opts)
 		case OPT_ROTATE:
 			opts->mode = MODE_ROTATE;
 			break;
+		case OPT_BOOT:
+			opts->mode = MODE_BOOT;
+			break;
+		case OPT_EXPLAIN:
+			opts->mode = MODE_EXPLAIN;
+			break;
 		case 'h':
 			fputs(usage, stdout);
 			return 0;
@@ -97,8 +108,9 @@ int options_parse(int argc, char **argv, struct options *opts)
 			return 2;
 		}
 	}
-	if (opts->mode == MODE_ROTATE && argc - optind == N_ROTATE_ARGS) {
-		opts->rotate = argv + optind;
+	if ((opts->mode == MODE_ROTATE && argc - optind == N_ROTATE_ARGS) ||
+		opts->mode == MODE_BOOT || opts->mode == MODE_EXPLAIN) {
+		opts->args = argv + optind;
 		return -1;
 	}
 	if (optind < argc) {

@@ -292,7 +292,11 @@ int daemon_main(int argc, char **argv)
 	if (r >= 0)
 		return r;
 	if (o.mode == MODE_ROTATE)
-		return rotate_main(o.rotate);
+		return rotate_main(o.args);
+	if (o.mode == MODE_BOOT)
+		return boot_main(o.args);
+	if (o.mode == MODE_EXPLAIN)
+		return explain_main(o.args);
 	if (o.mode == MODE_END)
 		return end_left_behind(&o);
 	if (load_conf(o.file, o.mode, &conf) < 0)

@@ -15,20 +15,26 @@
  *
  * Below CACHE_DIR/boot (0755, files 0644):
  *
- *   native-KEY/ libxgboost4j_gpu.so, libxgboost4j_minimal.so   KEY: of the jar
- *   KEY/ verdict.json, classes.jsa or classes.aot              KEY: of jar, JVM and class path
- *   lock                                                       flock: one builder at a time
+ *   native-KEY/ verdict.json, libxgboost4j_gpu.so, ...  KEY: of the jar
+ *   KEY/ verdict.json, classes.jsa or classes.aot       KEY: of jar, JVM and class path
+ *   KEY.ignored/                                        set aside, for the next builder to remove
+ *   work/                                               of the builder that has the lock
+ *   lock                                                flock: one builder at a time
  *
- * An entry appears by rename, so it is whole or not there; verdict.json says what it was made of
- * (path, size and mtime of everything), and one that does not match what is there now is stale,
- * that is: not found, and removed by the next builder. An entry is trusted only if it and all
- * directories from `boot` down belong to root or to us and nobody else may write them; so what root
- * has made in the system's cache directory serves every user. */
+ * KEY is a hash of the identity: path, size and mtime of everything. An entry appears by rename, so
+ * it is whole or not there; verdict.json has the identity in full, and where that is not what there
+ * is now, the entry is not found, and is removed by a later builder. An entry is trusted only if it
+ * and all directories from `boot` down belong to root or to us, and nobody else may write them; so
+ * what root has made in the system's cache directory serves every user. */
 #pragma once
 
-#include "base/err.h"
+#include <sys/types.h>
 
-/* Where root's cache is, for those who have a cache_dir of their own. */
+#include "base/err.h"
+#include "base/strv.h"
+
+/* Where root's cache is, for those who have a cache_dir of their own. Tests have another:
+ * $H2OFLEET_SYSTEM_CACHE_DIR. */
 #define BOOTCACHE_SYSTEM_DIR "/var/cache/h2ofleet"
 
 /* What a node is started with, as far as an archive depends on it. Strings not owned. */
@@ -41,6 +47,10 @@ struct boot_runtime {
 	bool big_heap; /* 32 GB and more: no compressed pointers, so another archive */
 };
 
+/* Is a heap of `xmx` bytes (0: the JVM's own choice, a quarter of the machine's memory) too big for
+ * compressed pointers? */
+bool boot_heap_is_big(uint64_t xmx, uint64_t mem_bytes);
+
 enum boot_verdict {
 	BOOT_UNKNOWN,     /* there is none yet, or it is stale: build one */
 	BOOT_TRUSTED,     /* `archive` may be used */
@@ -50,8 +60,10 @@ enum boot_verdict {
 
 /* What there is for a runtime. Begins as { 0 }; all owned. */
 struct boot_found {
-	char *library_path; /* directory with the native libraries; NULL: not there yet */
+	char *library_path; /* directory with the native libraries; NULL: there are none */
+	bool native_done;   /* and there is nothing to be unpacked (any more) */
 	char *archive;      /* absolute path; only when trusted */
+	int java_major;     /* of the runtime */
 	bool aot;           /* it goes to -XX:AOTCache=, not -XX:SharedArchiveFile= */
 	enum boot_verdict verdict;
 	char *why; /* a sentence, or NULL */
@@ -59,23 +71,32 @@ struct boot_found {
 };
 void boot_found_clear(struct boot_found *f);
 
+/* "unknown", "trusted", "refused", "unsupported" */
+const char *boot_verdict_name(enum boot_verdict v);
+
 /* What is there for it, in `cache_dir` (absolute), else in BOOTCACHE_SYSTEM_DIR. A few calls of
- * stat(2) and one small file, so fit for the loop. 0; a negative errno with a sentence when jar or
+ * stat(2) and two small files, so fit for the loop. 0; a negative errno with a sentence when jar or
  * JVM cannot be looked at (nothing is found then). A cache that cannot be trusted is as none, with
  * the reason in `why`. */
 int bootcache_find(const char *cache_dir, const struct boot_runtime *rt, struct boot_found *out,
 	struct err *e);
 
+/* Adds the JVM's arguments by which what was found is used; nothing where there is nothing.
+ * `ld_library_path`: of the JVM's environment, or NULL; it would be on java.library.path, too. */
+void bootcache_add_args(const struct boot_found *f, const char *ld_library_path, struct strv *argv);
+
 /* It is used now: what was not used for long is removed first. Errors do not matter. */
 void bootcache_touch(const struct boot_found *f);
 
-/* The JVM with this pid, and its children, did not map the archive: it is set aside (renamed to
- * NAME.ignored), so that the next builder makes a new one. 0, or a negative errno. */
+/* The JVM that was given the archive did not map it: it is set aside (renamed to NAME.ignored), so
+ * that the next builder makes a new one. 0, or a negative errno (-EACCES: it is root's; a build
+ * with `again` makes one of our own, which is found first). */
 int bootcache_set_aside(const struct boot_found *f);
 
 /* Does process `pid` have `file` mapped (/proc/PID/maps)? 1, 0, or a negative errno. */
 int bootcache_is_mapped(pid_t pid, const char *file);
 
 /* Why a JVM will not take this archive, in its own words (`java -Xshare:on -version` and the like);
- * NULL: it would. Runs a JVM for some 100 ms: not in the loop. Owned by the caller. */
+ * NULL: it would, or nothing can be learnt. Runs a JVM for some 100 ms: not in the loop. Owned by
+ * the caller. */
 char *bootcache_complaint(const struct boot_runtime *rt, const struct boot_found *f);

@@ -12,18 +12,40 @@ static bool read_text(const char *dir, const char *name, char **text)
 {
 	_cleanup_free_ char *path = xasprintf("%s/%s", dir, name);
 
-	return file_read(path, 4096, text, NULL) == 0;
+	return file_read(path, 65536, text, NULL) == 0;
 }
 
-static void limit_memory(const char *dir, const char *name, struct cglimit *out)
+/* "max" does not scan as a number. */
+static bool read_bytes(const char *dir, const char *name, uint64_t *bytes)
 {
 	_cleanup_free_ char *text = NULL;
-	uint64_t bytes;
 
-	/* "max" does not scan as a number. */
-	if (read_text(dir, name, &text) && sscanf(text, "%" SCNu64, &bytes) == 1 &&
-		bytes < V1_UNLIMITED)
-		out->memory = MIN(out->memory, bytes);
+	return read_text(dir, name, &text) && sscanf(text, "%" SCNu64, bytes) == 1;
+}
+
+/* What the kernel takes away first, before it kills. */
+static uint64_t read_reclaimable(const char *dir, const char *line)
+{
+	_cleanup_free_ char *text = NULL;
+	const char *at = read_text(dir, "memory.stat", &text) ? strstr(text, line) : NULL;
+
+	return at ? strtoull(at + strlen(line), NULL, 10) : 0;
+}
+
+static void limit_memory(const char *dir, const char *max, const char *current, const char *stat,
+	struct cglimit *out)
+{
+	uint64_t bytes, used, can_go;
+
+	if (!read_bytes(dir, max, &bytes) || bytes >= V1_UNLIMITED)
+		return;
+	out->memory = MIN(out->memory, bytes);
+	if (!read_bytes(dir, current, &used))
+		return;
+	can_go = read_reclaimable(dir, stat);
+	used -= MIN(used, can_go);
+	used = MIN(used, bytes);
+	out->memory_left = MIN(out->memory_left, bytes - used);
 }
 
 static void limit_cpus(struct cglimit *out, double quota, double period)
@@ -37,14 +59,15 @@ static void read_v2(const char *dir, struct cglimit *out)
 	_cleanup_free_ char *text = NULL;
 	double quota, period;
 
-	limit_memory(dir, "memory.max", out);
+	limit_memory(dir, "memory.max", "memory.current", "\ninactive_file ", out);
 	if (read_text(dir, "cpu.max", &text) && sscanf(text, "%lf %lf", &quota, &period) == 2)
 		limit_cpus(out, quota, period);
 }
 
 static void read_v1_memory(const char *dir, struct cglimit *out)
 {
-	limit_memory(dir, "memory.limit_in_bytes", out);
+	limit_memory(dir, "memory.limit_in_bytes", "memory.usage_in_bytes",
+		"\ntotal_inactive_file ", out);
 }
 
 static void read_v1_cpu(const char *dir, struct cglimit *out)
@@ -118,7 +141,7 @@ void cglimit_read(const char *proc_cgroup, const char *mount, struct cglimit *ou
 	_cleanup_free_ char *text = NULL;
 	char *rest, *line;
 
-	*out = (struct cglimit){.memory = UINT64_MAX};
+	*out = (struct cglimit){.memory = UINT64_MAX, .memory_left = UINT64_MAX};
 	if (file_read(proc_cgroup, 1u << 20, &text, NULL) < 0)
 		return;
 	rest = text;

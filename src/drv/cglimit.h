@@ -4,8 +4,9 @@
 #include "base/util.h"
 
 struct cglimit {
-	uint64_t memory; /* bytes; UINT64_MAX: no limit */
-	double cpus;     /* 0: no limit */
+	uint64_t memory;      /* bytes; UINT64_MAX: no limit */
+	uint64_t memory_left; /* until one of them is reached; page cache that can go is no use */
+	double cpus;          /* 0: no limit */
 };
 
 /* The lowest limits on any level above, of version 2 (memory.max, cpu.max) and version 1

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 
 #include "base/clock.h"
 #include "base/strbuf.h"
@@ -164,4 +165,34 @@ void command_cancel(struct command *c)
 	c->cb = NULL;
 	uv_timer_stop(&c->timer);
 	proc_kill_group(c->proc); /* on_proc_exit() does the rest */
+}
+
+void command_end(struct command *c, uint64_t grace_ms)
+{
+	proc_signal(c->proc, SIGTERM);
+	start_timer(c, grace_ms);
+}
+
+void command_end_alone(struct command *c, uint64_t grace_ms)
+{
+	c->cb = NULL;
+	command_end(c, grace_ms);
+}
+
+const char *command_output(const struct command *c)
+{
+	return strbuf_str(&c->output);
+}
+
+char *command_own_program(void)
+{
+	char path[4096];
+	ssize_t n = readlink("/proc/self/exe", path, sizeof(path) - 1);
+
+	if (n > 0) {
+		path[n] = '\0';
+		if (access(path, X_OK) == 0)
+			return xstrdup(path);
+	}
+	return xstrdup("/proc/self/exe");
 }

@@ -22,3 +22,18 @@ int command_run(uv_loop_t *loop, char *const *argv, char *const *env, uint64_t t
 
 /* Kills it; its callback is not called any more. */
 void command_cancel(struct command *c);
+
+/* Asks it to end (SIGTERM), kills it and its process group after `grace_ms`. The callback comes as
+ * after any end of it. */
+void command_end(struct command *c, uint64_t grace_ms);
+
+/* That; but its callback is not called any more. The loop must run on until it is gone. */
+void command_end_alone(struct command *c, uint64_t grace_ms);
+
+/* What it has printed so far; valid until the loop turns. */
+const char *command_output(const struct command *c);
+
+/* Our own program, by its name where it still has it: not all tools that run programs (valgrind)
+ * cope with the other. After an upgrade that is the old one, with the options that we know. Owned
+ * by the caller. */
+char *command_own_program(void);

@@ -45,8 +45,10 @@ uint64_t machine_memory(void)
 uint64_t machine_memory_available(void)
 {
 	int64_t kib = read_number("/proc/meminfo", "MemAvailable:");
+	struct cglimit cg;
 
-	return kib < 0 ? 0 : (uint64_t)kib * 1024;
+	cglimit_read("/proc/self/cgroup", "/sys/fs/cgroup", &cg);
+	return kib < 0 ? 0 : MIN((uint64_t)kib * 1024, cg.memory_left);
 }
 
 /* The kernel refuses a mask smaller than its own with EINVAL. */

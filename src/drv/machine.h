@@ -8,7 +8,8 @@
 /* Memory that processes may use here: MemTotal, or the cgroup's limit (v2 memory.max on any level
  * above us, v1 memory.limit_in_bytes) where that is lower. Bytes. */
 uint64_t machine_memory(void);
-/* MemAvailable, bytes. */
+/* MemAvailable, or what is left of the cgroup's limit (on any level above us) where that is less;
+ * bytes. */
 uint64_t machine_memory_available(void);
 /* Cores that we may run on: sched_getaffinity and the cgroup's cpu.max, rounded up, at least 1. */
 unsigned machine_cores(void);
@@ -29,6 +30,10 @@ uint64_t process_start_ticks(pid_t pid);
 void process_comm(pid_t pid, char out[32]);
 /* Does the environment of `pid` hold NAME=value (as it was at its exec)? */
 bool process_has_env(pid_t pid, const char *name_is_value);
+
+/* What follows `beginning` ("NAME=", or more) in the first variable that begins so; NULL: there is
+ * none. Owned by the caller. */
+char *process_env(pid_t pid, const char *beginning);
 
 /* State, wchan, RSS, threads, limits, open descriptors, I/O, and per-thread state of a process as
  * text for an incident. Owned by the caller; never NULL. */

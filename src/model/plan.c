@@ -71,12 +71,61 @@ unsigned plan_nthreads(const struct cloud_conf *conf, const struct machine_facts
 	return MAX(1u, machine->cores / (unsigned)conf->nodes);
 }
 
-char *plan_flatfile(const struct cloud *c)
+/* Options of the JVM by which a user has an own way, or with which no archive is taken. A name that
+ * ends in '*' stands for all that begin so. */
+static const char *const own_libraries[] = {"-Djava.library.path*"};
+static const char *const own_archive[] = {
+	"-Xshare*",
+	"-XX:SharedArchiveFile=*",
+	"-XX:SharedClassListFile=*",
+	"-XX:DumpLoadedClassList=*",
+	"-XX:ArchiveClassesAtExit=*",
+	"-XX:+AutoCreateSharedArchive",
+	"-XX:AOT*",
+	"-XX:+UseZGC",
+	"-XX:-UseCompressedOops",
+	"-XX:-UseCompressedClassPointers",
+	"-Xbootclasspath*",
+	"--upgrade-module-path*",
+	"--patch-module*",
+	"--limit-modules*",
+};
+
+static bool has_one_of(const struct strv *args, const char *const *list, size_t n)
+{
+	for (size_t i = 0; i < args->n; i++)
+		for (size_t k = 0; k < n; k++) {
+			size_t len = strlen(list[k]);
+
+			if (list[k][len - 1] == '*' ? strncmp(args->v[i], list[k], len - 1) == 0
+						    : streq(args->v[i], list[k]))
+				return true;
+		}
+	return false;
+}
+
+void plan_boot(const struct cloud_conf *conf, struct boot_wish *out)
+{
+	const struct strv *args = &conf->jvm_custom_args;
+	bool libraries = has_one_of(args, own_libraries, ARRAY_SIZE(own_libraries));
+	bool archive = has_one_of(args, own_archive, ARRAY_SIZE(own_archive));
+
+	*out = (struct boot_wish){
+		.native = conf->fast_boot != BOOT_NO && !libraries,
+		.archive = conf->fast_boot == BOOT_YES && !archive,
+		.why = conf->fast_boot != BOOT_YES ? "fast_boot"
+		       : libraries || archive      ? "jvm_custom_args"
+						   : NULL,
+	};
+}
+
+char *plan_flatfile(const struct cloud *c, const bool *here)
 {
 	struct strbuf b = STRBUF_NULL;
 
 	for (size_t i = 0; i < c->n_nodes; i++)
-		strbuf_printf(&b, "%s:%u\n", MEMBER_ADDR, c->nodes[i].api_port);
+		if (!here || here[i])
+			strbuf_printf(&b, "%s:%u\n", MEMBER_ADDR, c->nodes[i].api_port);
 	return strbuf_take(&b);
 }
 
@@ -103,6 +152,24 @@ static void add_program(
 bool plan_binds_to_localhost(const struct cloud_conf *conf)
 {
 	return conf->bind_to_localhost || conf->gate_mode != GATE_OFF;
+}
+
+/* What makes a boot shorter and a node lighter; what was measured: tests/bench/RESULTS.md.
+ *
+ * The benchmark of a node's processor and memory, of which nothing but two numbers in /3/Cloud
+ * comes (gflops, mem_bw), takes half a core for the first half a minute and 75 MB for ever. Where
+ * the nodes' compilers have to share a core they should compile what is used much, not what a boot
+ * runs through: an eighth less work for a boot, and training is as quick. */
+static void add_boot_options(const struct cloud_conf *conf, const struct launch_place *place,
+	const struct machine_facts *machine, struct strv *argv)
+{
+	if (place->boot)
+		strv_copy(argv, place->boot);
+	if (conf->fast_boot == BOOT_NO)
+		return;
+	strv_add(argv, "-Dsys.ai.h2o.heartbeat.benchmark.enabled=false");
+	if (place->java_major >= 9 && (uint64_t)conf->nodes >= machine->cores)
+		strv_add(argv, "-XX:CompileThresholdScaling=4");
 }
 
 static void add_option(struct strv *argv, const char *option, const char *value)
@@ -162,6 +229,7 @@ int plan_argv(const struct cloud *c, unsigned node, const struct launch_place *p
 	strv_add(argv, "-Dsys.ai.h2o.telemetry.disabled=true");
 	if (conf->allow_unsupported_java)
 		strv_printf(argv, "-Dsys.ai.h2o.debug.allowJavaVersions=%d", place->java_major);
+	add_boot_options(conf, place, machine, argv);
 	strv_copy(argv, &conf->jvm_custom_args);
 	add_program(conf, place, argv);
 	add_h2o_options(c, node, place, machine, argv);

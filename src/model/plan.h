@@ -22,6 +22,7 @@ struct launch_place {
 	const char *flatfile;     /* of this member */
 	const char *recovery_dir; /* NULL: off */
 	const char *token;        /* fleet's mark in the environment, TOKEN_ENV=token */
+	const struct strv *boot;  /* options by which the JVM uses the boot cache; may be empty */
 };
 
 /* Every process that we start carries this in its environment: "<fleet id>/<cloud>/<node>/<gen>".
@@ -41,12 +42,20 @@ bool plan_binds_to_localhost(const struct cloud_conf *conf);
 /* -nthreads of each node; 0: leave it to H2O (all cores). */
 unsigned plan_nthreads(const struct cloud_conf *conf, const struct machine_facts *machine);
 
-/* The flatfile, the same for every member: all of them, "ip:port" a line. A first connect that
- * fails costs H2O 5 s (h2o-core water/H2ONode.java), but whichever of two comes up later reaches
- * the other at once. Launched all at once, the others reach member 0, where clients arrive when
- * there is no gate, before its REST opens more often than not, so an early client locks a whole
- * cloud (measured: HACKING.md, "What H2O really does"). Owned by the caller. */
-char *plan_flatfile(const struct cloud *c);
+/* What of the boot cache (drv/bootcache.h) nodes are to be launched with. */
+struct boot_wish {
+	bool native;     /* the native libraries */
+	bool archive;    /* the archive of classes */
+	const char *why; /* the key by which it is not both; NULL */
+};
+
+/* As fast_boot says. Where jvm_custom_args has an option of its own for a part of it, that stays in
+ * force; and with one with which the JVM would not take an archive it is not tried. */
+void plan_boot(const struct cloud_conf *conf, struct boot_wish *out);
+
+/* A flatfile: the members for which `here` is true (NULL: all), "ip:port" a line. When it is given
+ * to whom: core/flatfile.c. Owned by the caller. */
+char *plan_flatfile(const struct cloud *c, const bool *here);
 
 /* The command line, argv[0] = java. -ERANGE as plan_memory(). */
 int plan_argv(const struct cloud *c, unsigned node, const struct launch_place *place,

@@ -8,7 +8,8 @@ import subprocess
 
 import pytest
 
-from fleet import FAKEJAVA, H2OFLEET, H2OFLEETD, REPO, WRAPPER, Fleet
+from fleet import (FAKEJAVA, H2OFLEET, H2OFLEETD, REPO, SYSTEM_CACHE, WRAPPER, Fleet,
+                   prepare_boot_cache)
 
 KEEP = pathlib.Path(os.environ.get("H2OFLEET_E2E_DIR", REPO / ".cache" / "check" / "e2e"))
 
@@ -108,6 +109,7 @@ def real_keys():
     """Keys of a cloud of real H2O nodes."""
     jar = find_jar()
     java = os.environ.get("H2OFLEET_JAVA")
+    os.environ[SYSTEM_CACHE] = str(prepare_boot_cache(jar, java))
 
     def keys(nodes=3, **more):
         return {

@@ -29,6 +29,9 @@ SLOW = float(os.environ.get("H2OFLEET_SLOW", "1"))
 # In the environment of the daemon, and so of all that it starts.
 MARK = "H2OFLEET_E2E"
 
+# Where nodes look for a boot cache besides cache_dir.
+SYSTEM_CACHE = "H2OFLEET_SYSTEM_CACHE_DIR"
+
 FINDINGS = re.compile(
     r"AddressSanitizer|LeakSanitizer|UndefinedBehavior|runtime error:|^==\d+==", re.M
 )
@@ -117,26 +120,36 @@ def ports_of(cloud):
 
 
 class PortBlock:
-    """64 free ports outside of the kernel's range for outgoing connections, ours by a lock file:
-    other tests, workers and runs keep out."""
+    """Free ports outside of the kernel's range for outgoing connections, at least as many as asked for,
+    ours by a lock file for each 64: other tests, workers and runs keep out."""
 
-    SIZE = 64
+    UNIT = 64
     FIRST, LAST = 10240, 32000
+    FIRST_OF_MANY = 2048  # below FIRST nobody has a part of what is wanted in one piece
 
-    def __init__(self):
-        locks = pathlib.Path(tempfile.gettempdir(), f"h2ofleet-test-ports-{os.getuid()}")
-        locks.mkdir(exist_ok=True)
-        blocks = list(range(self.FIRST, self.LAST, self.SIZE))
-        random.shuffle(blocks)
-        for base in blocks:
-            self.lock = open(locks / str(base), "w")
-            with contextlib.suppress(OSError):
-                fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if self.all_free(base, self.SIZE):
-                    self.base = base
-                    return
-            self.lock.close()
-        raise RuntimeError("no free block of ports")
+    def __init__(self, size=UNIT):
+        self.locks = []
+        self.size = -(-size // self.UNIT) * self.UNIT
+        first = self.FIRST if self.size <= 8 * self.UNIT else self.FIRST_OF_MANY
+        bases = list(range(first, self.LAST - self.size, self.UNIT))
+        random.shuffle(bases)
+        for base in bases:
+            if self.lock_all(base) and self.all_free(base, self.size):
+                self.base = base
+                return
+            self.release()
+        raise RuntimeError(f"no {self.size} free ports in a row")
+
+    def lock_all(self, base):
+        directory = pathlib.Path(tempfile.gettempdir(), f"h2ofleet-test-ports-{os.getuid()}")
+        directory.mkdir(exist_ok=True)
+        for unit in range(base, base + self.size, self.UNIT):
+            self.locks.append(open(directory / str(unit), "w"))
+            try:
+                fcntl.flock(self.locks[-1], fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                return False
+        return True
 
     @staticmethod
     def all_free(base, size):
@@ -149,7 +162,8 @@ class PortBlock:
         return True
 
     def release(self):
-        self.lock.close()
+        while self.locks:
+            self.locks.pop().close()
 
 
 def cgroup_of(pid="self"):
@@ -160,6 +174,20 @@ def cgroup_of(pid="self"):
         if path and " - cgroup2 " in line and fields[3] == "/" and not path[1].startswith("/.."):
             return pathlib.Path(fields[4] + path[1].rstrip("/"))
     return None
+
+
+def prepare_boot_cache(jar, java):
+    """One for all tests with real nodes, which then start in half the time; returns where."""
+    cache = REPO / ".cache" / "check" / "boot-cache"
+    cache.mkdir(parents=True, exist_ok=True)
+    config = cache / "h2ofleet.conf"
+    with open(cache / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        config.write_text(f"[fleet]\ncache_dir = {cache}\n[cloud c]\njar_path = {jar}\n"
+                          + (f"java = {java}\n" if java else ""))
+        subprocess.run([H2OFLEET, "prepare", "--config", config], check=True, timeout=300 * SLOW,
+                       stdin=subprocess.DEVNULL, env={**os.environ, SYSTEM_CACHE: str(cache / "none")})
+    return cache
 
 
 class UnixHTTP(http.client.HTTPConnection):
@@ -187,7 +215,8 @@ class Fleet:
         self.fleet = {
             "socket": self.socket, "state_dir": self.state_dir, "cache_dir": self.dir / "cache",
             "log_dir": self.log_dir, "baseport": self.ports.base, "log_level": "debug",
-            **(fleet or {}),
+            # Nothing is made in the background, unless a test asks for it.
+            "fast_boot_delay": "1d", **(fleet or {}),
         }
         self.clouds = clouds
         self.env_extra = env or {}
@@ -217,6 +246,7 @@ class Fleet:
             if k not in ("NOTIFY_SOCKET", "H2OFLEET_SOCKET", "JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS")
             and not k.lower().endswith("_proxy")
         }
+        env.setdefault(SYSTEM_CACHE, str(self.dir / "no-cache"))
         env.update({MARK: str(self.dir), "NO_COLOR": "1", **self.env_extra})
         return env
 
@@ -406,7 +436,7 @@ class Fleet:
                 left.append(f"process {pid} names our state directory: {cmd[:200]}")
         left += [
             f"port {p} is listened on"
-            for p in sorted(listeners(self.ports.base, self.ports.base + self.ports.SIZE - 1))
+            for p in sorted(listeners(self.ports.base, self.ports.base + self.ports.size - 1))
         ]
         left += [f"control group {name}" for name in self.cgroups()]
         left += [f"file {p}" for p in self.dir.rglob("libxgboost*")

@@ -10,7 +10,7 @@ import subprocess
 import tempfile
 import time
 
-from fleet import FINDINGS, H2OFLEET, MARK, SLOW, pid_alive, processes, read, until
+from fleet import FINDINGS, H2OFLEET, MARK, SLOW, SYSTEM_CACHE, pid_alive, processes, read, until
 
 # Of these only `run` itself may be asked for by name: the others say what they are.
 GUARDIAN = "h2ofleet-guardian "
@@ -56,6 +56,7 @@ class Runs:
         # Findings of sanitizers would go with the directory that holds the daemon's log.
         for options in ("ASAN_OPTIONS", "UBSAN_OPTIONS"):
             env[options] = f"{env.get(options, '')}:log_path={self.dir}/finding"
+        env.setdefault(SYSTEM_CACHE, str(self.dir / "no-cache"))
         return {**env, MARK: str(self.dir), "TMPDIR": str(self.tmp), "NO_COLOR": "1", **more}
 
     def command(self, *args):

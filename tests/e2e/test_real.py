@@ -35,6 +35,16 @@ def test_whole(cloud3):
         assert {n["pid"] for n in view["nodes"]} == set(cloud3.pids())
 
 
+def test_starts_from_the_archive(cloud3):
+    """All three use the archive and the libraries of the boot cache, in which the fixture found them."""
+    boot = until("the nodes are looked at", 20, lambda: (
+        cloud3.cloud()["boot"] if cloud3.cloud()["boot"]["mapped"] is not None else None))
+    assert (boot["mode"], boot["mapped"], boot["why"]) == ("archive", True, None), boot
+    for index, pid in enumerate(cloud3.pids()):
+        assert "/native-" in pathlib.Path(f"/proc/{pid}/maps").read_text()
+        assert not list((cloud3.node_dir(index) / "tmp").glob("libxgboost*"))
+
+
 def test_only_localhost(cloud3):
     """bind_to_localhost is the default: neither the gate, on the first port, nor a member, on those
     above, listens for other machines."""
@@ -163,10 +173,11 @@ def test_client_shutdown(cloud3):
 
 
 def test_two_clouds(fleets, real_keys):
-    """Side by side on one machine, each on its own ports, deaf to each other; and after the daemon's
-    end nothing is left (the fixture looks)."""
-    fleet = fleets({"a": real_keys(2), "b": real_keys(1)}).start()
+    """Side by side on one machine, each on its own ports, deaf to each other, one with the boot cache
+    and one without; and after the daemon's end nothing is left (the fixture looks)."""
+    fleet = fleets({"a": real_keys(2), "b": real_keys(1, fast_boot="no")}).start()
     a, b = fleet.ready("a", timeout=90), fleet.ready("b", timeout=90)
+    assert (a["boot"]["mode"], b["boot"]["mode"]) == ("archive", "plain")
     sizes = {port_of(c): get(port_of(c), "/3/Cloud?skip_ticks=true")[1]["cloud_size"] for c in (a, b)}
     assert sizes == {port_of(a): 2, port_of(b): 1}
     fleet.cli("stop", "a")

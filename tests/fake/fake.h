@@ -35,7 +35,7 @@
 #define FAKE_H2O_BUILT_ON  "2026-08-11 13:53:15"
 #define FAKE_H2O_BUILD_AGE "3 months and 10 days"
 
-#define MAX_PEERS 64
+#define MAX_PEERS 128
 #define MAX_CONNS 256
 #define MAX_JOBS  16
 
@@ -57,6 +57,7 @@
 	X(crash, 0, "raise this signal (number or name)")                                          \
 	X(stop, 0, "raise SIGSTOP")                                                                \
 	X(hang, 0, "accept and read, never answer; 0 answers what waits")                          \
+	X(ctl_ms, 20, "how often fake.ctl is looked at")                                           \
 	X(refuse, 0, "API listener and connections closed; 0 listens again")                       \
 	X(slow_ms, 0, "delay of each answer")                                                      \
 	X(garbage, 0, "answer with so many random bytes")                                          \
@@ -86,7 +87,16 @@
 	X(resume_ms, 200, "how long a resumed grid search takes")                                  \
 	X(resume_crash, 0, "resume: 1 exits 255, else raises that signal")                         \
 	X(resume_fail, 0, "resume: the job fails, the directory stays")                            \
-	X(old_jobs, 0, "so many more in /3/Jobs, which have ended")
+	X(old_jobs, 0, "so many more in /3/Jobs, which have ended")                                \
+	X(archive_ignored, 0, "does not map the archive that it is given")                         \
+	X(archive_endpoints, 0, "with an archive: so many endpoints have another output schema")   \
+	X(archive_session, 0, "with an archive, POST /4/sessions: 1 kills it, else this status")   \
+	X(archive_model, 0, "with an archive, training a model fails")                             \
+	X(archive_error, 0, "with an archive, logs an ERROR at boot")                              \
+	X(archive_hang, 0, "with an archive, never ready")                                         \
+	X(dump_fail, 0, "no archive is made: exit 1")                                              \
+	X(dump_hang, 0, "making an archive does not end")                                          \
+	X(dump_mb, 0, "size of the archive")
 
 enum knob {
 #define X(name, dflt, help) KNOB_##name,
@@ -103,14 +113,19 @@ struct jvm_options {
 	char *jar;         /* -jar, or NULL */
 	char *main_class;  /* or NULL */
 	char *error_file;  /* -XX:ErrorFile= */
-	char *archive;     /* -XX:SharedArchiveFile= */
+	char *archive;     /* -XX:SharedArchiveFile=, -XX:AOTCache= */
 	char *class_list;  /* -XX:DumpLoadedClassList= */
+	char *list_read;   /* -XX:SharedClassListFile= */
+	char *aot_mode;    /* -XX:AOTMode=, or NULL */
+	char *aot_conf;    /* -XX:AOTConfiguration= */
+	char *classpath;   /* -cp, or NULL */
 	char *version;     /* "17.0.15" */
 	uint64_t xmx, xms; /* 0: not given */
 	bool perf_data;    /* hsperfdata is written */
 	bool reduce_signals;
 	bool exit_on_oom;
 	bool share_dump;
+	bool share_on; /* -Xshare:on */
 };
 
 struct h2o_options {
@@ -141,7 +156,8 @@ struct peer {
 };
 
 struct gossip {
-	int fd; /* UDP, API port + offset */
+	int fd;       /* UDP, API port + offset */
+	bool started; /* what comes before waits in the kernel */
 	struct peer peers[MAX_PEERS];
 	size_t n_peers;          /* peers[0] is ourself */
 	size_t cloud[MAX_PEERS]; /* H2O.CLOUD: indices into peers, sorted by address */
@@ -193,9 +209,14 @@ struct node {
 	uint64_t start, start_wall; /* monotonic, epoch: the JVM's start */
 	uint64_t bound_at, ready_at;
 	bool bound, ready;
+	bool archive_mapped;
+	char frame[80]; /* the last that was created */
+	int64_t frame_rows;
 	struct in_addr ip, web_ip;
 	uint16_t port, internal_port;
 	int api_fd, internal_fd, signal_fd, stolen_fd, log_fd, journal_fd;
+	int flatfile_fd;        /* -1: not opened */
+	struct strbuf flatfile; /* read so far */
 	struct gossip g;
 	struct conn conns[MAX_CONNS];
 	struct job jobs[MAX_JOBS];
@@ -222,6 +243,10 @@ void loop_run(struct node *n) _noreturn_;
 
 /* jvm.c. Exits by itself on -version and on errors. argv[*main_args] is the first for main(). */
 void jvm_parse(struct node *n, int argc, char **argv, int *main_args);
+/* What the archive was made of; owned by the caller. */
+char *jvm_jar_identity(const struct node *n);
+/* Is there an archive, and may it be used? Exits 1 when it must be (-Xshare:on), and may not. */
+bool jvm_check_archive(const struct node *n);
 /* The JVM's property, or NULL; the last one wins. */
 const char *jvm_property(const struct node *n, const char *name);
 /* H2OApp's own check; exits 3. */
@@ -231,7 +256,8 @@ void jvm_check_jar(struct node *n);
 
 /* options.c. Errors: H2O's text on stdout, exit 1. */
 void options_parse(struct node *n, int argc, char **argv);
-void options_read_flatfile(struct node *n);
+/* False: it is a named pipe, and nobody has written to it yet. */
+bool options_read_flatfile(struct node *n);
 
 /* help.c */
 extern const char h2o_help[];
@@ -325,6 +351,8 @@ void jobs_start_grid(struct node *n, int64_t ms);
 void jobs_view(struct node *n, struct conn *c);
 void jobs_cancel(struct node *n, struct conn *c);
 void jobs_resume(struct node *n, struct conn *c);
+void jobs_create_frame(struct node *n, struct conn *c);
+void jobs_build_model(struct node *n, struct conn *c);
 bool jobs_running(const struct node *n);
 
 /* faults.c */

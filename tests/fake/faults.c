@@ -3,7 +3,7 @@
  *	[INDEX.][gGENERATION.][tMS.][rMS.]KEY=VALUE
  *
  * tMS: so long after exec, rMS: so long after the first answer. From -Dfake.*, from lines of
- * <ice_root>/fake.ctl, from POST /fake/KEY?value=VALUE. */
+ * <ice_root>/fake.ctl, from POST /fake/KEY?value=VALUE, from $FAKE_KNOBS. */
 #include "fake.h"
 
 #include <arpa/inet.h>
@@ -15,8 +15,7 @@
 #include "base/file.h"
 #include "base/text.h"
 
-#define CTL_PERIOD_MS 20
-#define MAX_DELAYED   32
+#define MAX_DELAYED 32
 
 static const struct {
 	const char *name;
@@ -282,6 +281,18 @@ static void set_pair(struct node *n, const char *pair)
 		fprintf(stderr, "fakejava: unknown knob %s\n", key);
 }
 
+/* FAKE_KNOBS="KEY=VALUE KEY=VALUE": for who cannot add to the command line. */
+static void read_environment(struct node *n)
+{
+	const char *value = getenv("FAKE_KNOBS");
+	struct strv words = STRV_NULL;
+
+	if (value && strv_add_words(&words, value) == 0)
+		for (size_t i = 0; i < words.n; i++)
+			set_pair(n, words.v[i]);
+	strv_free(&words);
+}
+
 void faults_init(struct node *n)
 {
 	const char *const prefix = "fake.";
@@ -289,6 +300,7 @@ void faults_init(struct node *n)
 	for (size_t i = 0; i < ARRAY_SIZE(knobs); i++)
 		n->knob[i] = knobs[i].dflt;
 	read_token(n);
+	read_environment(n);
 	for (size_t i = 0; i < n->jvm.props.n; i++)
 		if (has_prefix(n->jvm.props.v[i], prefix))
 			set_pair(n, n->jvm.props.v[i] + strlen(prefix));
@@ -313,7 +325,7 @@ void faults_poll_ctl(struct node *n, int64_t arg)
 	char *save = NULL;
 
 	(void)arg;
-	timer_after(CTL_PERIOD_MS, faults_poll_ctl, 0);
+	timer_after((uint64_t)MAX(knob(n, KNOB_ctl_ms), 1), faults_poll_ctl, 0);
 	if (file_read(path, 65536, &text, &len) < 0 || len == 0 || text[len - 1] != '\n')
 		return; /* none, or its last line is being written */
 	if (len < old || memcmp(text, strbuf_str(&n->ctl), old) != 0)

@@ -25,15 +25,17 @@ static void write_zeros(const char *path, size_t size)
 }
 
 /* The archive is mapped for good, so that it is seen in /proc/PID/maps. */
-static void map_archive(const struct jvm_options *o)
+static void map_archive(struct node *n)
 {
+	const struct jvm_options *o = &n->jvm;
 	_cleanup_close_ int fd = -1;
 
-	if (!o->archive || o->share_dump)
+	if (o->share_dump || knob(n, KNOB_archive_ignored) || !jvm_check_archive(n))
 		return;
 	fd = open(o->archive, O_RDONLY | O_CLOEXEC);
 	if (fd >= 0 && mmap(NULL, 4096, PROT_READ, MAP_PRIVATE, fd, 0) == MAP_FAILED)
 		perror("fakejava: mmap");
+	n->archive_mapped = fd >= 0;
 }
 
 void files_jvm_start(struct node *n)
@@ -41,7 +43,7 @@ void files_jvm_start(struct node *n)
 	const struct passwd *pw = getpwuid(geteuid());
 	_cleanup_free_ char *dir = NULL;
 
-	map_archive(&n->jvm);
+	map_archive(n);
 	if (n->jvm.class_list)
 		file_write_atomic(n->jvm.class_list, "java/lang/Object\nwater/H2OApp\n", 30, 0644,
 			false, NULL);
@@ -54,11 +56,37 @@ void files_jvm_start(struct node *n)
 	write_zeros(n->perf_file, PERF_FILE_SIZE);
 }
 
+/* The head names the jar; the rest is zeros, really written. */
+static void write_archive(struct node *n, const char *path)
+{
+	_cleanup_free_ char *identity = jvm_jar_identity(n);
+	size_t size = MAX((size_t)knob(n, KNOB_dump_mb) << 20, (size_t)NATIVE_LIB_SIZE);
+	_cleanup_free_ char *data = xcalloc(1, size);
+
+	snprintf(data, size, "fake archive %s\n", identity);
+	if (file_write_atomic(path, data, size, 0444, false, NULL) < 0) {
+		printf("Unable to write archive file %s\n", path);
+		node_exit(n, 1);
+	}
+}
+
 void files_dump_archive(struct node *n)
 {
-	const char *path = n->jvm.archive ? n->jvm.archive : "classes.jsa";
+	const char *list = n->jvm.aot_mode ? n->jvm.aot_conf : n->jvm.list_read;
 
-	write_zeros(path, NATIVE_LIB_SIZE);
+	setvbuf(stdout, NULL, _IOLBF, 0); /* node_exit() flushes nothing */
+	if (list && access(list, R_OK) < 0) {
+		printf("Error: Could not open %s\n", list);
+		node_exit(n, 1);
+	}
+	if (knob(n, KNOB_dump_hang))
+		pause();
+	if (knob(n, KNOB_dump_fail)) {
+		printf("Error occurred during initialization of VM\nUnable to allocate "
+		       "metaspace\n");
+		node_exit(n, 1);
+	}
+	write_archive(n, n->jvm.archive ? n->jvm.archive : "classes.jsa");
 	node_exit(n, 0);
 }
 
@@ -179,6 +207,8 @@ char *files_hs_err(struct node *n)
 /* The JVM's exit hooks remove its own files; only H2O's orderly exit removes the ice directory. */
 void files_exit(struct node *n, bool orderly)
 {
+	if (n->jvm.aot_mode && streq(n->jvm.aot_mode, "record") && n->jvm.aot_conf)
+		file_write_atomic(n->jvm.aot_conf, "water/H2OApp\n", 13, 0644, false, NULL);
 	if (n->native_lib)
 		unlink(n->native_lib);
 	if (n->perf_file)

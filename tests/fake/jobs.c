@@ -11,6 +11,8 @@
 #include "base/clock.h"
 #include "base/file.h"
 
+#define SHORT_JOB_MS 5
+
 static void finish(struct node *n, int64_t slot)
 {
 	struct job *j = &n->jobs[slot];
@@ -147,6 +149,54 @@ static void add_job_view(const struct node *n, struct strbuf *b, const struct jo
 		j->status, j->ended ? 1.0 : MIN(progress, 0.99),
 		(unsigned long long)j->started_wall, (unsigned long long)(end - j->started),
 		n->h2o.auto_recovery_dir ? "true" : "false");
+}
+
+/* `wrapped`: in a member "job", as of model builders. */
+static void reply_job(struct node *n, struct conn *c, const struct job *j, bool wrapped)
+{
+	struct strbuf b = STRBUF_NULL;
+
+	strbuf_puts(&b, wrapped ? "{\"job\":" : "");
+	add_job_view(n, &b, j);
+	strbuf_puts(&b, wrapped ? ",\"messages\":[],\"error_count\":0}" : "");
+	http_reply(n, c, 200, "application/json", "", b.s, b.len);
+	strbuf_free(&b);
+}
+
+static struct job *short_job(struct node *n, const char *what)
+{
+	static unsigned count;
+	_cleanup_free_ char *key = xasprintf("$0301job_%d_%u$_%s", getpid(), ++count, what);
+
+	return add_job(n, key, what, SHORT_JOB_MS, NULL);
+}
+
+/* Of the frame only the name and the number of rows are kept. */
+void jobs_create_frame(struct node *n, struct conn *c)
+{
+	_cleanup_free_ char *dest = http_param(c, "dest"), *rows = http_param(c, "rows");
+
+	snprintf(n->frame, sizeof(n->frame), "%s", dest ? dest : "");
+	n->frame_rows = rows ? atoll(rows) : 10000;
+	reply_job(n, c, short_job(n, "CreateFrame"), false);
+}
+
+void jobs_build_model(struct node *n, struct conn *c)
+{
+	_cleanup_free_ char *frame = http_param(c, "training_frame");
+	struct job *j;
+
+	if (!frame || !streq(frame, n->frame)) {
+		rest_error(n, c, 404, c->rq.path, "Object not found for argument: training_frame",
+			"water.exceptions.H2OKeyNotFoundArgumentException");
+		return;
+	}
+	j = short_job(n, "GBM");
+	if (n->archive_mapped && knob(n, KNOB_archive_model)) {
+		j->status = "FAILED";
+		j->ended = clock_monotonic_ms();
+	}
+	reply_job(n, c, j, true);
 }
 
 static bool has_key(const struct job *j, const char *encoded)

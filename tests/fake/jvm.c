@@ -3,8 +3,12 @@
 #include "jvm-flags.h"
 
 #include <fcntl.h>
+#include <sys/stat.h>
 
+#include "base/file.h"
 #include "base/text.h"
+
+#define ARCHIVE_MAGIC "fake archive "
 
 static void give_up(const char *fmt, ...) _printf_(1, 2) _noreturn_;
 
@@ -74,6 +78,11 @@ static int compare_flag(const void *name, const void *entry)
 	return strcmp(name, *(const char *const *)entry);
 }
 
+static int major_version(const char *v)
+{
+	return atoi(has_prefix(v, "1.") ? v + 2 : v);
+}
+
 static void parse_xx(struct jvm_options *o, const char *a, bool ignore_unknown)
 {
 	const char *body = a + strlen("-XX:");
@@ -86,10 +95,20 @@ static void parse_xx(struct jvm_options *o, const char *a, bool ignore_unknown)
 		replace_str(&o->archive, body + strlen("SharedArchiveFile="));
 	else if (has_prefix(body, "DumpLoadedClassList="))
 		replace_str(&o->class_list, body + strlen("DumpLoadedClassList="));
+	else if (has_prefix(body, "SharedClassListFile="))
+		replace_str(&o->list_read, body + strlen("SharedClassListFile="));
+	else if (has_prefix(body, "AOTCache="))
+		replace_str(&o->archive, body + strlen("AOTCache="));
+	else if (has_prefix(body, "AOTConfiguration="))
+		replace_str(&o->aot_conf, body + strlen("AOTConfiguration="));
+	else if (has_prefix(body, "AOTMode="))
+		replace_str(&o->aot_mode, body + strlen("AOTMode="));
 	else if (streq(body, "-UsePerfData") || streq(body, "+PerfDisableSharedMem"))
 		o->perf_data = false;
 	else if (streq(body, "+ExitOnOutOfMemoryError"))
 		o->exit_on_oom = true;
+	if (has_prefix(flag, "AOT") && major_version(o->version) >= 24)
+		return;
 	if (!ignore_unknown && !has_prefix(name, "Flags=") &&
 		!bsearch(
 			flag, jvm_flags, ARRAY_SIZE(jvm_flags), sizeof(jvm_flags[0]), compare_flag))
@@ -119,6 +138,8 @@ static void parse_option(struct jvm_options *o, const char *a, bool ignore_unkno
 		strv_add(&o->props, a + 2);
 	else if (streq(a, "-Xshare:dump"))
 		o->share_dump = true;
+	else if (streq(a, "-Xshare:on"))
+		o->share_on = true;
 	else if (!known_option(a))
 		give_up("Unrecognized option: %s", a);
 	if (streq(a, "-Xrs"))
@@ -170,6 +191,7 @@ void jvm_parse(struct node *n, int argc, char **argv, int *main_args)
 	struct jvm_options *o = &n->jvm;
 	const char *version = getenv("FAKE_JAVA_VERSION");
 	bool ignore_unknown = false;
+	const char *version_asked = NULL;
 	int i;
 
 	o->perf_data = true;
@@ -182,11 +204,6 @@ void jvm_parse(struct node *n, int argc, char **argv, int *main_args)
 	for (i = 1; i < argc && argv[i][0] == '-'; i++) {
 		const char *a = argv[i];
 
-		if (streq(a, "-version") || streq(a, "--version")) {
-			check_memory(o);
-			print_version(streq(a, "-version") ? stderr : stdout, o->version);
-			exit(0);
-		}
 		if (streq(a, "--fake-knobs")) {
 			faults_list(stdout);
 			exit(0);
@@ -198,6 +215,13 @@ void jvm_parse(struct node *n, int argc, char **argv, int *main_args)
 			i++;
 			break;
 		}
+		if (streq(a, "-version") || streq(a, "--version")) {
+			check_memory(o);
+			version_asked = a;
+			continue;
+		}
+		if ((streq(a, "-cp") || streq(a, "-classpath")) && i + 1 < argc)
+			replace_str(&o->classpath, argv[i + 1]);
 		if (takes_value(a) && i + 1 < argc) {
 			strv_add(&o->args, a);
 			strv_add(&o->args, argv[++i]);
@@ -205,6 +229,13 @@ void jvm_parse(struct node *n, int argc, char **argv, int *main_args)
 			parse_option(o, a, ignore_unknown);
 		}
 	}
+	if (version_asked) {
+		jvm_check_archive(n);
+		print_version(streq(version_asked, "-version") ? stderr : stdout, o->version);
+		exit(0);
+	}
+	if (o->aot_mode && streq(o->aot_mode, "create"))
+		o->share_dump = true;
 	if (!o->jar && i < argc)
 		o->main_class = xstrdup(argv[i++]);
 	check_memory(o);
@@ -216,6 +247,44 @@ void jvm_parse(struct node *n, int argc, char **argv, int *main_args)
 		exit(1);
 	}
 	*main_args = i;
+}
+
+/* "<path> <size> <mtime>" of the jar: what an archive of ours is made of. Owned by the caller. */
+char *jvm_jar_identity(const struct node *n)
+{
+	const struct jvm_options *o = &n->jvm;
+	const char *path = o->jar ? o->jar : o->classpath;
+	_cleanup_free_ char *first = xstrndup(path ? path : "", strcspn(path ? path : "", ":"));
+	struct stat st = {0};
+
+	stat(first, &st);
+	return xasprintf("%s %lld %lld.%09ld", first, (long long)st.st_size,
+		(long long)st.st_mtim.tv_sec, st.st_mtim.tv_nsec);
+}
+
+/* An archive that is not ours (an empty file, say) is taken for a good one. */
+bool jvm_check_archive(const struct node *n)
+{
+	const struct jvm_options *o = &n->jvm;
+	_cleanup_free_ char *identity = jvm_jar_identity(n), *text = NULL;
+	_cleanup_free_ char *want = xasprintf(ARCHIVE_MAGIC "%s\n", identity);
+	bool must = o->share_on || (o->aot_mode && streq(o->aot_mode, "on"));
+
+	if (!o->archive)
+		return false;
+	if (file_read_head(o->archive, 4096, &text, NULL) == 0 &&
+		(!has_prefix(text, ARCHIVE_MAGIC) || has_prefix(text, want)))
+		return true;
+	if (!must)
+		return false;
+	printf("An error has occurred while processing the shared archive file.\n"
+	       "A jar file is not the one used while building the shared archive file: %s\n"
+	       "Error occurred during initialization of VM\n"
+	       "Unable to use shared archive.\n",
+		o->jar         ? o->jar
+		: o->classpath ? o->classpath
+			       : "-");
+	exit(1);
 }
 
 const char *jvm_property(const struct node *n, const char *name)
@@ -254,11 +323,6 @@ void jvm_check_jar(struct node *n)
 		fprintf(stderr, "Error: Invalid or corrupt jarfile %s\n", o->jar);
 		node_exit(n, 1);
 	}
-}
-
-static int major_version(const char *v)
-{
-	return atoi(has_prefix(v, "1.") ? v + 2 : v);
 }
 
 static bool in_list(const char *list, int number)

@@ -126,13 +126,15 @@ int node_listen_api(struct node *n)
 static void become_ready(struct node *n, int64_t arg)
 {
 	(void)arg;
-	if (knob(n, KNOB_never_ready)) {
+	if (knob(n, KNOB_never_ready) || (n->archive_mapped && knob(n, KNOB_archive_hang))) {
 		timer_after(20, become_ready, 0);
 		return;
 	}
 	n->ready = true;
 	n->ready_at = clock_monotonic_ms();
 	console_ready(n);
+	if (n->archive_mapped && knob(n, KNOB_archive_error))
+		console_log(n, LVL_ERROR, "main", "Failed to load a class");
 	faults_boot(n);
 }
 
@@ -146,6 +148,18 @@ static void rebind(struct node *n, int64_t arg)
 			inet_ntoa(n->web_ip), n->port, n->internal_port);
 }
 
+/* The flatfile may be a named pipe, which is waited for. */
+static void meet(struct node *n, int64_t arg)
+{
+	(void)arg;
+	if (!options_read_flatfile(n)) {
+		timer_after(2, meet, 0);
+		return;
+	}
+	gossip_start(n);
+	timer_after((uint64_t)knob(n, KNOB_ready_ms), become_ready, 0);
+}
+
 static void boot(struct node *n, int64_t arg)
 {
 	(void)arg;
@@ -156,13 +170,11 @@ static void boot(struct node *n, int64_t arg)
 	console_jetty(n);
 	console_started(n);
 	console_bound(n);
-	options_read_flatfile(n);
-	gossip_start(n);
 	if (knob(n, KNOB_rebind_ms) > 0) {
 		http_close_api(n);
 		timer_after((uint64_t)knob(n, KNOB_rebind_ms), rebind, 0);
 	}
-	timer_after((uint64_t)knob(n, KNOB_ready_ms), become_ready, 0);
+	meet(n, 0);
 }
 
 static void exit_later(struct node *n, int64_t code)
@@ -240,7 +252,7 @@ int main(int argc, char **argv)
 	n.start = clock_monotonic_ms();
 	n.start_wall = clock_wall_ms();
 	n.api_fd = n.internal_fd = n.signal_fd = n.stolen_fd = n.g.fd = n.log_fd = n.journal_fd =
-		-1;
+		n.flatfile_fd = -1;
 	http_init(&n);
 	jvm_parse(&n, argc, argv, &main_args);
 	faults_init(&n);

@@ -775,6 +775,81 @@ def test_archive_is_mapped(rig):
     assert jsa in open(f"/proc/{a.proc.pid}/maps").read()
 
 
+def dump(rig, jsa, *flags, **env):
+    return run(rig, "-Xshare:dump", f"-XX:SharedArchiveFile={jsa}", "-cp", rig.jar, *flags, **env)
+
+
+def test_archive_of_another_jar(rig):
+    """An archive is not mapped when the jar has changed; -Xshare:on then refuses to start."""
+    jsa = f"{rig.dir}/x.jsa"
+    assert dump(rig, jsa).returncode == 0
+    on = ("-Xshare:on", f"-XX:SharedArchiveFile={jsa}", "-cp", rig.jar, "-version")
+    assert run(rig, *on).returncode == 0
+    before = os.stat(rig.jar)
+    os.utime(rig.jar, (1, 1))
+    try:
+        refused = run(rig, *on)
+        assert refused.returncode == 1 and "is not the one used while building" in refused.stdout
+        a = rig.node(jvm=[f"-XX:SharedArchiveFile={jsa}"])
+        until(lambda: a.whole(1))
+        assert jsa not in open(f"/proc/{a.proc.pid}/maps").read()
+    finally:
+        os.utime(rig.jar, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def test_dump_faults(rig):
+    """A missing class list and dump_fail make no archive; FAKE_KNOBS sets knobs."""
+    jsa = f"{rig.dir}/x.jsa"
+    assert dump(rig, jsa, f"-XX:SharedClassListFile={rig.dir}/none").returncode == 1
+    failed = dump(rig, jsa, FAKE_KNOBS="dump_fail=1")
+    assert failed.returncode == 1 and "Unable to allocate metaspace" in failed.stdout
+    assert not os.path.exists(jsa)
+
+
+def test_aot_cache(rig):
+    """JDK 24 and later: recorded at the end of a run, made of that, mapped; 17 knows no such flag."""
+    env = {"FAKE_JAVA_VERSION": "25.0.3"}
+    conf, aot = f"{rig.dir}/x.conf", f"{rig.dir}/x.aot"
+    assert run(rig, f"-XX:AOTCache={aot}", "-version").returncode == 1
+    a = rig.node(jvm=["-XX:AOTMode=record", f"-XX:AOTConfiguration={conf}", "-Dsys.ai.h2o.debug.allowJavaVersions=25"],
+                 env=env)
+    until(lambda: a.whole(1))
+    assert not os.path.exists(conf)
+    a.proc.terminate()
+    assert a.exit() == 143 and os.path.exists(conf)
+    assert run(rig, "-XX:AOTMode=create", f"-XX:AOTConfiguration={conf}", f"-XX:AOTCache={aot}", "-cp", rig.jar,
+               **env).returncode == 0
+    b = rig.node(1, jvm=[f"-XX:AOTCache={aot}", "-Dsys.ai.h2o.debug.allowJavaVersions=25"], env=env)
+    until(lambda: b.whole(1))
+    assert aot in open(f"/proc/{b.proc.pid}/maps").read()
+
+
+def test_bad_archives(rig):
+    """What an archive can do wrong: other endpoints, a session that fails or kills, a model that fails."""
+    jsa = f"{rig.dir}/x.jsa"
+    assert dump(rig, jsa).returncode == 0
+    use = [f"-XX:SharedArchiveFile={jsa}"]
+    base = free_ports(3)
+    good = rig.node(0, base, fakes=["archive_endpoints=2", "archive_session=500"])
+    bad = rig.node(1, base + 2, fakes=["archive_endpoints=2", "archive_session=500", "archive_model=1"], jvm=use)
+    until(lambda: good.whole(1) and bad.whole(1))
+    routes = [json.loads(x.ask("/3/Metadata/endpoints")[1])["routes"] for x in (good, bad)]
+    assert sum(a != b for a, b in zip(*routes)) == 2
+    assert (good.ask("/4/sessions", "POST")[0], bad.ask("/4/sessions", "POST")[0]) == (200, 500)
+    assert good.ask("/3/CreateFrame", "POST", body="dest=f&rows=100")[0] == 200
+    rapids = good.ask("/99/Rapids", "POST", body="ast=(%2B%20(nrow%20f)%201)")[1]
+    assert json.loads(rapids)["scalar"] == 101
+    for node, status in ((good, "DONE"), (bad, "FAILED")):
+        node.ask("/3/CreateFrame", "POST", body="dest=f&rows=100")
+        job = json.loads(node.ask("/3/ModelBuilders/gbm", "POST", body="training_frame=f")[1])["job"]["key"]["name"]
+        until(lambda: json.loads(node.ask(f"/3/Jobs/{job}")[1])["jobs"][0]["status"] == status)
+    dead = rig.node(2, base + 4, fakes=["archive_session=1"], jvm=use)
+    until(lambda: dead.whole(1))
+    with pytest.raises((OSError, http.client.HTTPException)):
+        dead.ask("/4/sessions", "POST")
+    assert dead.exit() == 255
+
+
 def test_library_path_saves_the_unpacking(rig):
     """With the library on java.library.path nothing is unpacked."""
     (rig.dir / "libxgboost4j_gpu.so").touch()

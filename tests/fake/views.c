@@ -205,11 +205,28 @@ void view_ping(struct node *n, struct conn *c)
 	reply(n, c, &b);
 }
 
-/* An expression that does nothing: it ends at once. */
+/* One expression it can evaluate, (+ (nrow FRAME) N); others do nothing. All end at once. */
 void view_rapids(struct node *n, struct conn *c)
 {
+	_cleanup_free_ char *ast = http_param(c, "ast");
+	struct strbuf b = STRBUF_NULL;
+	char frame[64] = "";
+	long long number;
+
 	n->last_job_end = clock_monotonic_ms();
-	view_empty(n, c);
+	if (!ast || sscanf(ast, "(+ (nrow %63[^)]) %lld)", frame, &number) != 2) {
+		view_empty(n, c);
+		return;
+	}
+	if (!streq(frame, n->frame)) {
+		rest_error(n, c, 404, "/99/Rapids", "Name lookup failed",
+			"java.lang.IllegalArgumentException");
+		return;
+	}
+	strbuf_puts(&b, "{");
+	view_meta(&b, "RapidsNumberV3", "Iced");
+	strbuf_printf(&b, ",\"scalar\":%lld.0}", (long long)n->frame_rows + number);
+	reply(n, c, &b);
 }
 
 void view_steam(struct node *n, struct conn *c)
@@ -231,7 +248,18 @@ void view_steam(struct node *n, struct conn *c)
 void view_session(struct node *n, struct conn *c)
 {
 	static unsigned next = 9000;
+	int64_t fault = n->archive_mapped ? knob(n, KNOB_archive_session) : 0;
 	struct strbuf b = STRBUF_NULL;
+
+	/* What a dynamic archive does to H2O on JDK 17. */
+	if (fault == 1)
+		node_die(n, "Failed to instantiate schema of class: water.api.Schema");
+	if (fault) {
+		rest_error(n, c, (int)fault, "/4/sessions",
+			"Failed to instantiate schema of class: water.api.Schema",
+			"java.lang.RuntimeException");
+		return;
+	}
 
 	strbuf_printf(&b, "{\"__schema\":\"/4/schemas/SessionIdV4\",\"session_key\":\"_sid_%u\"}",
 		next++);
@@ -261,14 +289,17 @@ void view_endpoints(struct node *n, struct conn *c)
 	view_meta(&b, "MetadataV3", "Iced");
 	strbuf_puts(&b, ",\"_exclude_fields\":\"\",\"routes\":[");
 	for (size_t i = 0; i < count; i++) {
+		bool other = n->archive_mapped &&
+			     (int64_t)(count - i) <= knob(n, KNOB_archive_endpoints);
+
 		strbuf_puts(&b, i ? ",{" : "{");
 		view_meta(&b, "RouteV3", "Route");
 		strbuf_printf(&b,
 			",\"http_method\":\"%s\",\"url_pattern\":\"%s\",\"handler_class\":"
 			"\"class "
 			"water.api.FakeHandler\",\"handler_method\":\"m%zu\",\"input_schema\":"
-			"\"FakeV3\",\"output_schema\":\"FakeV3\"}",
-			r[i].method, r[i].path, i);
+			"\"FakeV3\",\"output_schema\":\"%s\"}",
+			r[i].method, r[i].path, i, other ? "Schema" : "FakeV3");
 	}
 	strbuf_puts(&b, "],\"schemas\":[]}");
 	reply(n, c, &b);

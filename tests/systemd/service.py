@@ -57,11 +57,16 @@ def launched():
 
 
 def jvms():
-    return sorted(pid for pid, token in launched().items() if not token.endswith("/@gate"))
+    return sorted(pid for pid, token in launched().items() if not token.endswith(("/@gate", "/@boot")))
 
 
 def gates():
     return sorted(pid for pid, token in launched().items() if token.endswith("/@gate"))
+
+
+def builders():
+    """Who makes the boot cache."""
+    return sorted(pid for pid, token in launched().items() if token.endswith("/@boot"))
 
 
 def wedge(pid):
@@ -153,7 +158,9 @@ class Service:
             "jvm_custom_args": f"-Dfake.heartbeat_ms=100 {knobs}".strip(),
             "restart_delay": "0s", "stop_timeout": "3s", **keys,
         }
-        lines = ["[fleet]", *(f"{k} = {v}" for k, v in (fleet or {}).items()), "[cloud c]",
+        # Nothing is made in the background, unless a test asks for it.
+        fleet = {"fast_boot_delay": "1d", **(fleet or {})}
+        lines = ["[fleet]", *(f"{k} = {v}" for k, v in fleet.items()), "[cloud c]",
                  *(f"{k} = {v}" for k, v in cloud.items() if v is not None)]
         self.write(self.config, "\n".join(lines) + "\n")
 
@@ -208,7 +215,8 @@ class Service:
         for unit in UNITS:
             shutil.rmtree(self.units / f"{unit}.d", ignore_errors=True)
         self.ctl("daemon-reload")
-        for path in [*self.state.glob("*"), *pathlib.Path("/var/log/h2ofleet").glob("*")]:
+        for path in [*self.state.glob("*"), *pathlib.Path("/var/log/h2ofleet").glob("*"),
+                     *pathlib.Path("/var/cache/h2ofleet").glob("*")]:
             if path.is_dir():
                 shutil.rmtree(path)
             else:

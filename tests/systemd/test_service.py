@@ -1,5 +1,6 @@
 """The service as installed, under a real systemd, with fake nodes."""
 
+import contextlib
 import os
 import pathlib
 import re
@@ -9,8 +10,8 @@ import time
 
 import pytest
 
-from service import (ENDPOINTS, REAL_JAR, REPO, environment, gates, jvms, launched, pid_alive, read, run,
-                     until, wedge)
+from service import (ENDPOINTS, REAL_JAR, REPO, builders, environment, gates, jvms, launched, pid_alive,
+                     read, run, until, wedge)
 
 SECRETS = (b"NOTIFY_", b"LISTEN_", b"WATCHDOG_", b"INVOCATION_ID", b"JOURNAL_STREAM", b"MAINPID",
            b"SYSTEMD_EXEC_PID", b"MANAGERPID", b"STATE_DIRECTORY", b"RUNTIME_DIRECTORY")
@@ -403,6 +404,31 @@ def test_journal(service):
     for node in (0, 1):
         service.wait_until(f"lines of node {node}", lambda: run(
             "journalctl", "--no-pager", "-o", "cat", "-t", f"h2o-c-{node}").strip())
+
+
+def test_boot_cache_in_the_sandbox(service):
+    """The sandbox lets the boot cache be made, in the unit's cache directory, at idle priority; the
+    next generation uses it, and a stop leaves nothing but the cache."""
+    service.configure(nodes=1, fleet={"fast_boot_delay": "0s"})
+    service.start()
+    service.ready()
+    policies = set()
+
+    def made():
+        for pid in builders():
+            with contextlib.suppress(ProcessLookupError):
+                policies.add(os.sched_getscheduler(pid))
+        return list(pathlib.Path("/var/cache/h2ofleet/boot").glob("[0-9a-f]*/classes.jsa"))
+
+    service.wait_until("an archive", made, 60)
+    assert os.SCHED_IDLE in policies
+    service.wait_until("its end", lambda: not builders())
+    service.client("restart", "c")
+    service.ready()
+    service.wait_until("a look at the node", lambda: service.cloud()["boot"]["mapped"])
+    service.stop()
+    assert not launched()
+    assert not pathlib.Path("/var/cache/h2ofleet/boot/work").exists()
 
 
 # --- the real H2O ---------------------------------------------------------------------------------

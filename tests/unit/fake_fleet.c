@@ -239,6 +239,17 @@ bool fleet_gate(struct fleet *f, const char *cloud, struct fleet_gate *out)
 	return f->gated && find(f, cloud)->conf->gate_mode != GATE_OFF;
 }
 
+bool fleet_boot(const struct fleet *f, const char *cloud _unused_, struct fleet_boot *out)
+{
+	*out = f->boot;
+	return f->booted;
+}
+
+void fleet_boot_cache(const struct fleet *f, struct fleet_boot_cache *out)
+{
+	*out = f->boot_cache;
+}
+
 void fleet_observe(struct fleet *f, fleet_observer cb, void *arg)
 {
 	f->observer = cb;

@@ -24,6 +24,9 @@ struct fleet {
 	bool usage_known;
 	struct fleet_gate gate; /* of all clouds that have one */
 	bool gated;
+	struct fleet_boot boot; /* of all clouds */
+	bool booted;
+	struct fleet_boot_cache boot_cache;
 	int refusal;          /* of all that is to be made, changed or deleted: -errno */
 	struct fleet_who who; /* asked for that last */
 	bool lazy;            /* commands change nothing at once */

@@ -156,6 +156,29 @@ static void test_fleet(void **state)
 	assert_string_equal(field(&r, "id"), fleet_id(f->fleet));
 }
 
+/* Who makes the boot cache, what it does, and what the last attempt has come to. */
+static void test_boot_cache(void **state)
+{
+	struct fixture *f = *state;
+	_cleanup_(reply_free) struct reply none = {0}, busy = {0};
+	json_auto_t *want_none = NULL, *want = NULL;
+
+	replace_str(&f->fleet->conf.fleet.cache_dir, "/c");
+	none = get(f, "GET", "/v1/fleet");
+	want_none = json_loads(
+		"{\"dir\":\"/c/boot\",\"building\":null,\"step\":null,\"last\":null}", 0, NULL);
+	assert_true(json_equal(json_object_get(none.json, "boot_cache"), want_none));
+	f->fleet->boot_cache = (struct fleet_boot_cache){
+		"cloud dev", "3 of 5", {"failed", "dev", "no room", 1000, 70}};
+	busy = get(f, "GET", "/v1/fleet");
+	want = json_loads("{\"dir\":\"/c/boot\",\"building\":\"cloud dev\",\"step\":\"3 of 5\","
+			  "\"last\":{\"result\":\"failed\",\"cloud\":\"dev\",\"why\":\"no room\","
+			  "\"time\":\"1970-01-01T00:00:01.000Z\",\"duration_ms\":70}}",
+		0, NULL);
+	assert_true(json_equal(json_object_get(busy.json, "boot_cache"), want));
+	free(TAKE_PTR(f->fleet->conf.fleet.cache_dir));
+}
+
 /* What is asked, and how it is with the daemon, against what is answered. */
 static void test_health(void **state)
 {
@@ -572,6 +595,7 @@ int main(int argc, char **argv)
 		TEST(test_table),
 		TEST(test_refused_requests_command_nothing),
 		TEST(test_fleet),
+		TEST(test_boot_cache),
 		TEST(test_health),
 		TEST(test_shutdown),
 		TEST(test_node),

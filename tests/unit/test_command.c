@@ -173,6 +173,60 @@ static void test_last_words_are_complete(void **state)
 	free(s.output);
 }
 
+/* One that prints "here" and then, told to end, does as `trap` says. */
+static struct command *start_trap(uv_loop_t *loop, const char *trap, struct seen *s)
+{
+	_cleanup_free_ char *script =
+		xasprintf("trap '%s' TERM; echo here; while :; do sleep 0.01; done", trap);
+	struct command *c = start(loop, script, DEADLINE_MS, s);
+
+	for (int i = 0; i < DEADLINE_MS && !streq(command_output(c), "here\n"); i++)
+		run_for(loop, 1);
+	assert_string_equal(command_output(c), "here\n");
+	return c;
+}
+
+/* Proves: one that is asked to end has time to clean up, and what it prints can be seen while it
+ * runs; its end is reported like any other. */
+static void test_asked_to_end(void **state)
+{
+	struct seen s;
+	struct command *c = start_trap(*state, "echo cleaned; exit 7", &s);
+
+	command_end(c, DEADLINE_MS);
+	assert_true(run_until(*state, &s.n, 1));
+	assert_int_equal(s.code, 7);
+	assert_string_equal(s.output, "here\ncleaned\n");
+	free(s.output);
+}
+
+/* Proves: one that does not heed it is killed after the grace that it was given. */
+static void test_does_not_want_to_end(void **state)
+{
+	struct seen s;
+	struct command *c = start_trap(*state, "", &s);
+	uint64_t begun = clock_monotonic_ms();
+
+	command_end(c, 100);
+	assert_true(run_until(*state, &s.n, 1));
+	assert_true(clock_monotonic_ms() >= begun + 100);
+	assert_int_equal(s.code, -1);
+	free(s.output);
+}
+
+/* Proves: one that nobody waits for any more ends all the same (teardown runs the loop until its
+ * handles are closed), and its callback is not called. */
+static void test_ends_alone(void **state)
+{
+	struct seen s;
+	struct command *c = start_trap(*state, "exit 0", &s);
+
+	command_end_alone(c, DEADLINE_MS);
+	finish_loop(*state);
+	assert_int_equal(uv_loop_init(*state), 0);
+	assert_int_equal(s.n, 0);
+}
+
 /* Cancelled: no callback, no process, no zombie. */
 static void test_cancel(void **state)
 {
@@ -234,6 +288,9 @@ int main(void)
 		TEST(test_long_output_is_cut),
 		TEST(test_last_words_are_complete),
 		TEST(test_cancel),
+		TEST(test_asked_to_end),
+		TEST(test_does_not_want_to_end),
+		TEST(test_ends_alone),
 		TEST(test_many_at_once),
 	};
 

@@ -13,6 +13,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <zip.h>
@@ -136,6 +137,7 @@ static int setup(void **state)
 	bin = xasprintf("%s/bin:/usr/bin:/bin", top);
 	setenv("PATH", bin, 1);
 	setenv("HOME", top, 1);
+	setenv("H2OFLEET_SYSTEM_CACHE_DIR", top, 1);
 	packages_set_root(top);
 	put_java("bin/java", "17.0.15");
 	put_jar("opt/h2o.jar");
@@ -278,6 +280,33 @@ static void test_ports(void **state)
 	put_conf(conf_plus);
 	assert_int_equal(doctor(), 0);
 	assert_true(has("ports", "ok", "takes the next free ones"));
+}
+
+/* What there is of the boot cache for each cloud, or why nothing is used. */
+static void test_boot(void **state)
+{
+	static const char conf[] =
+		"[cloud dev]\nmax_mem_size = 64m\njar_path = %s/opt/h2o.jar\n"
+		"[cloud plain]\nmax_mem_size = 64m\njar_path = %s/opt/h2o.jar\nfast_boot = no\n"
+		"[cloud own]\nmax_mem_size = 64m\njar_path = %s/opt/h2o.jar\n"
+		"jvm_custom_args = -Xshare:off -Djava.library.path=/x\n";
+	_cleanup_free_ char *text = xasprintf(conf, top, top, top);
+	_cleanup_free_ char *dir = below("cache/boot");
+
+	(void)state;
+	put_conf(text);
+	assert_int_equal(doctor(), 0);
+	assert_true(has("boot", "ok", "cloud dev: there is no boot cache for its runtime yet"));
+	assert_true(has("boot", "ok",
+		"cloud plain: starts without the native libraries of the boot cache, and without "
+		"an "
+		"archive of classes (fast_boot)"));
+	assert_true(has("boot", "ok", "archive of classes (jvm_custom_args)"));
+	put("cache/boot/x", "", 0644);
+	assert_int_equal(chmod(dir, 0777), 0);
+	assert_int_equal(doctor(), 0);
+	assert_true(has("boot", "ok", "cloud dev: there is no boot cache: "));
+	assert_true(has("boot", "ok", "may be written by others"));
 }
 
 /* The gate takes the first port, so it is one more; who may come in is looked up. */
@@ -454,6 +483,7 @@ int main(void)
 		TEST(test_client),
 		TEST(test_proxy),
 		TEST(test_ports),
+		TEST(test_boot),
 		TEST(test_gate),
 		TEST(test_disk),
 		TEST(test_disk_of_a_cloud),

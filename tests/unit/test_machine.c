@@ -78,6 +78,26 @@ static void test_cgroup_v2(void **state)
 	assert_int_equal(limits(d, "0::/docker/0123/456\n").memory, 77);
 }
 
+/* What is left is the least of any level; what the kernel can take back at once is not used. */
+static void test_cgroup_memory_left(void **state)
+{
+	const char *d = *state;
+
+	put(d, "a/memory.max", "1000\n");
+	assert_true(limits(d, "0::/a/b\n").memory_left == UINT64_MAX);
+	put(d, "a/memory.current", "900\n");
+	assert_int_equal(limits(d, "0::/a/b\n").memory_left, 100);
+	put(d, "a/memory.stat", "anon 200\ninactive_file 600\nactive_file 100\n");
+	assert_int_equal(limits(d, "0::/a/b\n").memory_left, 700);
+	put(d, "a/b/memory.max", "500\n");
+	put(d, "a/b/memory.current", "501\n");
+	assert_int_equal(limits(d, "0::/a/b\n").memory_left, 0);
+	put(d, "memory/g/memory.limit_in_bytes", "4096\n");
+	put(d, "memory/g/memory.usage_in_bytes", "4000\n");
+	put(d, "memory/g/memory.stat", "inactive_file 1\ntotal_inactive_file 1000\n");
+	assert_int_equal(limits(d, "12:memory:/g\n").memory_left, 1096);
+}
+
 static void test_cgroup_v1(void **state)
 {
 	const char *d = *state;
@@ -204,6 +224,7 @@ static void test_environment(_unused_ void **state)
 	char *const argv[] = {(char *)"/bin/sleep", (char *)"1000", NULL};
 	char *const env[] = {(char *)"A=1", (char *)"TOKEN=abc", (char *)"LAST=x y", NULL};
 	uint64_t end = clock_monotonic_ms() + DEADLINE_MS;
+	_cleanup_free_ char *rest = NULL;
 	pid_t pid = fork();
 
 	if (pid == 0) {
@@ -217,6 +238,9 @@ static void test_environment(_unused_ void **state)
 	assert_false(process_has_env(pid, "TOKEN=ab"));
 	assert_false(process_has_env(pid, "TOKEN=abcd"));
 	assert_false(process_has_env(pid, "OKEN=abc"));
+	rest = process_env(pid, "LAST=x");
+	assert_string_equal(rest, " y");
+	assert_null(process_env(pid, "LAST=y"));
 	kill(pid, SIGKILL);
 	waitpid(pid, NULL, 0);
 	assert_false(process_has_env(pid, "TOKEN=abc"));
@@ -285,6 +309,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(test_cgroup_v2),
 		TEST(test_cgroup_v1),
+		TEST(test_cgroup_memory_left),
 		cmocka_unit_test(test_memory),
 		cmocka_unit_test(test_cores),
 		cmocka_unit_test(test_oom_kills_and_boot_id),

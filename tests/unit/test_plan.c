@@ -10,6 +10,7 @@ static struct cloud_conf conf_of(int64_t nodes)
 	return (struct cloud_conf){.name = (char *)"dev",
 		.h2o_name = (char *)"dev",
 		.nodes = nodes,
+		.fast_boot = BOOT_NO,
 		.bind_to_localhost = true};
 }
 
@@ -84,25 +85,27 @@ static void test_nthreads(void **state)
 	assert_int_equal(plan_nthreads(&conf, &machine), 5);
 }
 
-/* Proves: the flatfile names every member, so that whoever comes up later reaches the others. */
+/* Proves: a flatfile names every member, or those that are there. */
 static void test_flatfile(void **state)
 {
 	struct cloud_conf conf = conf_of(3);
 	struct cloud *c = cloud_of(&conf);
-	_cleanup_free_ char *flatfile = plan_flatfile(c);
+	_cleanup_free_ char *flatfile = plan_flatfile(c, NULL);
+	_cleanup_free_ char *some = plan_flatfile(c, (bool[]){true, false, true});
 
 	(void)state;
 	assert_string_equal(flatfile, "127.0.0.1:54321\n127.0.0.1:54323\n127.0.0.1:54325\n");
+	assert_string_equal(some, "127.0.0.1:54321\n127.0.0.1:54325\n");
 	cloud_free(c);
 }
 
-static char *command_line(const struct cloud_conf *conf)
+static char *command_line_at(const struct cloud_conf *conf, const struct launch_place *at)
 {
 	struct cloud *c = cloud_of(conf);
 	_cleanup_(strv_free) struct strv argv = STRV_NULL;
 	char *all = xstrdup("");
 
-	assert_int_equal(plan_argv(c, 0, &place, &machine, &argv, NULL), 0);
+	assert_int_equal(plan_argv(c, 0, at, &machine, &argv, NULL), 0);
 	for (size_t i = 0; i < argv.n; i++) {
 		char *more = xasprintf("%s%s ", all, argv.v[i]);
 
@@ -111,6 +114,11 @@ static char *command_line(const struct cloud_conf *conf)
 	}
 	cloud_free(c);
 	return all;
+}
+
+static char *command_line(const struct cloud_conf *conf)
+{
+	return command_line_at(conf, &place);
 }
 
 /* Proves: the plain command line is exactly this. */
@@ -171,6 +179,88 @@ static void test_argv_full(void **state)
 	strv_free(&conf.h2o_args);
 }
 
+/* Proves: what makes a boot shorter comes before the user's options, which can so overrule each of
+ * it; with fast_boot = no the command line is the plain one. */
+static void test_argv_boot(void **state)
+{
+	struct cloud_conf conf = conf_of(1);
+	_cleanup_(strv_free) struct strv boot = STRV_NULL;
+	struct launch_place at = place;
+	_cleanup_free_ char *plain = NULL, *none = NULL, *line = NULL, *many = NULL;
+
+	(void)state;
+	strv_add(&conf.jvm_custom_args, "-Dsys.ai.h2o.heartbeat.benchmark.enabled=true");
+	plain = command_line(&conf);
+	at.boot = &boot;
+	none = command_line_at(&conf, &at);
+	assert_string_equal(none, plain);
+	conf.fast_boot = BOOT_YES;
+	strv_add(&boot, "-Djava.library.path=/c/native");
+	strv_add(&boot, "-XX:SharedArchiveFile=/c/classes.jsa");
+	line = command_line_at(&conf, &at);
+	assert_non_null(
+		strstr(line, " -Dsys.ai.h2o.telemetry.disabled=true -Djava.library.path=/c/native "
+			     "-XX:SharedArchiveFile=/c/classes.jsa "
+			     "-Dsys.ai.h2o.heartbeat.benchmark.enabled=false "
+			     "-Dsys.ai.h2o.heartbeat.benchmark.enabled=true -jar "));
+	conf.nodes = 8; /* one for each core */
+	many = command_line_at(&conf, &at);
+	assert_non_null(strstr(many, "enabled=false -XX:CompileThresholdScaling=4 -Dsys"));
+	at.java_major = 8;
+	free(many);
+	many = command_line_at(&conf, &at);
+	assert_null(strstr(many, "CompileThresholdScaling"));
+	strv_free(&conf.jvm_custom_args);
+}
+
+static struct boot_wish wish_of(enum fast_boot mode, const char *arg)
+{
+	struct cloud_conf conf = conf_of(1);
+	struct boot_wish w;
+
+	conf.fast_boot = mode;
+	if (arg)
+		strv_add(&conf.jvm_custom_args, arg);
+	plan_boot(&conf, &w);
+	strv_free(&conf.jvm_custom_args);
+	return w;
+}
+
+/* Proves: each part of the cache is used unless the key or an option of the user's own rules out
+ * that part, and the key that did is named. */
+static void test_boot_parts(void **state)
+{
+	static const struct {
+		enum fast_boot mode;
+		const char *arg;
+		bool native, archive;
+		const char *why;
+	} cases[] = {
+		{BOOT_YES, NULL, true, true, NULL},
+		{BOOT_YES, "-XX:+UseG1GC", true, true, NULL},
+		{BOOT_YES, "-Djava.library.path=/x", false, true, "jvm_custom_args"},
+		{BOOT_YES, "-Xshare:off", true, false, "jvm_custom_args"},
+		{BOOT_YES, "-XX:SharedArchiveFile=/x", true, false, "jvm_custom_args"},
+		{BOOT_YES, "-XX:ArchiveClassesAtExit=/x", true, false, "jvm_custom_args"},
+		{BOOT_YES, "-XX:AOTCache=/x", true, false, "jvm_custom_args"},
+		{BOOT_YES, "-XX:+UseZGC", true, false, "jvm_custom_args"},
+		{BOOT_YES, "--patch-module=a=b", true, false, "jvm_custom_args"},
+		{BOOT_NATIVE_ONLY, NULL, true, false, "fast_boot"},
+		{BOOT_NATIVE_ONLY, "-Djava.library.path=/x", false, false, "fast_boot"},
+		{BOOT_NO, NULL, false, false, "fast_boot"},
+		{BOOT_NO, "-Xshare:off", false, false, "fast_boot"},
+	};
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		struct boot_wish w = wish_of(cases[i].mode, cases[i].arg);
+
+		assert_int_equal(w.native, cases[i].native);
+		assert_int_equal(w.archive, cases[i].archive);
+		assert_true(streq_null(w.why, cases[i].why));
+	}
+}
+
 static bool has(const struct strv *env, const char *assignment)
 {
 	for (size_t i = 0; i < env->n; i++)
@@ -215,6 +305,8 @@ int main(void)
 		cmocka_unit_test(test_flatfile),
 		cmocka_unit_test(test_argv_plain),
 		cmocka_unit_test(test_argv_full),
+		cmocka_unit_test(test_argv_boot),
+		cmocka_unit_test(test_boot_parts),
 		cmocka_unit_test(test_env),
 	};
 

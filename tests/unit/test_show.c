@@ -92,6 +92,47 @@ static void test_wrapped(void **state _unused_)
 	output_close(&o);
 }
 
+/* Of a ready cloud of one node; owned by the caller. */
+static char *nodes_with_boot(const char *state, const char *boot)
+{
+	_cleanup_free_ char *text =
+		xasprintf("{\"state\":\"%s\",\"nodes\":[],\"boot\":%s}", state, boot);
+	json_t *cloud = parse_json(text);
+	struct output o;
+	char *out;
+
+	output_open(&o);
+	show_nodes(o.cli.out, cloud, 80, false);
+	output_flush(&o);
+	out = xstrdup(strchr(o.out, '\n') + 1);
+	output_close(&o);
+	json_decref(cloud);
+	return out;
+}
+
+/* One line where nodes could have started faster, and why they did not. */
+static void test_boot(void **state _unused_)
+{
+	static const char *const cases[][3] = {
+		{"ready", "null", ""},
+		{"ready", "{\"mode\":\"archive\",\"mapped\":true,\"why\":null}", ""},
+		{"ready", "{\"mode\":\"archive\",\"mapped\":null,\"why\":null}", ""},
+		{"failed", "{\"mode\":\"plain\",\"mapped\":null,\"why\":\"x\"}", ""},
+		{"ready", "{\"mode\":\"plain\",\"mapped\":null,\"why\":\"fast_boot = no\"}",
+			"\n  boot: without the boot cache: fast_boot = no\n"},
+		{"degraded", "{\"mode\":\"native\",\"mapped\":null,\"why\":null}",
+			"\n  boot: with the native libraries, without an archive of classes\n"},
+		{"ready", "{\"mode\":\"archive\",\"mapped\":false,\"why\":\"a \\u001b b\"}",
+			"\n  boot: the archive of classes is not used: a \\x1b b\n"},
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		_cleanup_free_ char *out = nodes_with_boot(cases[i][0], cases[i][1]);
+
+		assert_string_equal(out, cases[i][2]);
+	}
+}
+
 static void test_node_table(void **state _unused_)
 {
 	json_t *cloud = parse_json(
@@ -261,6 +302,7 @@ int main(void)
 		cmocka_unit_test(test_wrapped),
 		cmocka_unit_test(test_pressure),
 		cmocka_unit_test(test_gate),
+		cmocka_unit_test(test_boot),
 		cmocka_unit_test(test_node_table),
 		cmocka_unit_test(test_sentences),
 		cmocka_unit_test(test_progress),

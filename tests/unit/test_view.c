@@ -54,7 +54,7 @@ static void test_new_cloud(void **state)
 		"\"endpoint_port\":null,\"reason\":null,\"h2o_name\":null,\"h2o_version\":null,"
 		"\"state_ms\":2500,\"uptime_ms\":null,\"short_locks\":0,\"memory\":null,\"next_"
 		"start_ms\":null,\"pressure\":null,\"start_on\":\"command\",\"armed\":false,"
-		"\"idle_ms\":null,\"idle_stop_ms\":null,\"gate\":null,"
+		"\"idle_ms\":null,\"idle_stop_ms\":null,\"gate\":null,\"boot\":null,"
 		"\"restart_needed\":false,\"pending_keys\":[],\"incident\":null,\"removed\":false,"
 		"\"nodes\":[{\"index\":0,\"state\":\"down\",\"pid\":null,\"ip\":\"127.0.0.1\","
 		"\"api_port\":null,\"uptime_ms\":null,\"memory\":null,\"rss_bytes\":null,"
@@ -93,13 +93,43 @@ static void test_ready_cloud(void **state)
 		"\"uptime_ms\":1040,"
 		"\"short_locks\":4,\"memory\":{\"max_bytes\":2048,\"free_bytes\":1024},"
 		"\"next_start_ms\":null,\"pressure\":null,\"start_on\":\"command\",\"armed\":false,"
-		"\"idle_ms\":null,\"idle_stop_ms\":null,\"gate\":null,"
+		"\"idle_ms\":null,\"idle_stop_ms\":null,\"gate\":null,\"boot\":null,"
 		"\"restart_needed\":false,\"pending_keys\":[],\"incident\":null,\"removed\":false,"
 		"\"nodes\":[{"
 		"\"index\":0,\"state\":\"up\",\"pid\":77,"
 		"\"ip\":\"127.0.0.1\",\"api_port\":54321,\"uptime_ms\":1060,"
 		"\"memory\":null,\"rss_bytes\":null,\"cpu_percent\":null,"
 		"\"last_exit\":null}]}");
+}
+
+/* What is known of the boot, and null of what is not. */
+static void test_boot(void **state)
+{
+	struct fleet *f = *state;
+	struct cloud *c = fake_fleet_add(f, "dev", 1);
+	json_t *j = view_live_cloud(f, c);
+
+	assert_true(json_is_null(json_object_get(j, "boot")));
+	json_decref(j);
+	f->booted = true;
+	f->boot = (struct fleet_boot){"archive", "/c/classes.jsa", 1, NULL};
+	j = view_live_cloud(f, c);
+	assert_json(json_incref(json_object_get(j, "boot")),
+		"{\"mode\":\"archive\",\"archive\":\"/c/classes.jsa\",\"mapped\":true,"
+		"\"why\":null}");
+	json_decref(j);
+	f->boot = (struct fleet_boot){"archive", "/c/classes.jsa", 0, "its \377 own"};
+	j = view_live_cloud(f, c);
+	assert_json(json_incref(json_object_get(j, "boot")),
+		"{\"mode\":\"archive\",\"archive\":\"/c/classes.jsa\",\"mapped\":false,"
+		"\"why\":\"its \xef\xbf\xbd own\"}");
+	json_decref(j);
+	f->boot = (struct fleet_boot){"plain", NULL, -1, "fast_boot = no"};
+	j = view_live_cloud(f, c);
+	assert_json(json_incref(json_object_get(j, "boot")),
+		"{\"mode\":\"plain\",\"archive\":null,\"mapped\":null,"
+		"\"why\":\"fast_boot = no\"}");
+	json_decref(j);
 }
 
 /* Proves: what the gate has counted is told, with the words of its door; its last byte counts as
@@ -400,6 +430,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_ready_cloud, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_usage, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_pressure, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_boot, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_gate, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_idle_times, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_endpoint_url, setup, teardown),
