@@ -9,9 +9,9 @@
  * where a short lock shows. The others are asked less until it is whole. See HACKING.md, "What H2O
  * really does". */
 #define BOOT_QUIET_MS     250 /* no JVM serves earlier */
-#define FORMING_FIRST_MS  60
+#define FORMING_FIRST_MS  30
 #define FORMING_OTHERS_MS 250
-#define FORMING_WHOLE_MS  40
+#define FORMING_WHOLE_MS  20
 #define FORMING_CROWD     64
 #define FORMING_LARGE     16
 #define FORMING_SLOWEST   25 /* times as long */
