@@ -69,6 +69,22 @@ want_packages() {
     install_packages $_missing || say "going on without: $_missing"
 }
 
+# Packages of which only the programs are wanted: a service that comes with one is ended, and does not begin
+# again; where the package was there before it is somebody's.
+want_programs() {
+    command -v dpkg-query >/dev/null 2>&1 || return 0
+    _came=$(missing_packages "$@")
+    want_packages "$@"
+    for _p in $_came; do
+        if [ -d /run/systemd/system ]; then
+            run_logged "$cache/$_p.log" as_root systemctl disable --now "$_p" 2>/dev/null || true
+        elif [ -x "/etc/init.d/$_p" ]; then
+            run_logged "$cache/$_p.log" as_root "/etc/init.d/$_p" stop 2>/dev/null || true
+            run_logged "$cache/$_p.log" as_root update-rc.d "$_p" disable 2>/dev/null || true
+        fi
+    done
+}
+
 # java_major JAVA: 8, 11, 17, ...; nothing when it does not run.
 java_major() {
     _version=$("$1" -version 2>&1 | sed -n 's/.* version "\([0-9][0-9._]*\).*/\1/p' | head -n 1) || return 0

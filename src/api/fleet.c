@@ -94,6 +94,7 @@ void handle_fleet(struct request *rq)
 	set_int(j, "uptime_ms", clock_monotonic_ms() - a->started_ms);
 	set_int(j, "loop_lag_ms", loop_lag_ms(a->lag));
 	set_int(j, "loop_lag_recent_ms", loop_lag_recent_ms(a->lag));
+	json_object_set_new(j, "loop_lag_recent", view_loop_lag(a->lag));
 	json_object_set_new(j, "socket", view_text(a->acceptor.listener.path));
 	json_object_set_new(j, "state_dir", view_text(conf->state_dir));
 	json_object_set_new(j, "cache_dir", view_text(conf->cache_dir));

@@ -48,6 +48,7 @@ void handle_version(struct request *rq)
 	json_object_set_new(j, "loop_lag_ms", json_integer((json_int_t)loop_lag_ms(rq->api->lag)));
 	json_object_set_new(j, "loop_lag_recent_ms",
 		json_integer((json_int_t)loop_lag_recent_ms(rq->api->lag)));
+	json_object_set_new(j, "loop_lag_recent", view_loop_lag(rq->api->lag));
 	json_object_set_new(j, "utc_offset_s", json_integer(utc_offset_s()));
 	json_object_set_new(j, "libraries", libs);
 	if (rq->api->reexec)

@@ -324,3 +324,12 @@ json_t *view_live_cloud(struct fleet *f, const struct cloud *c)
 	}
 	return j;
 }
+
+json_t *view_loop_lag(struct loop_lag *l)
+{
+	struct loop_lag_spread s = loop_lag_spread(l);
+
+	return json_pack("{s:I, s:I, s:I, s:I}", "turns", (json_int_t)s.turns, "p50_us",
+		(json_int_t)s.p50_us, "p99_us", (json_int_t)s.p99_us, "max_us",
+		(json_int_t)s.max_us);
+}

@@ -7,6 +7,7 @@
 
 #include "core/fleet.h"
 #include "core/trouble.h"
+#include "drv/lag.h"
 
 /* New references, owned by the caller. now_ms: monotonic. */
 json_t *view_cloud(const struct cloud *c, uint64_t now_ms);
@@ -24,3 +25,6 @@ json_t *view_wall(uint64_t wall_ms);
 /* What hinders the daemon itself, the oldest first: a list, empty when all is well. A new
  * reference. */
 json_t *view_troubles(const struct trouble *first, uint64_t now_ms);
+
+/* How long the loop was busy, lately. A new reference. */
+json_t *view_loop_lag(struct loop_lag *l);

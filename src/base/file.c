@@ -19,6 +19,8 @@ int file_mkdirs(const char *path, mode_t mode, struct err *e)
 	_cleanup_free_ char *p = xstrdup(path);
 	struct stat st;
 
+	if (stat(path, &st) == 0 && S_ISDIR(st.st_mode)) /* as nearly always */
+		return 0;
 	for (char *slash = p; slash;) {
 		slash = strchr(slash + 1, '/');
 		if (slash)

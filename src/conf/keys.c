@@ -520,7 +520,8 @@ static const struct key table[] = {
 			"time: yes, native-only (the native libraries, but no archive of classes) "
 			"or no. Where jvm_custom_args has such options itself (java.library.path, "
 			"SharedArchiveFile, AOTCache, Xshare), these are used instead. What is "
-			"not there yet is made in the background: see fast_boot_delay."},
+			"not there yet is made in the background: see fast_boot_delay. Unless it "
+			"is no, nodes also leave out H2O's benchmark of processor and memory."},
 };
 
 const struct key *keys_all(size_t *n)

@@ -187,6 +187,7 @@ void adopt_cloud(struct supervised *s)
 	supervised_feed(s, &(struct cloud_event){.type = EVENT_RESUME,
 				   .was = s->was,
 				   .flag = launching && s->half_launched});
+	flatfiles_adopt(s);
 	for (unsigned i = 0; i < s->cloud->n_nodes; i++) {
 		if (!s->cloud->nodes[i].pid || s->members[i].proc)
 			continue;

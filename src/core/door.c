@@ -105,6 +105,8 @@ static int try_port(struct supervised *s, uint16_t port, bool exact, struct err 
 {
 	const struct fleet *f = s->fleet;
 
+	if (port_is_claimed(port))
+		return -EADDRINUSE;
 	for (size_t i = 0; i < f->n && !exact; i++) {
 		const struct cloud *c = f->clouds[i]->cloud;
 

@@ -50,6 +50,7 @@ void fleet_event(struct fleet *f, const char *type, const struct cloud *c, int n
 	json_object_set_new(j, "message", emit_text_json(message));
 	json_object_update_missing(j, extra);
 	json_decref(extra);
+	f->changes++;
 	journal_append(f->journal, j);
 }
 

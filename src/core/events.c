@@ -20,8 +20,8 @@ static void on_timer(uv_timer_t *t)
 {
 	struct supervised *s = t->data;
 
-	if (s->clean_due && fleet_now(s->fleet) >= s->clean_due)
-		launch_clean(s);
+	if (s->clean.due && fleet_now(s->fleet) >= s->clean.due)
+		clean_begin(s);
 	supervised_feed(s, &(struct cloud_event){.type = EVENT_TICK});
 }
 
@@ -31,8 +31,8 @@ static void arm_timer(struct supervised *s)
 
 	if (s->save_delay_ms)
 		due = MIN(due, s->save_due);
-	if (s->clean_due)
-		due = MIN(due, s->clean_due);
+	if (s->clean.due)
+		due = MIN(due, s->clean.due);
 	if (due == UINT64_MAX) {
 		s->timer_due = 0;
 		uv_timer_stop(s->timer);
@@ -92,7 +92,7 @@ static void run_action(struct supervised *s, const struct action *a)
 		polls_rest_shutdown(s);
 		break;
 	case ACTION_CLEAN:
-		launch_clean(s);
+		clean_begin(s);
 		break;
 	case ACTION_RELEASE_PORTS:
 		launch_forget_ports(s);
@@ -230,24 +230,15 @@ void fleet_check_done(struct fleet *f)
 		TAKE_PTR(f->done)(f->done_arg);
 }
 
-/* Children that wait until their identity is on disk. */
-static bool anyone_waits(const struct supervised *s)
-{
-	for (unsigned i = 0; i < s->cloud->n_nodes; i++)
-		if (s->members[i].unreleased)
-			return true;
-	return false;
-}
-
 static void save(struct supervised *s)
 {
 	_cleanup_(err_clear) struct err e = ERR_NULL;
 	_cleanup_free_ char *sentence = NULL;
 	int r;
 
-	if (!s->cloud->dirty)
+	if (!s->cloud->dirty || s->work.launches) /* none executes before the last is forked */
 		return;
-	if (s->save_delay_ms && fleet_now(s->fleet) < s->save_due && !anyone_waits(s))
+	if (s->save_delay_ms && fleet_now(s->fleet) < s->save_due && !launch_anyone_waits(s))
 		return;
 	r = state_save(s, false, &e);
 	if (r == 0) {
@@ -262,25 +253,62 @@ static void save(struct supervised *s)
 	trouble_set(s->fleet, TROUBLE_STATE, s->cloud->conf->name, sentence);
 }
 
-void supervised_feed(struct supervised *s, const struct cloud_event *ev)
+/* Its nodes count among those that are on their way, or do not any more. */
+static void count_crowd(struct supervised *s)
 {
-	if (s->handling) {
-		enqueue(s, ev);
-		return;
-	}
-	s->handling = true;
-	step(s, ev);
-	while (step_queued(s))
-		;
+	enum cloud_state state = s->cloud->state;
+	size_t n = state == CLOUD_STARTING || state == CLOUD_FORMING ? s->cloud->n_nodes : 0;
+
+	s->fleet->crowd += n - s->in_crowd;
+	s->in_crowd = n;
+}
+
+static void keep(struct supervised *s)
+{
+	s->work.keep = false;
 	save(s);
 	launch_release(s);
 	while (step_queued(s)) /* what release may have brought */
 		;
 	save(s);
 	incident_keep(s);
+}
+
+void supervised_keep_now(struct supervised *s)
+{
+	s->handling = true;
+	keep(s);
+	s->handling = false;
+	arm_timer(s);
+}
+
+/* The end of a member is written down in the cloud's turn: when a hundred end at once, all doors
+ * are shut before the first file is written. */
+void supervised_feed(struct supervised *s, const struct cloud_event *ev)
+{
+	bool usable = cloud_usable(s->cloud);
+
+	if (s->handling) {
+		enqueue(s, ev);
+		return;
+	}
+	s->handling = true;
+	s->cloud->crowd = s->fleet->crowd;
+	step(s, ev);
+	while (step_queued(s))
+		;
+	count_crowd(s);
+	if (ev->type == EVENT_EXITED && !launch_anyone_waits(s)) {
+		s->work.keep = true;
+		work_soon(s);
+	} else {
+		keep(s);
+	}
 	s->handling = false;
 	door_look(s);
 	arm_timer(s);
+	if (!usable || !cloud_usable(s->cloud))
+		s->fleet->changes++;
 	reload_look(s);
 	bootbuilder_look(s);
 	if (s->fleet->observer)

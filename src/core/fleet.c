@@ -126,6 +126,7 @@ void members_make(struct supervised *s)
 
 void members_free(struct supervised *s)
 {
+	flatfiles_forget(s);
 	for (unsigned i = 0; i < s->cloud->n_nodes; i++) {
 		struct member *m = &s->members[i];
 
@@ -173,8 +174,9 @@ void supervised_free(struct supervised *s)
 	members_free(s);
 	door_close(s);
 	cgroups_forget(s);
-	if (s->java_probe)
-		command_cancel(s->java_probe);
+	java_forget(s);
+	work_forget(s);
+	s->fleet->crowd -= s->in_crowd;
 	if (s->request)
 		http_cancel(s->request);
 	idle_cancel(s);
@@ -252,6 +254,8 @@ int fleet_new(uv_loop_t *loop, struct conf *conf, struct fleet **out, struct err
 	uv_timer_init(loop, f->beat);
 	f->beat->data = f;
 	uv_timer_start(f->beat, on_beat, FLEET_BEAT_MS, FLEET_BEAT_MS);
+	work_new(f);
+	clean_new(f);
 	oom_sample(f);
 	bootbuilder_new(f);
 	r = make_dirs(&conf->fleet, e);
@@ -291,9 +295,12 @@ void fleet_free(struct fleet *f)
 {
 	if (!f)
 		return;
+	java_free(f);
 	for (size_t i = 0; i < f->n; i++)
 		supervised_free(f->clouds[i]);
 	strays_free(f);
+	work_free(f);
+	clean_free(f);
 	cgroups_free(f);
 	gate_free(f);
 	bootbuilder_free(f);
@@ -399,8 +406,10 @@ static void hand_over_ports(const struct supervised *s)
 
 int fleet_hand_over(struct fleet *f, struct err *e)
 {
-	int r = save_all(f, e);
+	int r;
 
+	work_finish(f);
+	r = save_all(f, e);
 	if (r < 0)
 		return r;
 	for (size_t i = 0; i < f->n; i++) {
@@ -460,6 +469,11 @@ void fleet_command(struct fleet *f, const char *cloud, enum fleet_command cmd, b
 	if (!s || (s->cloud->removed && cmd != FLEET_STOP))
 		return;
 	supervised_feed(s, &(struct cloud_event){.type = types[cmd], .flag = flag});
+}
+
+uint64_t fleet_changes(const struct fleet *f)
+{
+	return f->changes;
 }
 
 const char *fleet_id(const struct fleet *f)

@@ -135,6 +135,11 @@ bool fleet_settled(const struct fleet *f, bool usable);
  * late was lost, and its cloud is no longer supervised. */
 #define FLEET_OVERDUE_MAX_MS 10000
 
+/* Another number than before when something of this may be different: the state, the wish or the
+ * reason of any cloud, the clouds themselves, troubles. The reason of a usable cloud is left out.
+ */
+uint64_t fleet_changes(const struct fleet *f);
+
 /* For how long the most overdue of the clouds' deadlines is overdue, in milliseconds; 0: none. */
 uint64_t fleet_overdue_ms(struct fleet *f);
 

@@ -19,6 +19,7 @@ struct member {
 	struct supervised *s;
 	unsigned index;
 	struct proc *proc;         /* NULL: none */
+	bool awaits_launch;        /* its turn comes: work.c */
 	bool unreleased;           /* forked, waits until its identity is on disk */
 	struct http_request *poll; /* on its way, or NULL */
 	bool poll_full;
@@ -26,6 +27,7 @@ struct member {
 	uint64_t log_start; /* where this life begins in its log: a position of drv/logfile.h */
 	int log_to;         /* enum log_target: of this life */
 	char *ice_dir, *tmp_dir, *flatfile, *log; /* owned */
+	bool awaits_flatfile;                     /* flatfile.c: it has not been written yet */
 	struct {
 		pid_t pid; /* whose it is */
 		uint64_t at_ms;
@@ -119,7 +121,7 @@ struct supervised {
 	struct port_pair *holds; /* one per member */
 	struct door door;
 	struct runtime runtime;
-	struct command *java_probe;   /* `java -version` on its way */
+	bool awaits_java;             /* which version it is: java.c */
 	struct http_request *request; /* shutdown or resume, on its way */
 	struct {
 		struct http_request *request; /* on its way, or NULL */
@@ -147,14 +149,33 @@ struct supervised {
 	struct cloud_boot boot;
 	struct open_incident incident;
 	struct cloud_cgroup cgroup;
-	bool limit_said;    /* that a limit of its control group is not in force */
-	uv_timer_t *timer;  /* freed in its close callback */
-	uint64_t timer_due; /* in fleet_now() time; 0: not armed */
+	struct {
+		uv_timer_t *timer;   /* owned; NULL: nobody waits for a flatfile */
+		uint64_t generation; /* whose it is */
+		bool *here;          /* owned: of each member, whether it listens to its peers */
+		uint64_t late_ms;    /* when nobody is waited for any longer; 0: nobody is there */
+		uint64_t next_ms;    /* when the next one may go on */
+	} meeting;                   /* flatfile.c */
+	bool limit_said;             /* that a limit of its control group is not in force */
+	uv_timer_t *timer;           /* freed in its close callback */
+	uint64_t timer_due;          /* in fleet_now() time; 0: not armed */
 	bool handling;
+	size_t in_crowd;        /* of its nodes, so many are in the fleet's */
 	uint64_t save_due;      /* the state file could not be written: when it is tried again */
 	uint64_t save_delay_ms; /* 0: it could */
-	uint64_t clean_due; /* nothing could be looked for and removed: when it is tried again */
-	unsigned clean_tries;
+	struct {
+		bool waits;     /* for a look at what its nodes have left running */
+		unsigned found; /* by that look */
+		unsigned looks, tries;
+		uint64_t due; /* nothing could be looked for and removed: when it is tried again */
+	} clean;
+	struct {
+		struct supervised *next;
+		bool queued;
+		bool keep, clean, prepare;
+		unsigned launches; /* members that await theirs */
+		bool intent_saved;
+	} work; /* work.c */
 	struct {
 		struct fleet_pressure last;
 		bool known;
@@ -186,7 +207,12 @@ struct fleet {
 		int64_t before, now; /* the kernel's count, some seconds apart */
 		uint64_t at;
 	} oom;
+	uint64_t changes; /* fleet_changes() */
+	size_t crowd;     /* nodes that are on their way to a whole cloud */
 	struct stray *strays;
+	struct java_probe *java_probes;
+	struct work *work;
+	struct cleaner *cleaner;
 	struct trouble *troubles; /* trouble.c */
 	char *trouble_line;
 	struct journal *journal;
@@ -207,6 +233,16 @@ struct fleet {
 /* events.c: gives the model an event; carries out what it decides. Events that arise meanwhile wait
  * their turn; `text` and `ports` are copied then. */
 void supervised_feed(struct supervised *s, const struct cloud_event *ev);
+/* What an end has changed goes to its files: work.c. */
+void supervised_keep_now(struct supervised *s);
+
+/* work.c: for what a cloud has to do in its turn. */
+void work_new(struct fleet *f);
+void work_free(struct fleet *f);
+void work_soon(struct supervised *s);
+void work_forget(struct supervised *s);
+/* All of it, now: so that another image does not begin anew what is half done. */
+void work_finish(struct fleet *f);
 
 /* Tells who waits for the end of fleet_shutdown() when nothing runs any more. */
 void fleet_check_done(struct fleet *f);
@@ -228,17 +264,32 @@ json_t *emit_text_json(const char *s);
 json_t *emit_signal_json(int sig);
 
 /* launch.c */
+/* Both when the turn of the cloud comes. */
 void launch_prepare(struct supervised *s);
 void launch_node(struct supervised *s, unsigned node);
+/* Its turn has come: work.c. */
+void launch_prepare_now(struct supervised *s);
+void launch_next_now(struct supervised *s);
+/* What java_ask() has found out. */
+void launch_java_is_known(struct supervised *s, int major, const char *version);
+void launch_java_failed(struct supervised *s, const char *sentence);
 void launch_release(struct supervised *s);
+/* Children that wait until their identity is on disk. */
+bool launch_anyone_waits(const struct supervised *s);
 void launch_forget_ports(struct supervised *s);
 /* `java -version` may hang: what waits for it fails. */
 void launch_cancel_probe(struct supervised *s);
-/* All processes are dead: nothing of them may stay. */
-void launch_clean(struct supervised *s);
 void runtime_clear(struct runtime *r);
 /* "H2OFLEET_TOKEN=<fleet>/<cloud>/<node>/<generation>"; owned by the caller. */
 char *launch_token(const struct supervised *s, unsigned node);
+
+/* flatfile.c: the list of a member's peers, which it gets once all of them listen. */
+/* Before it is launched. */
+int flatfile_make(struct member *m, struct err *e);
+/* Of a cloud that an earlier daemon has left in the middle of forming. */
+void flatfiles_adopt(struct supervised *s);
+/* Nobody gets any more. */
+void flatfiles_forget(struct supervised *s);
 
 /* boot.c: what of the boot cache a cloud is launched with. */
 /* At ACTION_PREPARE, when the runtime is known. */
@@ -259,6 +310,19 @@ struct boot_runtime boot_runtime_of(const struct supervised *s, const struct run
 void launch_go_on(struct supervised *s);
 /* Where its members listen. */
 const char *launch_api_address(const struct supervised *s);
+
+/* clean.c: all processes are dead, nothing of them may stay -> EVENT_CLEANED. */
+void clean_new(struct fleet *f);
+void clean_free(struct fleet *f);
+void clean_begin(struct supervised *s);
+/* Its turn has come: work.c. */
+void clean_now(struct supervised *s);
+
+/* java.c: which version runtime.java is -> launch_java_is_known() or launch_java_failed(). A
+ * negative errno with a sentence when it cannot be asked. */
+int java_ask(struct supervised *s, struct err *e);
+void java_forget(struct supervised *s);
+void java_free(struct fleet *f);
 
 /* adopt.c: what an earlier daemon has left running. */
 /* Watches them; nothing is decided yet. */

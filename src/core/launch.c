@@ -10,11 +10,6 @@
 #include "drv/machine.h"
 #include "drv/runtime.h"
 
-#define JAVA_PROBE_MS  20000
-#define CLEAN_RETRY_MS 1000
-/* When the daemon ends it must not wait for ever. */
-#define CLEAN_LAST_TRIES 5
-
 extern char **environ;
 
 void runtime_clear(struct runtime *r)
@@ -136,7 +131,11 @@ static int hold_same(struct supervised *s, struct err *e)
 
 static void say_moved(const struct supervised *s, uint16_t from, uint16_t to)
 {
-	_cleanup_free_ char *who = port_holder_sentence(from);
+	/* Looking for others takes ms; one of ours has it as a rule. */
+	_cleanup_free_ char *who =
+		port_is_claimed(from)
+			? xasprintf("port %u belongs to another cloud of this fleet", from)
+			: port_holder_sentence(from);
 
 	log_notice("cloud %s: its ports are %u and up instead of %u: %s", s->cloud->conf->name, to,
 		from, who);
@@ -279,44 +278,44 @@ static void prepare_rest(struct supervised *s)
 	}
 }
 
-static void on_java_probe(int exit_code, int exec_errno, const char *output, void *arg)
+void launch_java_is_known(struct supervised *s, int major, const char *version)
 {
-	struct supervised *s = arg;
-	struct runtime *rt = &s->runtime;
-	_cleanup_free_ char *first = NULL, *sentence = NULL;
+	s->runtime.java_major = major;
+	replace_str(&s->runtime.java_version, version);
+	s->work.prepare = true;
+	work_soon(s);
+}
 
-	s->java_probe = NULL;
-	if (exec_errno == 0 && exit_code == 0 &&
-		runtime_parse_java_version(output, &rt->java_major, &rt->java_version) == 0) {
-		prepare_rest(s);
-		return;
-	}
-	first = xstrndup(output, strcspn(output, "\n"));
-	sentence = xasprintf("%s is no usable Java: `java -version` %s%s%s", rt->java,
-		exec_errno      ? strerror(exec_errno)
-		: exit_code < 0 ? "did not end in time"
-				: "failed",
-		*first ? ": " : "", first);
+void launch_java_failed(struct supervised *s, const char *sentence)
+{
 	prepare_failed(s, true, sentence);
+}
+
+static bool waits_for_strays(struct supervised *s)
+{
+	s->awaits_strays = s->fleet->strays != NULL;
+	if (s->awaits_strays)
+		log_notice("cloud %s: starts once the processes of an earlier daemon have ended",
+			s->cloud->conf->name);
+	return s->awaits_strays;
 }
 
 void launch_prepare(struct supervised *s)
 {
-	_cleanup_(err_clear) struct err e = ERR_NULL;
-	_cleanup_(strv_free) struct strv env = STRV_NULL;
-	struct runtime *rt = &s->runtime;
-	int r;
+	if (reload_defers_launch(s) || waits_for_strays(s))
+		return;
+	runtime_clear(&s->runtime);
+	s->work.prepare = true;
+	work_soon(s);
+}
 
-	if (reload_defers_launch(s))
-		return;
-	s->awaits_strays = s->fleet->strays != NULL;
-	if (s->awaits_strays) {
-		log_notice("cloud %s: starts once the processes of an earlier daemon have ended",
-			s->cloud->conf->name);
-		return;
-	}
-	runtime_clear(rt);
-	r = runtime_find_java(s->cloud->conf->java, NULL, &rt->java, &e);
+/* Without a release file beside it: asks it, without holding up the others. */
+static void ask_java(struct supervised *s)
+{
+	_cleanup_(err_clear) struct err e = ERR_NULL;
+	struct runtime *rt = &s->runtime;
+	int r = runtime_find_java(s->cloud->conf->java, NULL, &rt->java, &e);
+
 	if (r < 0) {
 		prepare_failed(s, true, err_msg(&e));
 		return;
@@ -325,22 +324,29 @@ void launch_prepare(struct supervised *s)
 		prepare_rest(s);
 		return;
 	}
-	/* No release file beside it: ask it, without holding up the others. */
-	plan_clean_env(environ, &env);
-	r = command_run(s->fleet->loop, (char *const[]){rt->java, (char *)"-version", NULL}, env.v,
-		JAVA_PROBE_MS, on_java_probe, s, &s->java_probe);
+	r = java_ask(s, &e);
 	if (r < 0) {
-		err_set_errno(&e, r, "cannot run %s -version", rt->java);
 		say_shortage(s, r, err_msg(&e));
 		prepare_failed(s, false, err_msg(&e));
 	}
 }
 
+void launch_prepare_now(struct supervised *s)
+{
+	s->work.prepare = false;
+	if (s->cloud->state != CLOUD_STARTING)
+		prepare_failed(s, false, "stopped meanwhile");
+	else if (s->runtime.java_major)
+		prepare_rest(s);
+	else
+		ask_java(s);
+}
+
 void launch_cancel_probe(struct supervised *s)
 {
-	if (!s->java_probe)
+	if (!s->awaits_java)
 		return;
-	command_cancel(TAKE_PTR(s->java_probe));
+	java_forget(s);
 	prepare_failed(s, false, "stopped while Java was asked for its version");
 }
 
@@ -367,13 +373,6 @@ char *launch_token(const struct supervised *s, unsigned node)
 {
 	return xasprintf("%s=%s/%s/%u/%" PRIu64, TOKEN_ENV, s->fleet->id, s->cloud->conf->name,
 		node, s->cloud->generation);
-}
-
-static int write_flatfile(struct supervised *s, struct member *m, struct err *e)
-{
-	_cleanup_free_ char *text = plan_flatfile(s->cloud);
-
-	return file_write_atomic(m->flatfile, text, strlen(text), 0640, false, e);
 }
 
 static int spawn_member(struct supervised *s, struct member *m, int output, struct err *e)
@@ -406,25 +405,38 @@ static int spawn_member(struct supervised *s, struct member *m, int output, stru
 	return proc_spawn(s->fleet->loop, &rq, exits_report, m, &m->proc, e);
 }
 
-void launch_node(struct supervised *s, unsigned node)
+static void launch_failed(struct supervised *s, unsigned node, const char *sentence)
+{
+	supervised_feed(s,
+		&(struct cloud_event){.type = EVENT_LAUNCH_FAILED, .node = node, .text = sentence});
+}
+
+/* The intent, before there is a process; that of all members at once. */
+static int save_intent(struct supervised *s, struct err *e)
+{
+	int r = s->work.intent_saved ? 0 : state_save(s, false, e);
+
+	s->work.intent_saved = r == 0;
+	return r;
+}
+
+static void launch(struct supervised *s, unsigned node)
 {
 	struct member *m = &s->members[node];
 	_cleanup_(err_clear) struct err e = ERR_NULL;
 	_cleanup_close_ int output = -1;
 	int r;
 
-	r = state_save(s, false, &e); /* the intent, before there is a process */
+	r = save_intent(s, &e);
 	if (r == 0)
-		r = write_flatfile(s, m, &e);
+		r = flatfile_make(m, &e);
 	if (r == 0)
 		r = output = logs_begin(m, &e);
 	if (r >= 0)
 		r = spawn_member(s, m, output, &e);
 	if (r < 0) {
 		say_shortage(s, r, err_msg(&e));
-		supervised_feed(
-			s, &(struct cloud_event){
-				   .type = EVENT_LAUNCH_FAILED, .node = node, .text = err_msg(&e)});
+		launch_failed(s, node, err_msg(&e));
 		return;
 	}
 	m->last_pid = proc_pid(m->proc);
@@ -437,10 +449,42 @@ void launch_node(struct supervised *s, unsigned node)
 				   .start_ticks = proc_start_ticks(m->proc)});
 }
 
-/* Those whose identity is on disk may execute, once they are in their control group. Where it could
- * not be written, none may. */
+void launch_node(struct supervised *s, unsigned node)
+{
+	s->members[node].awaits_launch = true;
+	s->work.intent_saved &= s->work.launches > 0;
+	s->work.launches++;
+	work_soon(s);
+}
+
+void launch_next_now(struct supervised *s)
+{
+	unsigned node = (unsigned)s->cloud->n_nodes - 1; /* in the model's order */
+
+	while (!s->members[node].awaits_launch)
+		node--;
+	s->members[node].awaits_launch = false;
+	s->work.launches--;
+	if (s->cloud->state == CLOUD_STARTING)
+		launch(s, node);
+	else
+		launch_failed(s, node, "stopped meanwhile");
+}
+
+bool launch_anyone_waits(const struct supervised *s)
+{
+	for (unsigned i = 0; i < s->cloud->n_nodes; i++)
+		if (s->members[i].unreleased)
+			return true;
+	return false;
+}
+
+/* Once all are forked those whose identity is on disk may execute, as soon as they are in their
+ * control group. Where it could not be written, none may. */
 void launch_release(struct supervised *s)
 {
+	if (s->work.launches || (!launch_anyone_waits(s) && !s->cgroup.job))
+		return;
 	if (!s->cloud->dirty && cgroups_place(s))
 		return;
 	for (unsigned i = 0; i < s->cloud->n_nodes; i++) {
@@ -459,64 +503,4 @@ void launch_release(struct supervised *s)
 					   .text = "its identity could not be written to the state "
 						   "directory; is the disk full?"});
 	}
-}
-
-/* ---- after the end ---- */
-
-/* What a member has left running: killed, and waited for a short while. Returns how many. */
-static unsigned kill_stragglers(const char *token)
-{
-	unsigned left = proc_kill_stragglers(token);
-
-	for (unsigned i = 0, more = left; more && i < 50; i++) {
-		usleep(2000);
-		more = proc_kill_stragglers(token);
-	}
-	return left;
-}
-
-static void clean_member(struct supervised *s, struct member *m)
-{
-	_cleanup_free_ char *token = launch_token(s, m->index);
-	_cleanup_free_ char *ice =
-		xasprintf("%s/ice%u", m->ice_dir, s->cloud->nodes[m->index].api_port);
-	_cleanup_(err_clear) struct err e = ERR_NULL;
-	unsigned left;
-
-	if (!m->last_pid)
-		return;
-	left = kill_stragglers(token);
-	if (left)
-		log_warning("cloud %s: node %u left %u processes behind; killed",
-			s->cloud->conf->name, m->index, left);
-	m->last_pid = 0;
-	if (file_empty_dir(m->tmp_dir, &e) < 0 || file_remove_tree(ice, &e) < 0)
-		log_warning("cloud %s: node %u: %s", s->cloud->conf->name, m->index, err_msg(&e));
-}
-
-/* Without descriptors no straggler would be found and no file removed. */
-static bool must_wait_to_clean(struct supervised *s)
-{
-	_cleanup_(err_clear) struct err e = ERR_NULL;
-	int r = proc_can_look();
-
-	s->clean_due = 0;
-	if (r == 0 || (s->cloud->shutting_down && s->clean_tries++ >= CLEAN_LAST_TRIES)) {
-		s->clean_tries = 0;
-		return false;
-	}
-	err_set_errno(&e, r, "cannot clean up after its nodes");
-	say_shortage(s, r, err_msg(&e));
-	s->clean_due = fleet_now(s->fleet) + CLEAN_RETRY_MS;
-	return true;
-}
-
-void launch_clean(struct supervised *s)
-{
-	if (must_wait_to_clean(s))
-		return;
-	for (unsigned i = 0; i < s->cloud->n_nodes; i++)
-		clean_member(s, &s->members[i]);
-	cgroups_clean(s);
-	supervised_feed(s, &(struct cloud_event){.type = EVENT_CLEANED});
 }

@@ -135,6 +135,7 @@ static void add(struct fleet *f, struct cloud_conf *conf)
 	c->clouds[c->n_clouds++] = conf;
 	f->clouds[f->n++] = supervised_new(f, conf);
 	adopt_cloud(f->clouds[f->n - 1]);
+	f->changes++;
 }
 
 /* It was removed, and has not gone yet. */

@@ -13,7 +13,6 @@
 
 #define STRAY_TERM_MS   10000
 #define BUILDER_TERM_MS 2000
-#define MAX_ENVIRON     (2u << 20)
 
 struct stray {
 	struct stray *next;
@@ -140,34 +139,24 @@ static void end_stray(struct fleet *f, pid_t pid, uint64_t ticks, const char *to
  * Owned by the caller. */
 static char *token_of(const struct fleet *f, pid_t pid)
 {
-	_cleanup_free_ char *path = xasprintf("/proc/%d/environ", (int)pid), *env = NULL;
 	_cleanup_free_ char *mark = xasprintf("%s=%s/", TOKEN_ENV, f->id);
-	size_t len = 0;
 
-	if (file_read(path, MAX_ENVIRON, &env, &len) < 0)
-		return NULL;
-	for (size_t i = 0; i < len; i += strlen(env + i) + 1)
-		if (has_prefix(env + i, mark))
-			return xstrdup(env + i + strlen(mark));
-	return NULL;
+	return process_env(pid, mark);
 }
 
 /* A member that was adopted, or a process that it has started. */
 static bool belongs_to_member(const struct fleet *f, const char *token)
 {
-	_cleanup_free_ char *whole = xasprintf("%s=%s/%s", TOKEN_ENV, f->id, token);
+	_cleanup_free_ char *cloud = xstrndup(token, strcspn(token, "/"));
+	const struct supervised *s = supervised_find(f, cloud);
+	unsigned long node =
+		strtoul(token + strlen(cloud) + (token[strlen(cloud)] == '/'), NULL, 10);
+	_cleanup_free_ char *its = NULL;
 
-	for (size_t i = 0; i < f->n; i++) {
-		const struct supervised *s = f->clouds[i];
-
-		for (unsigned k = 0; k < s->cloud->n_nodes; k++) {
-			_cleanup_free_ char *its = s->members[k].proc ? launch_token(s, k) : NULL;
-
-			if (its && streq(its, whole))
-				return true;
-		}
-	}
-	return false;
+	if (!s || node >= s->cloud->n_nodes || !s->members[node].proc)
+		return false;
+	its = launch_token(s, (unsigned)node);
+	return streq(strchr(its, '/') + 1, token);
 }
 
 /* The gate that we talk to asks the name service by children. */

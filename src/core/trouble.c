@@ -62,6 +62,7 @@ void trouble_set(struct fleet *f, enum trouble_kind kind, const char *cloud, con
 
 	if (t) {
 		replace_str(&t->sentence, sentence);
+		f->changes++;
 		return;
 	}
 	t = *at = xcalloc(1, sizeof(*t));

@@ -46,8 +46,9 @@ struct status {
 	bool ready;           /* the start is done */
 	bool unsent_ready;    /* systemd's queue was full */
 	bool unsent_line;
-	bool stuck; /* deadlines are overdue, which was said */
-	char *line; /* owned: the newest STATUS= */
+	bool stuck;       /* deadlines are overdue, which was said */
+	uint64_t changes; /* fleet_changes() when that was made */
+	char *line;       /* owned: the newest STATUS= */
 	uint64_t tick_ms;
 	uint64_t watchdog_ms; /* 0: none is wanted */
 	uint64_t extended_ms; /* when systemd was last asked for more time; 0: not in this phase */

@@ -88,8 +88,12 @@ static void on_prepare(uv_prepare_t *p)
 {
 	struct daemon *d = p->data;
 
-	if (!d->fleet)
+	struct status *s = &d->status;
+
+	if (!d->fleet || (s->line && s->changes == fleet_changes(d->fleet) && !s->unsent_line &&
+				 !s->unsent_ready))
 		return;
+	s->changes = fleet_changes(d->fleet);
 	publish_ready(d);
 	publish_line(d);
 }

@@ -14,8 +14,9 @@
 
 #define MAX_BODY_DEFAULT (4u << 20)
 #define RECEIVE_BUFFER   16384L
-#define KEPT_CONNECTIONS 32L
-#define KEPT_EASY        4
+/* One to each node: to connect anew for each poll costs twice as much. */
+#define KEPT_CONNECTIONS 4096L
+#define KEPT_EASY        16
 
 /* A deadline that is noticed so much later than it was due means that we were stopped, or could not
  * run: answers may lie in their sockets, unread. */
@@ -82,7 +83,9 @@ static void request_detach(struct http_request *r)
 	if (r->next)
 		r->next->prev = r->prev;
 	curl_multi_remove_handle(h->multi, r->easy);
-	curl_easy_reset(r->easy);
+	/* What points into the request; a new one sets all of it. */
+	curl_easy_setopt(r->easy, CURLOPT_ERRORBUFFER, NULL);
+	curl_easy_setopt(r->easy, CURLOPT_PRIVATE, NULL);
 	if (h->n_kept < KEPT_EASY)
 		h->kept[h->n_kept++] = r->easy;
 	else
@@ -402,51 +405,48 @@ static curl_socket_t on_open_socket(
 /* "http" and a numeric host: a name would make curl start a thread to resolve it, and we fork. */
 static bool url_is_numeric(const char *url)
 {
-	CURLU *u = curl_url();
-	char *scheme = NULL, *host = NULL;
+	const char *host = has_prefix(url, "http://") ? url + strlen("http://") : "";
+	bool v6 = *host == '[';
+	size_t len = strcspn(host += v6, v6 ? "]" : ":/?#"), port;
 	unsigned char addr[sizeof(struct in6_addr)];
-	bool ok = false;
+	char text[INET6_ADDRSTRLEN];
 
-	if (u && !curl_url_set(u, CURLUPART_URL, url, 0) &&
-		!curl_url_get(u, CURLUPART_SCHEME, &scheme, 0) &&
-		!curl_url_get(u, CURLUPART_HOST, &host, 0) && streq(scheme, "http")) {
-		size_t len = strlen(host);
-
-		ok = inet_pton(AF_INET, host, addr) == 1;
-		if (host[0] == '[' && host[len - 1] == ']') {
-			host[len - 1] = '\0';
-			ok = inet_pton(AF_INET6, host + 1, addr) == 1;
-		}
-	}
-	curl_free(scheme);
-	curl_free(host);
-	curl_url_cleanup(u);
-	return ok;
+	if (len >= sizeof(text) || (v6 && host[len] != ']'))
+		return false;
+	memcpy(text, host, len);
+	text[len] = '\0';
+	host += len + v6;
+	port = *host == ':' ? 1 + strspn(host + 1, "0123456789") : 0; /* and no "@" behind it */
+	return inet_pton(v6 ? AF_INET6 : AF_INET, text, addr) == 1 &&
+	       (!host[port] || strchr("/?#", host[port]));
 }
 
 static bool set_method(CURL *c, const struct http_spec *spec)
 {
+	bool post = streq(spec->method, "POST");
+
+	curl_easy_setopt(c, CURLOPT_HTTPGET, 1L); /* not what the handle did before */
+	/* curl repeats a request when a kept connection turns out to be dead; a POST must not be
+	 * done twice. */
+	curl_easy_setopt(c, CURLOPT_FRESH_CONNECT, (long)(spec->fresh || post));
 	if (streq(spec->method, "HEAD")) {
 		curl_easy_setopt(c, CURLOPT_NOBODY, 1L);
-	} else if (streq(spec->method, "GET")) {
-		curl_easy_setopt(c, CURLOPT_HTTPGET, 1L);
-	} else if (streq(spec->method, "POST")) {
+	} else if (post) {
 		curl_easy_setopt(c, CURLOPT_POST, 1L);
 		curl_easy_setopt(c, CURLOPT_COPYPOSTFIELDS, spec->form ? spec->form : "");
-		/* curl repeats a request when a kept connection turns out to be dead; a POST
-		 * must not be done twice. */
-		curl_easy_setopt(c, CURLOPT_FRESH_CONNECT, 1L);
 	} else {
-		return false;
+		return streq(spec->method, "GET");
 	}
 	return true;
 }
 
-static void set_options(CURL *c, const struct http_spec *spec, struct http_request *r)
+/* With what is the same for all requests. NULL: no memory. */
+static CURL *easy_new(void)
 {
-	curl_easy_setopt(c, CURLOPT_URL, spec->url);
-	curl_easy_setopt(c, CURLOPT_PRIVATE, r);
-	curl_easy_setopt(c, CURLOPT_ERRORBUFFER, r->error);
+	CURL *c = curl_easy_init();
+
+	if (!c)
+		return NULL;
 	curl_easy_setopt(c, CURLOPT_CONNECTTIMEOUT_MS, (long)INT32_MAX); /* not its 300 s */
 	curl_easy_setopt(c, CURLOPT_NOSIGNAL, 1L);
 	curl_easy_setopt(c, CURLOPT_PROXY, "");
@@ -457,15 +457,21 @@ static void set_options(CURL *c, const struct http_spec *spec, struct http_reque
 	curl_easy_setopt(c, CURLOPT_TCP_NODELAY, 1L);
 	curl_easy_setopt(c, CURLOPT_BUFFERSIZE, RECEIVE_BUFFER);
 	curl_easy_setopt(c, CURLOPT_USERAGENT, "h2ofleet");
-	if (spec->fresh)
-		curl_easy_setopt(c, CURLOPT_FRESH_CONNECT, 1L);
 	curl_easy_setopt(c, CURLOPT_WRITEFUNCTION, on_body);
-	curl_easy_setopt(c, CURLOPT_WRITEDATA, r);
 	curl_easy_setopt(c, CURLOPT_HEADERFUNCTION, on_header);
-	curl_easy_setopt(c, CURLOPT_HEADERDATA, r);
 	curl_easy_setopt(c, CURLOPT_PREREQFUNCTION, on_connected);
-	curl_easy_setopt(c, CURLOPT_PREREQDATA, r);
 	curl_easy_setopt(c, CURLOPT_OPENSOCKETFUNCTION, on_open_socket);
+	return c;
+}
+
+static void set_options(CURL *c, const struct http_spec *spec, struct http_request *r)
+{
+	curl_easy_setopt(c, CURLOPT_URL, spec->url);
+	curl_easy_setopt(c, CURLOPT_PRIVATE, r);
+	curl_easy_setopt(c, CURLOPT_ERRORBUFFER, r->error);
+	curl_easy_setopt(c, CURLOPT_WRITEDATA, r);
+	curl_easy_setopt(c, CURLOPT_HEADERDATA, r);
+	curl_easy_setopt(c, CURLOPT_PREREQDATA, r);
 	curl_easy_setopt(c, CURLOPT_OPENSOCKETDATA, r);
 }
 
@@ -479,7 +485,7 @@ int http_start(struct http *h, const struct http_spec *spec, http_cb cb, void *a
 		*out = NULL;
 	if (h->closing || spec->timeout_ms == 0 || !url_is_numeric(spec->url))
 		return -EINVAL;
-	c = h->n_kept ? h->kept[--h->n_kept] : curl_easy_init();
+	c = h->n_kept ? h->kept[--h->n_kept] : easy_new();
 	if (!c)
 		return -ENOMEM;
 	if (!set_method(c, spec)) {

@@ -31,6 +31,10 @@ void process_comm(pid_t pid, char out[32]);
 /* Does the environment of `pid` hold NAME=value (as it was at its exec)? */
 bool process_has_env(pid_t pid, const char *name_is_value);
 
+/* What follows `beginning` ("NAME=", or more) in the first variable that begins so; NULL: there is
+ * none. Owned by the caller. */
+char *process_env(pid_t pid, const char *beginning);
+
 /* State, wchan, RSS, threads, limits, open descriptors, I/O, and per-thread state of a process as
  * text for an incident. Owned by the caller; never NULL. */
 char *process_snapshot(pid_t pid);

@@ -33,21 +33,49 @@ static int parse_address(const char *text, uint16_t port, union address *out)
 	return -EINVAL;
 }
 
+/* What we have claimed ourselves, so that a search for free ports passes over those of a thousand
+ * nodes without asking the kernel. */
+static uint8_t claimed[(UINT16_MAX + 1) / 8];
+
+bool port_is_claimed(uint16_t port)
+{
+	return claimed[port / 8] >> port % 8 & 1;
+}
+
+static void set_claimed(uint16_t port, bool yes)
+{
+	uint8_t bit = (uint8_t)(1u << port % 8);
+
+	claimed[port / 8] = (uint8_t)(yes ? claimed[port / 8] | bit : claimed[port / 8] & ~bit);
+}
+
 /* A name in the network namespace that says "held by an h2ofleet": exclusive like a bound port, and
  * gone with its holder. It makes holding safe where the bind itself cannot be exclusive. */
 static int claim(uint16_t port)
 {
-	_cleanup_close_ int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	struct sockaddr_un a = {.sun_family = AF_UNIX};
+	_cleanup_close_ int fd = -1;
 	int n;
 
+	if (port_is_claimed(port))
+		return -EADDRINUSE;
+	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	if (fd < 0)
 		return -errno;
 	n = snprintf(a.sun_path + 1, sizeof(a.sun_path) - 1, "h2ofleet/port/%u", port);
 	if (bind(fd, (struct sockaddr *)&a,
 		    (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + (size_t)n)) < 0)
 		return -errno;
+	set_claimed(port, true);
 	return TAKE_FD(fd);
+}
+
+static void unclaim(int *fd, uint16_t port)
+{
+	if (*fd >= 0)
+		set_claimed(port, false);
+	closep(fd);
+	*fd = -1;
 }
 
 /* Binds, and sets SO_REUSEADDR for the JVM: after the bind, which then is exclusive; before it
@@ -103,7 +131,7 @@ static int hold(const char *address, uint16_t port, struct port_hold *out)
 		return TAKE_FD(out->claim);
 	r = complete(address, port, true, out);
 	if (r < 0) {
-		closep(&out->claim);
+		unclaim(&out->claim, port);
 		*out = PORT_HOLD_NULL;
 	}
 	return r;
@@ -121,10 +149,10 @@ bool port_is_open_to_jvm(const char *address, uint16_t port)
 	return fd >= 0;
 }
 
-static void release(struct port_hold *h)
+static void release(struct port_hold *h, uint16_t port)
 {
 	closep(&h->fd);
-	closep(&h->claim);
+	unclaim(&h->claim, port);
 	*h = PORT_HOLD_NULL;
 }
 
@@ -137,6 +165,7 @@ int port_pair_hold(const char *api_addr, const char *internal_addr, uint16_t api
 	*out = PORT_PAIR_NULL;
 	if (api == 0 || api == UINT16_MAX)
 		return -EINVAL;
+	out->api = api;
 	r = hold(api_addr, api, &out->api_hold);
 	if (r == 0) {
 		failed = (uint16_t)(api + 1);
@@ -146,10 +175,8 @@ int port_pair_hold(const char *api_addr, const char *internal_addr, uint16_t api
 		port_pair_release(out);
 		if (taken)
 			*taken = failed;
-		return r;
 	}
-	out->api = api;
-	return 0;
+	return r;
 }
 
 int port_pair_complete(
@@ -189,8 +216,8 @@ int port_pair_claim(
 
 void port_pair_release(struct port_pair *p)
 {
-	release(&p->api_hold);
-	release(&p->internal_hold);
+	release(&p->api_hold, p->api);
+	release(&p->internal_hold, (uint16_t)(p->api + 1));
 	*p = PORT_PAIR_NULL;
 }
 
@@ -244,7 +271,7 @@ int door_port_bind(bool everywhere, uint16_t port, struct door_port *out)
 
 void door_port_release(struct door_port *d)
 {
-	closep(&d->claim);
+	unclaim(&d->claim, d->port);
 	closep(&d->fds[0]);
 	closep(&d->fds[1]);
 	*d = DOOR_PORT_NULL;

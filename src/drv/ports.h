@@ -40,6 +40,9 @@ int port_pair_complete(
 
 void port_pair_release(struct port_pair *p);
 
+/* Is it held, or a door, of this very process? */
+bool port_is_claimed(uint16_t port);
+
 /* A port to listen on ourselves, on an IPv4 address and, where the machine has IPv6, on its
  * counterpart. */
 struct door_port {

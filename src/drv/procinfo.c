@@ -161,6 +161,19 @@ bool process_has_env(pid_t pid, const char *name_is_value)
 	return false;
 }
 
+char *process_env(pid_t pid, const char *beginning)
+{
+	_cleanup_free_ char *env = NULL;
+	size_t len;
+
+	if (pid <= 0 || read_proc(pid, "environ", &env, &len) < 0)
+		return NULL;
+	for (const char *p = env; p < env + len; p += strlen(p) + 1)
+		if (has_prefix(p, beginning))
+			return xstrdup(p + strlen(beginning));
+	return NULL;
+}
+
 /* ---- the text for an incident ---- */
 
 /* The lines of `text` that begin with one of `names`; all of them when names is NULL. */

@@ -22,7 +22,7 @@
 #define STATUS_RETRIES  15
 
 struct proc {
-	struct proc *prev, *next; /* all that are not reaped yet */
+	struct proc *prev, *next; /* in unreaped */
 	uv_poll_t poll;           /* on pidfd */
 	uv_timer_t timer;         /* asks again for a status that is not there yet */
 	unsigned n_handles;
@@ -38,7 +38,9 @@ struct proc {
 	void *arg;
 };
 
-static struct proc *unreaped;
+/* All that are not reaped yet, by pid; a thousand nodes are no long list anywhere. */
+#define N_BUCKETS 256
+static struct proc *unreaped[N_BUCKETS];
 static struct rlimit saved_nofile;
 static bool nofile_is_saved;
 static bool is_spared; /* the OOM killer is told to spare us (OOMScoreAdjust= of the unit) */
@@ -262,20 +264,27 @@ static void need_sigchld(void)
 
 /* ---- who is not reaped yet ---- */
 
+static struct proc **bucket_of(pid_t pid)
+{
+	return &unreaped[(unsigned)pid % N_BUCKETS];
+}
+
 static void list_add(struct proc *p)
 {
-	p->next = unreaped;
+	struct proc **first = bucket_of(p->pid);
+
+	p->next = *first;
 	if (p->next)
 		p->next->prev = p;
-	unreaped = p;
+	*first = p;
 }
 
 static void list_remove(struct proc *p)
 {
 	if (p->prev)
 		p->prev->next = p->next;
-	else if (unreaped == p)
-		unreaped = p->next;
+	else if (*bucket_of(p->pid) == p)
+		*bucket_of(p->pid) = p->next;
 	if (p->next)
 		p->next->prev = p->prev;
 	p->prev = p->next = NULL;
@@ -283,7 +292,7 @@ static void list_remove(struct proc *p)
 
 bool proc_is_watched(pid_t pid)
 {
-	for (const struct proc *p = unreaped; p; p = p->next)
+	for (const struct proc *p = *bucket_of(pid); p; p = p->next)
 		if (p->pid == pid)
 			return true;
 	return false;
@@ -571,7 +580,9 @@ int proc_kill_group(struct proc *p)
 }
 
 struct stragglers {
-	const char *token;
+	const char *mark;
+	proc_wanted_fn *wanted; /* NULL: what has the mark and nothing behind it */
+	void *arg;
 	unsigned n;
 };
 
@@ -580,16 +591,26 @@ static bool runs(const struct process_stat *st)
 	return st->state != 'Z' && st->state != 'X';
 }
 
+static bool is_wanted(const struct stragglers *s, const char *rest)
+{
+	return s->wanted ? s->wanted(rest, s->arg) : !*rest;
+}
+
+/* The environment first: most processes have none of our marks. */
 static int kill_if_straggler(pid_t pid, void *arg)
 {
+	_cleanup_free_ char *rest = NULL, *again = NULL;
 	struct process_stat before, now;
 	struct stragglers *s = arg;
 	int pidfd;
 
-	if (pid == getpid() || process_stat_read(pid, &before) < 0 || !runs(&before) ||
-		!process_has_env(pid, s->token))
+	if (pid == getpid() || (s->wanted && proc_is_watched(pid)))
 		return 0;
-	pidfd = pidfd_open(pid, 0);
+	rest = process_env(pid, s->mark);
+	if (!rest || !is_wanted(s, rest) || process_stat_read(pid, &before) < 0 || !runs(&before))
+		return 0;
+	again = process_env(pid, s->mark);
+	pidfd = streq_null(again, rest) ? pidfd_open(pid, 0) : -1;
 	if (pidfd < 0)
 		return 0;
 	if (process_stat_read(pid, &now) == 0 && now.start_ticks == before.start_ticks &&
@@ -601,7 +622,15 @@ static int kill_if_straggler(pid_t pid, void *arg)
 
 unsigned proc_kill_stragglers(const char *token)
 {
-	struct stragglers s = {.token = token};
+	struct stragglers s = {.mark = token};
+
+	process_each(kill_if_straggler, &s);
+	return s.n;
+}
+
+unsigned proc_kill_marked(const char *mark, proc_wanted_fn *wanted, void *arg)
+{
+	struct stragglers s = {.mark = mark, .wanted = wanted, .arg = arg};
 
 	process_each(kill_if_straggler, &s);
 	return s.n;

@@ -80,6 +80,11 @@ int proc_kill_group(struct proc *p);
  * says 0. */
 unsigned proc_kill_stragglers(const char *token);
 
+/* The same for the ends of many: of each process whose environment has `mark` ("NAME=value" or the
+ * beginning of that), and that is not watched here, what follows the mark is shown to `wanted`. */
+typedef bool proc_wanted_fn(const char *rest, void *arg);
+unsigned proc_kill_marked(const char *mark, proc_wanted_fn *wanted, void *arg);
+
 /* 0 when there are descriptors enough to look for stragglers (without them none is found); else a
  * negative errno. */
 int proc_can_look(void);

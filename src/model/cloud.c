@@ -42,6 +42,7 @@ struct cloud *cloud_new(const struct cloud_conf *conf, uint64_t seed)
 
 	c->conf = conf;
 	c->rng = seed;
+	c->phase = (uint32_t)rng_next(&seed);
 	c->n_nodes = (size_t)conf->nodes;
 	c->nodes = xcalloc(c->n_nodes, sizeof(*c->nodes));
 	for (unsigned i = 0; i < c->n_nodes; i++)

@@ -213,6 +213,11 @@ struct cloud {
 	uint64_t idle_said_ms;     /* when its stop for want of use was announced; 0: it is not */
 	uint64_t idled_ms; /* it was stopped after so long without use; 0: for another reason */
 	uint64_t rng;
+	uint32_t phase; /* of its polls: spreads those of many clouds over the interval */
+
+	/* Set by core: how many nodes of the fleet are on their way to a whole cloud, ours among
+	 * them. */
+	size_t crowd;
 
 	/* Set by core, for display: */
 	struct strv pending_keys; /* changed, but in force only from the next generation on */

@@ -143,7 +143,7 @@ static void on_prepared(struct cloud *c, const struct cloud_event *ev, uint64_t 
 	c->usage.known = false;
 	c->timers[TIMER_READY] = now_ms + c->conf->ready_timeout_ms;
 	c->dirty = true;
-	for (size_t i = c->n_nodes; i-- > 0;) /* all at once: see plan_flatfile() */
+	for (size_t i = c->n_nodes; i-- > 0;) /* all at once; see core/flatfile.c */
 		launch(c, &c->nodes[i], now_ms);
 }
 

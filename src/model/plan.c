@@ -119,12 +119,13 @@ void plan_boot(const struct cloud_conf *conf, struct boot_wish *out)
 	};
 }
 
-char *plan_flatfile(const struct cloud *c)
+char *plan_flatfile(const struct cloud *c, const bool *here)
 {
 	struct strbuf b = STRBUF_NULL;
 
 	for (size_t i = 0; i < c->n_nodes; i++)
-		strbuf_printf(&b, "%s:%u\n", MEMBER_ADDR, c->nodes[i].api_port);
+		if (!here || here[i])
+			strbuf_printf(&b, "%s:%u\n", MEMBER_ADDR, c->nodes[i].api_port);
 	return strbuf_take(&b);
 }
 
@@ -153,14 +154,22 @@ bool plan_binds_to_localhost(const struct cloud_conf *conf)
 	return conf->bind_to_localhost || conf->gate_mode != GATE_OFF;
 }
 
-/* What makes the boot shorter. With it goes the benchmark of each node's processor and memory, of
- * which nothing but two numbers in /3/Cloud comes (gflops, mem_bw). */
-static void add_boot_options(const struct launch_place *place, struct strv *argv)
+/* What makes a boot shorter and a node lighter; what was measured: tests/bench/RESULTS.md.
+ *
+ * The benchmark of a node's processor and memory, of which nothing but two numbers in /3/Cloud
+ * comes (gflops, mem_bw), takes half a core for the first half a minute and 75 MB for ever. Where
+ * the nodes' compilers have to share a core they should compile what is used much, not what a boot
+ * runs through: an eighth less work for a boot, and training is as quick. */
+static void add_boot_options(const struct cloud_conf *conf, const struct launch_place *place,
+	const struct machine_facts *machine, struct strv *argv)
 {
-	if (!place->boot || !place->boot->n)
+	if (place->boot)
+		strv_copy(argv, place->boot);
+	if (conf->fast_boot == BOOT_NO)
 		return;
-	strv_copy(argv, place->boot);
 	strv_add(argv, "-Dsys.ai.h2o.heartbeat.benchmark.enabled=false");
+	if (place->java_major >= 9 && (uint64_t)conf->nodes >= machine->cores)
+		strv_add(argv, "-XX:CompileThresholdScaling=4");
 }
 
 static void add_option(struct strv *argv, const char *option, const char *value)
@@ -220,7 +229,7 @@ int plan_argv(const struct cloud *c, unsigned node, const struct launch_place *p
 	strv_add(argv, "-Dsys.ai.h2o.telemetry.disabled=true");
 	if (conf->allow_unsupported_java)
 		strv_printf(argv, "-Dsys.ai.h2o.debug.allowJavaVersions=%d", place->java_major);
-	add_boot_options(place, argv);
+	add_boot_options(conf, place, machine, argv);
 	strv_copy(argv, &conf->jvm_custom_args);
 	add_program(conf, place, argv);
 	add_h2o_options(c, node, place, machine, argv);

@@ -53,12 +53,9 @@ struct boot_wish {
  * force; and with one with which the JVM would not take an archive it is not tried. */
 void plan_boot(const struct cloud_conf *conf, struct boot_wish *out);
 
-/* The flatfile, the same for every member: all of them, "ip:port" a line. A first connect that
- * fails costs H2O 5 s (h2o-core water/H2ONode.java), but whichever of two comes up later reaches
- * the other at once. Launched all at once, the others reach member 0, where clients arrive when
- * there is no gate, before its REST opens more often than not, so an early client locks a whole
- * cloud (measured: HACKING.md, "What H2O really does"). Owned by the caller. */
-char *plan_flatfile(const struct cloud *c);
+/* A flatfile: the members for which `here` is true (NULL: all), "ip:port" a line. When it is given
+ * to whom: core/flatfile.c. Owned by the caller. */
+char *plan_flatfile(const struct cloud *c, const bool *here);
 
 /* The command line, argv[0] = java. -ERANGE as plan_memory(). */
 int plan_argv(const struct cloud *c, unsigned node, const struct launch_place *place,

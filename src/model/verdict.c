@@ -90,8 +90,12 @@ void h2o_cloud_view_free(struct h2o_cloud_view *v)
 	*v = (struct h2o_cloud_view){.node_idx = -1};
 }
 
-static const struct h2o_member *find_member(const struct h2o_cloud_view *v, const char *ip_port)
+/* Looks first where H2O has it, which sorts by address, as our ports are. */
+static const struct h2o_member *find_member(
+	const struct h2o_cloud_view *v, const char *ip_port, size_t likely)
 {
+	if (likely < v->n_members && streq(v->members[likely].ip_port, ip_port))
+		return &v->members[likely];
 	for (size_t i = 0; i < v->n_members; i++)
 		if (streq(v->members[i].ip_port, ip_port))
 			return &v->members[i];
@@ -111,7 +115,7 @@ static enum verdict check_members(
 	const struct h2o_cloud_view *v, const struct expected_cloud *x, char **why)
 {
 	for (size_t i = 0; i < x->n; i++) {
-		const struct h2o_member *m = find_member(v, x->members[i].ip_port);
+		const struct h2o_member *m = find_member(v, x->members[i].ip_port, i);
 
 		if (!m) {
 			say(why, xasprintf("node %zu (%s) is not among the members", i,

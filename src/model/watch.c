@@ -9,9 +9,12 @@
  * where a short lock shows. The others are asked less until it is whole. See HACKING.md, "What H2O
  * really does". */
 #define BOOT_QUIET_MS     250 /* no JVM serves earlier */
-#define FORMING_FIRST_MS  60
+#define FORMING_FIRST_MS  30
 #define FORMING_OTHERS_MS 250
-#define FORMING_WHOLE_MS  40
+#define FORMING_WHOLE_MS  20
+#define FORMING_CROWD     64
+#define FORMING_LARGE     16
+#define FORMING_SLOWEST   25 /* times as long */
 #define FULL_POLL_MS      10000
 #define DOUBT_MS          50
 #define UNASKED_MS        500
@@ -46,18 +49,36 @@ void watch_begin_forming(struct cloud *c, struct node *n, uint64_t now_ms)
 	n->poll_due_ms = now_ms + BOOT_QUIET_MS;
 }
 
+/* Each node has its moment in the interval, so that polls are spread over it and stay so: what
+ * comes together once, after a stop of the daemon or a start of all clouds, would do so for ever if
+ * the next poll came an interval after each answer. The first such moment from then on. */
+static uint64_t own_moment(const struct cloud *c, const struct node *n, uint64_t from_ms)
+{
+	uint64_t interval = c->conf->health_interval_ms;
+	uint64_t moment = (c->phase + interval * n->index / c->n_nodes) % interval;
+
+	return from_ms + (moment + interval - from_ms % interval) % interval;
+}
+
 void watch_begin_ready(struct cloud *c, uint64_t now_ms)
 {
 	c->timers[TIMER_FULL_POLL] = now_ms + FULL_POLL_MS;
-	cloud_for_each_node (n, c) /* spread over the interval */
-		n->poll_due_ms = now_ms + 1 + c->conf->health_interval_ms * n->index / c->n_nodes;
+	cloud_for_each_node (n, c)
+		n->poll_due_ms = own_moment(c, n, now_ms + 1);
 }
 
+/* The more are on their way, the less often each is asked, or polls alone would keep a machine busy
+ * that has all these nodes to start. */
 static uint64_t forming_interval(const struct cloud *c, const struct node *n)
 {
+	uint64_t interval = n->index == 0 ? FORMING_FIRST_MS : FORMING_OTHERS_MS;
+	/* What each answers is as long as its cloud is large. */
+	size_t crowd = c->crowd * MAX(c->n_nodes, (size_t)FORMING_LARGE) / FORMING_LARGE;
+
+	crowd = MIN(MAX(crowd, (size_t)FORMING_CROWD), (size_t)FORMING_SLOWEST * FORMING_CROWD);
 	if (c->nodes[0].whole)
-		return FORMING_WHOLE_MS;
-	return n->index == 0 ? FORMING_FIRST_MS : FORMING_OTHERS_MS;
+		interval = FORMING_WHOLE_MS;
+	return interval * crowd / FORMING_CROWD;
 }
 
 static void poll_node(struct cloud *c, struct node *n, bool full, uint64_t now_ms)
@@ -93,6 +114,19 @@ static void expect(const struct cloud *c, struct expected_cloud *x, struct expec
 	*x = (struct expected_cloud){c->h2o_name, members, c->n_nodes};
 }
 
+/* NULL: none. The one at `likely` is looked at first. */
+static struct node *node_of(struct cloud *c, int64_t pid, size_t likely)
+{
+	if (pid <= 0)
+		return NULL;
+	if (likely < c->n_nodes && c->nodes[likely].pid == pid)
+		return &c->nodes[likely];
+	cloud_for_each_node (n, c)
+		if (n->pid == pid)
+			return n;
+	return NULL;
+}
+
 static void note_usage(struct cloud *c, const struct h2o_cloud_view *v)
 {
 	struct cloud_usage u = {.known = true, .locked = v->locked};
@@ -100,11 +134,11 @@ static void note_usage(struct cloud *c, const struct h2o_cloud_view *v)
 	for (size_t i = 0; i < v->n_members; i++) {
 		const struct h2o_member *m = &v->members[i];
 
+		struct node *n = node_of(c, m->pid, i);
+
 		u.max_mem += m->max_mem;
 		u.free_mem += m->free_mem;
-		cloud_for_each_node (n, c) {
-			if (n->pid <= 0 || n->pid != m->pid)
-				continue;
+		if (n) {
 			n->max_mem = m->max_mem;
 			n->free_mem = m->free_mem;
 		}
@@ -287,7 +321,7 @@ void watch_answer(struct cloud *c, struct node *n, const struct answer *a, uint6
 	else if (n->doubted)
 		n->poll_due_ms = now_ms + DOUBT_MS;
 	else if (!n->poll_due_ms)
-		n->poll_due_ms = now_ms + c->conf->health_interval_ms;
+		n->poll_due_ms = own_moment(c, n, now_ms + c->conf->health_interval_ms / 2 + 1);
 	assess(c, now_ms);
 }
 

@@ -114,7 +114,7 @@ def generation_of(token):
 class Ports:
     """A part of a PortBlock."""
 
-    SIZE = 8
+    size = 8
     lock = threading.Lock()
     blocks = []  # held until we end
     bases = collections.deque()
@@ -123,12 +123,12 @@ class Ports:
         with self.lock:
             for _ in range(len(self.bases)):
                 self.base = self.bases.popleft()
-                if PortBlock.all_free(self.base, self.SIZE):
+                if PortBlock.all_free(self.base, self.size):
                     return
                 self.bases.append(self.base)
             block = PortBlock()
             self.blocks.append(block)
-            self.bases.extend(range(block.base, block.base + block.SIZE, self.SIZE))
+            self.bases.extend(range(block.base, block.base + block.size, self.size))
             self.base = self.bases.popleft()
 
     def release(self):

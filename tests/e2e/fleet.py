@@ -88,6 +88,19 @@ def processes(needle):
     return found
 
 
+def in_use(path):
+    """Does a process have it open or mapped? Then it is somebody else's: ours are dead by then."""
+    for proc in glob.glob("/proc/[0-9]*"):
+        with contextlib.suppress(OSError):
+            if str(path) in pathlib.Path(proc, "maps").read_text(errors="replace"):
+                return True
+        for fd in glob.glob(f"{proc}/fd/*"):
+            with contextlib.suppress(OSError):
+                if os.readlink(fd) == str(path):
+                    return True
+    return False
+
+
 def listeners(first, last):
     """TCP ports within [first, last] on which anybody listens."""
     ports = set()
@@ -107,26 +120,36 @@ def ports_of(cloud):
 
 
 class PortBlock:
-    """64 free ports outside of the kernel's range for outgoing connections, ours by a lock file:
-    other tests, workers and runs keep out."""
+    """Free ports outside of the kernel's range for outgoing connections, at least as many as asked for,
+    ours by a lock file for each 64: other tests, workers and runs keep out."""
 
-    SIZE = 64
+    UNIT = 64
     FIRST, LAST = 10240, 32000
+    FIRST_OF_MANY = 2048  # below FIRST nobody has a part of what is wanted in one piece
 
-    def __init__(self):
-        locks = pathlib.Path(tempfile.gettempdir(), f"h2ofleet-test-ports-{os.getuid()}")
-        locks.mkdir(exist_ok=True)
-        blocks = list(range(self.FIRST, self.LAST, self.SIZE))
-        random.shuffle(blocks)
-        for base in blocks:
-            self.lock = open(locks / str(base), "w")
-            with contextlib.suppress(OSError):
-                fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if self.all_free(base, self.SIZE):
-                    self.base = base
-                    return
-            self.lock.close()
-        raise RuntimeError("no free block of ports")
+    def __init__(self, size=UNIT):
+        self.locks = []
+        self.size = -(-size // self.UNIT) * self.UNIT
+        first = self.FIRST if self.size <= 8 * self.UNIT else self.FIRST_OF_MANY
+        bases = list(range(first, self.LAST - self.size, self.UNIT))
+        random.shuffle(bases)
+        for base in bases:
+            if self.lock_all(base) and self.all_free(base, self.size):
+                self.base = base
+                return
+            self.release()
+        raise RuntimeError(f"no {self.size} free ports in a row")
+
+    def lock_all(self, base):
+        directory = pathlib.Path(tempfile.gettempdir(), f"h2ofleet-test-ports-{os.getuid()}")
+        directory.mkdir(exist_ok=True)
+        for unit in range(base, base + self.size, self.UNIT):
+            self.locks.append(open(directory / str(unit), "w"))
+            try:
+                fcntl.flock(self.locks[-1], fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                return False
+        return True
 
     @staticmethod
     def all_free(base, size):
@@ -139,7 +162,8 @@ class PortBlock:
         return True
 
     def release(self):
-        self.lock.close()
+        while self.locks:
+            self.locks.pop().close()
 
 
 def cgroup_of(pid="self"):
@@ -412,14 +436,14 @@ class Fleet:
                 left.append(f"process {pid} names our state directory: {cmd[:200]}")
         left += [
             f"port {p} is listened on"
-            for p in sorted(listeners(self.ports.base, self.ports.base + self.ports.SIZE - 1))
+            for p in sorted(listeners(self.ports.base, self.ports.base + self.ports.size - 1))
         ]
         left += [f"control group {name}" for name in self.cgroups()]
         left += [f"file {p}" for p in self.dir.rglob("libxgboost*")
                  if not p.is_relative_to(self.dir / "cache")]
         for path in pathlib.Path(tempfile.gettempdir()).glob("libxgboost*"):
             with contextlib.suppress(OSError):
-                if path.stat().st_mtime >= self.since:
+                if path.stat().st_mtime >= self.since and not in_use(path):
                     left.append(f"file {path}")
         for path in glob.glob("/tmp/hsperfdata_*/*"):
             pid = int(os.path.basename(path))

@@ -35,7 +35,7 @@
 #define FAKE_H2O_BUILT_ON  "2026-08-11 13:53:15"
 #define FAKE_H2O_BUILD_AGE "3 months and 10 days"
 
-#define MAX_PEERS 64
+#define MAX_PEERS 128
 #define MAX_CONNS 256
 #define MAX_JOBS  16
 
@@ -57,6 +57,7 @@
 	X(crash, 0, "raise this signal (number or name)")                                          \
 	X(stop, 0, "raise SIGSTOP")                                                                \
 	X(hang, 0, "accept and read, never answer; 0 answers what waits")                          \
+	X(ctl_ms, 20, "how often fake.ctl is looked at")                                           \
 	X(refuse, 0, "API listener and connections closed; 0 listens again")                       \
 	X(slow_ms, 0, "delay of each answer")                                                      \
 	X(garbage, 0, "answer with so many random bytes")                                          \
@@ -155,7 +156,8 @@ struct peer {
 };
 
 struct gossip {
-	int fd; /* UDP, API port + offset */
+	int fd;       /* UDP, API port + offset */
+	bool started; /* what comes before waits in the kernel */
 	struct peer peers[MAX_PEERS];
 	size_t n_peers;          /* peers[0] is ourself */
 	size_t cloud[MAX_PEERS]; /* H2O.CLOUD: indices into peers, sorted by address */
@@ -213,6 +215,8 @@ struct node {
 	struct in_addr ip, web_ip;
 	uint16_t port, internal_port;
 	int api_fd, internal_fd, signal_fd, stolen_fd, log_fd, journal_fd;
+	int flatfile_fd;        /* -1: not opened */
+	struct strbuf flatfile; /* read so far */
 	struct gossip g;
 	struct conn conns[MAX_CONNS];
 	struct job jobs[MAX_JOBS];
@@ -252,7 +256,8 @@ void jvm_check_jar(struct node *n);
 
 /* options.c. Errors: H2O's text on stdout, exit 1. */
 void options_parse(struct node *n, int argc, char **argv);
-void options_read_flatfile(struct node *n);
+/* False: it is a named pipe, and nobody has written to it yet. */
+bool options_read_flatfile(struct node *n);
 
 /* help.c */
 extern const char h2o_help[];

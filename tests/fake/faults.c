@@ -15,8 +15,7 @@
 #include "base/file.h"
 #include "base/text.h"
 
-#define CTL_PERIOD_MS 20
-#define MAX_DELAYED   32
+#define MAX_DELAYED 32
 
 static const struct {
 	const char *name;
@@ -326,7 +325,7 @@ void faults_poll_ctl(struct node *n, int64_t arg)
 	char *save = NULL;
 
 	(void)arg;
-	timer_after(CTL_PERIOD_MS, faults_poll_ctl, 0);
+	timer_after((uint64_t)MAX(knob(n, KNOB_ctl_ms), 1), faults_poll_ctl, 0);
 	if (file_read(path, 65536, &text, &len) < 0 || len == 0 || text[len - 1] != '\n')
 		return; /* none, or its last line is being written */
 	if (len < old || memcmp(text, strbuf_str(&n->ctl), old) != 0)

@@ -375,6 +375,7 @@ void gossip_start(struct node *n)
 	struct gossip *g = &n->g;
 	struct peer *self = gossip_peer(n, n->ip, n->port);
 
+	g->started = true;
 	g->name_hash = hash_text(n->h2o.name);
 	self->proposed = self->heard = true;
 	self->last_heard = clock_monotonic_ms();

@@ -64,7 +64,7 @@ static size_t poll_set(const struct node *n, struct pollfd *p, size_t *first_con
 	p[k++] = (struct pollfd){n->signal_fd, POLLIN, 0};
 	p[k++] = (struct pollfd){n->api_fd, POLLIN, 0};
 	p[k++] = (struct pollfd){n->internal_fd, POLLIN, 0};
-	p[k++] = (struct pollfd){n->g.fd, POLLIN, 0};
+	p[k++] = (struct pollfd){n->g.started ? n->g.fd : -1, POLLIN, 0};
 	*first_conn = k;
 	for (size_t i = 0; i < MAX_CONNS; i++) {
 		const struct conn *c = &n->conns[i];

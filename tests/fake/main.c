@@ -148,6 +148,18 @@ static void rebind(struct node *n, int64_t arg)
 			inet_ntoa(n->web_ip), n->port, n->internal_port);
 }
 
+/* The flatfile may be a named pipe, which is waited for. */
+static void meet(struct node *n, int64_t arg)
+{
+	(void)arg;
+	if (!options_read_flatfile(n)) {
+		timer_after(2, meet, 0);
+		return;
+	}
+	gossip_start(n);
+	timer_after((uint64_t)knob(n, KNOB_ready_ms), become_ready, 0);
+}
+
 static void boot(struct node *n, int64_t arg)
 {
 	(void)arg;
@@ -158,13 +170,11 @@ static void boot(struct node *n, int64_t arg)
 	console_jetty(n);
 	console_started(n);
 	console_bound(n);
-	options_read_flatfile(n);
-	gossip_start(n);
 	if (knob(n, KNOB_rebind_ms) > 0) {
 		http_close_api(n);
 		timer_after((uint64_t)knob(n, KNOB_rebind_ms), rebind, 0);
 	}
-	timer_after((uint64_t)knob(n, KNOB_ready_ms), become_ready, 0);
+	meet(n, 0);
 }
 
 static void exit_later(struct node *n, int64_t code)
@@ -242,7 +252,7 @@ int main(int argc, char **argv)
 	n.start = clock_monotonic_ms();
 	n.start_wall = clock_wall_ms();
 	n.api_fd = n.internal_fd = n.signal_fd = n.stolen_fd = n.g.fd = n.log_fd = n.journal_fd =
-		-1;
+		n.flatfile_fd = -1;
 	http_init(&n);
 	jvm_parse(&n, argc, argv, &main_args);
 	faults_init(&n);

@@ -2,9 +2,10 @@
 #include "fake.h"
 
 #include <arpa/inet.h>
+#include <fcntl.h>
 #include <pwd.h>
+#include <sys/stat.h>
 
-#include "base/file.h"
 #include "base/text.h"
 
 enum kind { K_NONE, K_STRING, K_INT, K_FLAG };
@@ -254,22 +255,41 @@ static void add_entry(struct node *n, const char *entry)
 		p->in_flatfile = true;
 }
 
-void options_read_flatfile(struct node *n)
+/* Of a named pipe only once somebody has written to it and closed it. */
+static bool read_all(int fd, struct strbuf *text)
+{
+	struct stat st;
+	char chunk[4096];
+	ssize_t len;
+
+	while ((len = read(fd, chunk, sizeof(chunk))) > 0)
+		strbuf_add(text, chunk, (size_t)len);
+	return len == 0 && (text->len || (fstat(fd, &st) == 0 && !S_ISFIFO(st.st_mode)));
+}
+
+bool options_read_flatfile(struct node *n)
 {
 	_cleanup_free_ char *text = NULL;
 	char *save = NULL;
 
 	if (!n->h2o.flatfile)
-		return;
-	if (file_read(n->h2o.flatfile, 1 << 20, &text, NULL) < 0) {
+		return true;
+	if (n->flatfile_fd < 0)
+		n->flatfile_fd = open(n->h2o.flatfile, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+	if (n->flatfile_fd < 0) {
 		console_log(n, LVL_WARN, "main", "-flatfile specified but not found: %s",
 			n->h2o.flatfile);
-		return;
+		return true;
 	}
+	if (!read_all(n->flatfile_fd, &n->flatfile))
+		return false;
+	close(n->flatfile_fd);
+	text = strbuf_take(&n->flatfile);
 	for (char *line = strtok_r(text, "\n", &save); line; line = strtok_r(NULL, "\n", &save)) {
 		line += strspn(line, " \t\r");
 		line[strcspn(line, " \t\r#")] = 0;
 		if (*line)
 			add_entry(n, line);
 	}
+	return true;
 }

@@ -5,7 +5,7 @@
 #include "api/server.h"
 #include "fake_fleet.h"
 
-#define PATIENCE_MS 20000
+#define PATIENCE_MS 60000
 
 struct fixture {
 	uv_loop_t loop;

@@ -472,7 +472,8 @@ static void test_bad_requests(void **state)
 {
 	static const char *const urls[] = {"http://localhost:1/", "http://h2o.ai/",
 		"https://127.0.0.1:1/", "file:///etc/passwd", "127.0.0.1:1", "",
-		"http://127.0.0.1.h2o.ai/"};
+		"http://127.0.0.1.h2o.ai/", "http://127.0.0.1:1@h2o.ai/",
+		"http://127.0.0.1@h2o.ai/", "http://[::1/", "http://[::1]x/"};
 	struct http_spec spec = {.method = "GET", .timeout_ms = 1000};
 	struct fixture *f = *state;
 	struct http_request *r;

@@ -224,6 +224,7 @@ static void test_environment(_unused_ void **state)
 	char *const argv[] = {(char *)"/bin/sleep", (char *)"1000", NULL};
 	char *const env[] = {(char *)"A=1", (char *)"TOKEN=abc", (char *)"LAST=x y", NULL};
 	uint64_t end = clock_monotonic_ms() + DEADLINE_MS;
+	_cleanup_free_ char *rest = NULL;
 	pid_t pid = fork();
 
 	if (pid == 0) {
@@ -237,6 +238,9 @@ static void test_environment(_unused_ void **state)
 	assert_false(process_has_env(pid, "TOKEN=ab"));
 	assert_false(process_has_env(pid, "TOKEN=abcd"));
 	assert_false(process_has_env(pid, "OKEN=abc"));
+	rest = process_env(pid, "LAST=x");
+	assert_string_equal(rest, " y");
+	assert_null(process_env(pid, "LAST=y"));
 	kill(pid, SIGKILL);
 	waitpid(pid, NULL, 0);
 	assert_false(process_has_env(pid, "TOKEN=abc"));

@@ -10,6 +10,7 @@ static struct cloud_conf conf_of(int64_t nodes)
 	return (struct cloud_conf){.name = (char *)"dev",
 		.h2o_name = (char *)"dev",
 		.nodes = nodes,
+		.fast_boot = BOOT_NO,
 		.bind_to_localhost = true};
 }
 
@@ -84,15 +85,17 @@ static void test_nthreads(void **state)
 	assert_int_equal(plan_nthreads(&conf, &machine), 5);
 }
 
-/* Proves: the flatfile names every member, so that whoever comes up later reaches the others. */
+/* Proves: a flatfile names every member, or those that are there. */
 static void test_flatfile(void **state)
 {
 	struct cloud_conf conf = conf_of(3);
 	struct cloud *c = cloud_of(&conf);
-	_cleanup_free_ char *flatfile = plan_flatfile(c);
+	_cleanup_free_ char *flatfile = plan_flatfile(c, NULL);
+	_cleanup_free_ char *some = plan_flatfile(c, (bool[]){true, false, true});
 
 	(void)state;
 	assert_string_equal(flatfile, "127.0.0.1:54321\n127.0.0.1:54323\n127.0.0.1:54325\n");
+	assert_string_equal(some, "127.0.0.1:54321\n127.0.0.1:54325\n");
 	cloud_free(c);
 }
 
@@ -176,14 +179,14 @@ static void test_argv_full(void **state)
 	strv_free(&conf.h2o_args);
 }
 
-/* Proves: the options of the boot cache come before the user's, which can so overrule each of them,
- * and bring the benchmark's end along; with none of them the command line is the plain one. */
+/* Proves: what makes a boot shorter comes before the user's options, which can so overrule each of
+ * it; with fast_boot = no the command line is the plain one. */
 static void test_argv_boot(void **state)
 {
 	struct cloud_conf conf = conf_of(1);
 	_cleanup_(strv_free) struct strv boot = STRV_NULL;
 	struct launch_place at = place;
-	_cleanup_free_ char *plain = NULL, *none = NULL, *line = NULL;
+	_cleanup_free_ char *plain = NULL, *none = NULL, *line = NULL, *many = NULL;
 
 	(void)state;
 	strv_add(&conf.jvm_custom_args, "-Dsys.ai.h2o.heartbeat.benchmark.enabled=true");
@@ -191,6 +194,7 @@ static void test_argv_boot(void **state)
 	at.boot = &boot;
 	none = command_line_at(&conf, &at);
 	assert_string_equal(none, plain);
+	conf.fast_boot = BOOT_YES;
 	strv_add(&boot, "-Djava.library.path=/c/native");
 	strv_add(&boot, "-XX:SharedArchiveFile=/c/classes.jsa");
 	line = command_line_at(&conf, &at);
@@ -199,6 +203,13 @@ static void test_argv_boot(void **state)
 			     "-XX:SharedArchiveFile=/c/classes.jsa "
 			     "-Dsys.ai.h2o.heartbeat.benchmark.enabled=false "
 			     "-Dsys.ai.h2o.heartbeat.benchmark.enabled=true -jar "));
+	conf.nodes = 8; /* one for each core */
+	many = command_line_at(&conf, &at);
+	assert_non_null(strstr(many, "enabled=false -XX:CompileThresholdScaling=4 -Dsys"));
+	at.java_major = 8;
+	free(many);
+	many = command_line_at(&conf, &at);
+	assert_null(strstr(many, "CompileThresholdScaling"));
 	strv_free(&conf.jvm_custom_args);
 }
 

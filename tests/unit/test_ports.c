@@ -12,6 +12,7 @@
 #include <signal.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <sys/utsname.h>
 #include <sys/wait.h>
 
@@ -93,6 +94,7 @@ static void check_second_holder(const char *addr)
 
 	hold_free_pair(addr, &a);
 	fds = count_open_fds();
+	assert_true(port_is_claimed(a.api) && port_is_claimed((uint16_t)(a.api + 1)));
 	assert_int_equal(port_pair_hold(addr, addr, a.api, &b, &taken), -EADDRINUSE);
 	assert_int_equal(taken, a.api);
 	assert_int_equal(b.api, 0);
@@ -102,10 +104,37 @@ static void check_second_holder(const char *addr)
 	else
 		fail();
 	assert_int_equal(count_open_fds(), fds);
+	assert_true(port_is_claimed(a.api) && port_is_claimed((uint16_t)(a.api + 1)));
 	port_pair_release(&a);
 	assert_int_equal(a.api, 0);
 	assert_int_equal(count_open_fds(), fds - 4);
 	port_pair_release(&a); /* twice is fine */
+}
+
+/* What another process has claimed is not ours, and never counts as such. */
+static void test_anothers_claim(_unused_ void **state)
+{
+	struct sockaddr_un a = {.sun_family = AF_UNIX};
+	struct port_pair p, other;
+	uint16_t taken = 0, port;
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0), n;
+
+	hold_free_pair("127.0.0.1", &p);
+	port = p.api;
+	port_pair_release(&p);
+	assert_false(port_is_claimed(port));
+	n = snprintf(a.sun_path + 1, sizeof(a.sun_path) - 1, "h2ofleet/port/%u", port + 1u);
+	assert_int_equal(
+		bind(fd, (struct sockaddr *)&a,
+			(socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + (size_t)n)),
+		0);
+	assert_int_equal(
+		port_pair_hold("127.0.0.1", "127.0.0.1", port, &other, &taken), -EADDRINUSE);
+	assert_int_equal(taken, port + 1);
+	assert_false(port_is_claimed(port) || port_is_claimed((uint16_t)(port + 1)));
+	close(fd);
+	assert_int_equal(port_pair_hold("127.0.0.1", "127.0.0.1", port, &p, NULL), 0);
+	port_pair_release(&p);
 }
 
 static void test_second_holder_is_refused(_unused_ void **state)
@@ -585,6 +614,7 @@ static void test_door_half_taken(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_anothers_claim),
 		cmocka_unit_test(test_second_holder_is_refused),
 		cmocka_unit_test(test_node_may_listen),
 		cmocka_unit_test(test_dual_stack_node),

@@ -541,6 +541,38 @@ static void test_stragglers(void **state)
 	assert_int_equal(proc_kill_stragglers(token), 0);
 }
 
+static bool note_and_want(const char *rest, void *arg)
+{
+	replace_str(arg, rest);
+	return true;
+}
+
+/* The same by the beginning of a token; what is watched is left alone. */
+static void test_marked(void **state)
+{
+	_cleanup_free_ char *mark = xstrndup(token, strlen(token) - 2), *rest = NULL;
+	struct fixture *f = *state;
+	struct seen s = {0}, alive = {0};
+	struct proc *p = spawn_sh(f, "sleep 1000 & echo $!", &s), *watched;
+	pid_t straggler;
+
+	run_to_end(f, p, &s);
+	straggler = background_pid(f);
+	for (char comm[32] = ""; !streq(comm, "sleep"); poll(NULL, 0, 1))
+		process_comm(straggler, comm);
+	watched = spawn_sh(f, "exec sleep 1000", &alive);
+	proc_release(watched);
+	for (char comm[32] = ""; !streq(comm, "sleep"); poll(NULL, 0, 1))
+		process_comm(proc_pid(watched), comm);
+	assert_int_equal(proc_kill_marked("H2OFLEET_TEST_TOKEN=other", note_and_want, &rest), 0);
+	assert_null(rest);
+	assert_int_equal(proc_kill_marked(mark, note_and_want, &rest), 1);
+	assert_string_equal(rest, token + strlen(mark));
+	assert_true(wait_gone(straggler));
+	assert_int_equal(proc_signal(watched, SIGKILL), 0);
+	assert_true(run_until(&f->loop, &alive.n, 1));
+}
+
 /* Of a process that is not our child the end is seen, and what its status is where the kernel says
  * so. Its parent reaps it. */
 static void test_adopted_exit(void **state)
@@ -678,6 +710,7 @@ int main(void)
 		TEST(test_kill_group_takes_grandchildren),
 		TEST(test_kill_group_of_a_dead_leader),
 		TEST(test_stragglers),
+		TEST(test_marked),
 		TEST(test_adopted_exit),
 		TEST(test_adopted_exit_unreaped),
 		TEST(test_adopted_child),
