@@ -21,7 +21,8 @@ import time
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "e2e"))
 
 from fleet import (  # noqa: E402
-    FAKEJAVA, H2OFLEETD, MARK, SLOW, Fleet, PortBlock, UnixHTTP, is_gate, pid_alive, processes, read, until)
+    FAKEJAVA, H2OFLEETD, MARK, SLOW, Fleet, PortBlock, UnixHTTP, files_below, is_gate, pid_alive, processes, read,
+    until)
 
 CRASHPOINT = os.environ.get(
     "CRASHPOINT", str(pathlib.Path(FAKEJAVA).resolve().parents[1] / "crash/crashpoint"))
@@ -617,7 +618,7 @@ class Crash:
         fleet.wrapper = []
         begun = time.monotonic() * 1000
         fleet.start()
-        wrong += [f"set aside: {p.name}" for p in fleet.state_dir.rglob("*.unusable*")]
+        wrong += [f"set aside: {p.name}" for p in files_below(fleet.state_dir, "*.unusable*")]
         if stopped:
             fleet.wait("stopped", timeout=READY_S)
             until("no member alive", 5, lambda: not fleet.journal().alive())
@@ -661,5 +662,5 @@ class Crash:
         wrong += journal.violations()
         wrong += [f"pid {s.pid} ({s.token}) still lives" for s in journal.alive()]
         if not fleet.killed:
-            wrong += [f"temporary file {p}" for p in fleet.dir.rglob("*.new")]
+            wrong += [f"temporary file {p}" for p in files_below(fleet.dir, "*.new")]
         return wrong

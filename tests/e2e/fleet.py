@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import fnmatch
 import glob
 import http.client
 import json
@@ -86,6 +87,12 @@ def processes(needle):
                 if pid_alive(pid):
                     found[pid] = command.replace(b"\0", b" ").decode(errors="replace").strip()
     return found
+
+
+def files_below(directory, pattern):
+    """As rglob(), which fails when somebody removes what it is walking through."""
+    return [pathlib.Path(top, name) for top, dirs, files in os.walk(directory)
+            for name in fnmatch.filter(dirs + files, pattern)]
 
 
 def in_use(path):
@@ -439,7 +446,7 @@ class Fleet:
             for p in sorted(listeners(self.ports.base, self.ports.base + self.ports.size - 1))
         ]
         left += [f"control group {name}" for name in self.cgroups()]
-        left += [f"file {p}" for p in self.dir.rglob("libxgboost*")
+        left += [f"file {p}" for p in files_below(self.dir, "libxgboost*")
                  if not p.is_relative_to(self.dir / "cache")]
         for path in pathlib.Path(tempfile.gettempdir()).glob("libxgboost*"):
             with contextlib.suppress(OSError):
