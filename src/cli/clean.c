@@ -389,22 +389,11 @@ static int remove_asked(struct clean *c)
 	return code;
 }
 
-static int64_t bytes_of(const json_t *frames)
-{
-	const json_t *f;
-	int64_t all = 0;
-	size_t i;
-
-	json_array_foreach (frames, i, f)
-		all += show_int(f, "bytes", 0);
-	return all;
-}
-
 static int remove_and_tell(struct clean *c)
 {
 	int64_t frames = (int64_t)json_array_size(c->frame_list);
 	int64_t models = (int64_t)json_array_size(c->model_list);
-	int64_t bytes = bytes_of(c->frame_list);
+	int64_t bytes = show_sum(c->frame_list, "bytes");
 	_cleanup_free_ char *size = NULL;
 	int code = remove_asked(c), r = read_frames(c);
 
@@ -414,7 +403,7 @@ static int remove_and_tell(struct clean *c)
 		return cli_worse(code, r);
 	c->removed_frames = MAX(frames - (int64_t)json_array_size(c->frame_list), (int64_t)0);
 	c->removed_models = MAX(models - (int64_t)json_array_size(c->model_list), (int64_t)0);
-	c->removed_bytes = MAX(bytes - bytes_of(c->frame_list), (int64_t)0);
+	c->removed_bytes = MAX(bytes - show_sum(c->frame_list, "bytes"), (int64_t)0);
 	size = text_human_size((uint64_t)c->removed_bytes);
 	if (!c->h.cli->json)
 		fprintf(c->h.cli->out,

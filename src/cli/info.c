@@ -7,17 +7,6 @@
 #include "base/text.h"
 #include "cli/show.h"
 
-static int64_t sum(const json_t *nodes, const char *key)
-{
-	const json_t *n;
-	int64_t all = 0;
-	size_t i;
-
-	json_array_foreach (nodes, i, n)
-		all += show_int(n, key, 0);
-	return all;
-}
-
 static int64_t unhealthy(const json_t *nodes)
 {
 	const json_t *n;
@@ -101,10 +90,10 @@ static json_t *describe(const struct h2o *h, const json_t *cloud)
 	json_object_set_new(j, "cloud", json_string(h->name));
 	for (i = 0; i < ARRAY_SIZE(names); i++)
 		copy(j, names[i][1], cloud, names[i][0]);
-	json_object_set_new(j, "free_memory_bytes", json_integer(sum(nodes, "free_mem")));
-	json_object_set_new(j, "max_memory_bytes", json_integer(sum(nodes, "max_mem")));
-	json_object_set_new(j, "total_cores", json_integer(sum(nodes, "num_cpus")));
-	json_object_set_new(j, "allowed_cores", json_integer(sum(nodes, "cpus_allowed")));
+	json_object_set_new(j, "free_memory_bytes", json_integer(show_sum(nodes, "free_mem")));
+	json_object_set_new(j, "max_memory_bytes", json_integer(show_sum(nodes, "max_mem")));
+	json_object_set_new(j, "total_cores", json_integer(show_sum(nodes, "num_cpus")));
+	json_object_set_new(j, "allowed_cores", json_integer(show_sum(nodes, "cpus_allowed")));
 	json_object_set_new(j, "status", status_of(cloud));
 	json_object_set_new(j, "url", json_string(h->url));
 	json_array_foreach (nodes, i, n)

@@ -24,6 +24,17 @@ int64_t show_int(const json_t *obj, const char *key, int64_t otherwise)
 	return json_is_integer(n) ? json_integer_value(n) : otherwise;
 }
 
+int64_t show_sum(const json_t *array, const char *key)
+{
+	const json_t *one;
+	int64_t all = 0;
+	size_t i;
+
+	json_array_foreach (array, i, one)
+		all += show_int(one, key, 0);
+	return all;
+}
+
 char *show_duration(const json_t *obj, const char *key)
 {
 	int64_t ms = show_int(obj, key, -1);

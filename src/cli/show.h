@@ -12,6 +12,8 @@
 char *show_text(const json_t *obj, const char *key);
 /* A number; `otherwise` when it is null or absent. */
 int64_t show_int(const json_t *obj, const char *key, int64_t otherwise);
+/* Of all objects of an array; null and absent ones count as 0. */
+int64_t show_sum(const json_t *array, const char *key);
 /* The same as a duration for people; "-" for null. Owned by the caller. */
 char *show_duration(const json_t *obj, const char *key);
 /* An ISO 8601 time in UTC as local time, "2026-11-22 22:40:15.123"; NULL: it is none. Owned by the

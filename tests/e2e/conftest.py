@@ -1,5 +1,6 @@
 """Fixtures. `fake` and `real` make fleets; each is ended, checked and removed after its test."""
 
+import contextlib
 import os
 import pathlib
 import re
@@ -131,10 +132,10 @@ def real(fleets, real_keys):
     return make
 
 
-@pytest.fixture(scope="module")
-def shared(request, real_keys):
-    """One cloud of three real nodes for the tests that leave a whole cloud behind."""
-    fleet = Fleet({"c": real_keys(3)})
+@contextlib.contextmanager
+def ready_cloud(request, keys):
+    """A fleet with one ready cloud for all tests of a module."""
+    fleet = Fleet({"c": keys})
     request.node.fleets = [fleet]
     try:
         fleet.start()
@@ -142,6 +143,13 @@ def shared(request, real_keys):
         yield fleet
     finally:
         finish([fleet])
+
+
+@pytest.fixture(scope="module")
+def shared(request, real_keys):
+    """One cloud of three real nodes for the tests that leave a whole cloud behind."""
+    with ready_cloud(request, real_keys(3)) as fleet:
+        yield fleet
 
 
 @pytest.fixture

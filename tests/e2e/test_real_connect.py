@@ -8,7 +8,8 @@ import sys
 import pytest
 
 from clients import finish, python
-from fleet import Fleet, H2OFLEET
+from conftest import ready_cloud
+from fleet import H2OFLEET
 
 SHOW = """
 import h2o
@@ -19,17 +20,8 @@ print("CLOUD", h2o.cluster().cloud_name, h2o.connection().base_url)
 
 @pytest.fixture(scope="module")
 def cloud(request, real_keys):
-    fleet = Fleet({"c": real_keys(1)})
-    request.node.fleets = [fleet]
-    try:
-        fleet.start()
-        fleet.ready(timeout=90)
+    with ready_cloud(request, real_keys(1)) as fleet:
         yield fleet
-    finally:
-        wrong = fleet.close()
-        if not wrong:
-            fleet.remove()
-        assert not wrong, "\n".join(wrong)
 
 
 def assert_attached(fleet, said):

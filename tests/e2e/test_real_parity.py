@@ -18,8 +18,8 @@ import pytest
 
 import parity
 from clients import FRAME, client, get, port_of
-from conftest import finish
-from fleet import H2OFLEET, REPO, Fleet, until
+from conftest import ready_cloud
+from fleet import H2OFLEET, REPO, until
 
 pytest.importorskip("h2o", reason="the h2o package is not in this environment")
 # Before anybody connects: then H2OCluster gets the fields of /3/Cloud, too.
@@ -40,14 +40,8 @@ except Exception as e:
 @pytest.fixture(scope="module")
 def cloud(request, real_keys):
     """A cloud of two, ready and not locked."""
-    fleet = Fleet({"c": real_keys(2)})
-    request.node.fleets = [fleet]
-    try:
-        fleet.start()
-        fleet.ready(timeout=90)
+    with ready_cloud(request, real_keys(2)) as fleet:
         yield fleet
-    finally:
-        finish([fleet])
 
 
 @pytest.fixture(scope="module")
