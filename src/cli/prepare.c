@@ -14,12 +14,9 @@
 #include "cli/show.h"
 #include "conf/conf.h"
 #include "drv/bootbuild.h"
-#include "drv/bootrun.h"
 #include "drv/machine.h"
 #include "drv/runtime.h"
 #include "model/plan.h"
-
-#define JAVA_TIMEOUT_MS 20000
 
 /* A runtime, and whose it is. */
 struct target {
@@ -27,6 +24,7 @@ struct target {
 	char *extra_classpath, *main_class;
 	int java_major;
 	bool big_heap;
+	bool native_only;
 	struct strv clouds;
 	char *failure; /* owned */
 };
@@ -67,30 +65,22 @@ static void prepare_clear(struct prepare *p)
 /* --- which runtimes ----------------------------------------------------------------------- */
 
 /* By its `release` file, else by asking it. */
-static int find_java_major(const char *java, char *const *env, int *major, struct err *e)
+static int find_java_major(const char *java, int *major, struct err *e)
 {
-	char *argv[] = {(char *)(uintptr_t)java, (char *)"-version", NULL};
-	_cleanup_free_ char *version = NULL, *output = NULL;
-	int r = runtime_java_release(java, major, &version);
+	_cleanup_free_ char *version = NULL;
 
-	if (r == 0)
-		return 0;
-	r = boot_run(argv, env, NULL, JAVA_TIMEOUT_MS, &output, e);
-	if (r < 0)
-		return r;
-	if (r == 0 && runtime_parse_java_version(output, major, &version) == 0)
-		return 0;
-	return err_set(e, -EINVAL, "%s -version tells no version of Java", java);
+	return runtime_java_release(java, major, &version) == 0
+		       ? 0
+		       : doctor_java_version(java, major, &version, e);
 }
 
-static int find_runtime(
-	const struct prepare *p, struct target *t, const char *java, const char *jar, struct err *e)
+static int find_runtime(struct target *t, const char *java, const char *jar, struct err *e)
 {
 	int r = runtime_find_jar(jar, NULL, &t->jar, e);
 
 	if (r == 0)
 		r = runtime_find_java(java, NULL, &t->java, e);
-	return r == 0 ? find_java_major(t->java, p->env.v, &t->java_major, e) : r;
+	return r == 0 ? find_java_major(t->java, &t->java_major, e) : r;
 }
 
 static bool is_same(const struct target *a, const struct target *b)
@@ -106,6 +96,7 @@ static void add_target(struct prepare *p, struct target *t)
 	for (size_t i = 0; i < p->n_targets; i++)
 		if (is_same(&p->targets[i], t)) {
 			strv_copy(&p->targets[i].clouds, &t->clouds);
+			p->targets[i].native_only &= t->native_only;
 			target_clear(t);
 			return;
 		}
@@ -119,12 +110,15 @@ static void add_cloud(struct prepare *p, const struct cloud_conf *c)
 		.mem_bytes = machine_memory(), .cores = machine_cores()};
 	_cleanup_(err_clear) struct err e = ERR_NULL;
 	struct target t = {0};
+	struct boot_wish wish;
 	uint64_t xmx = 0, xms;
 
+	plan_boot(c, &wish);
+	t.native_only = p->native_only || !wish.archive;
 	strv_add(&t.clouds, c->name);
 	t.extra_classpath = xstrdup_null(c->extra_classpath);
 	t.main_class = xstrdup_null(c->main_class);
-	if (find_runtime(p, &t, p->java ? p->java : c->java, p->jar ? p->jar : c->jar_path, &e) < 0)
+	if (find_runtime(&t, p->java ? p->java : c->java, p->jar ? p->jar : c->jar_path, &e) < 0)
 		t.failure = xstrdup(err_msg(&e));
 	else if (plan_memory(c, &machine, &xmx, &xms, NULL) == 0)
 		t.big_heap = boot_heap_is_big(xmx, machine.mem_bytes);
@@ -134,12 +128,12 @@ static void add_cloud(struct prepare *p, const struct cloud_conf *c)
 static int add_named_runtime(struct prepare *p)
 {
 	_cleanup_(err_clear) struct err e = ERR_NULL;
-	struct target t = {0};
+	struct target t = {.native_only = p->native_only};
 	uint64_t xmx = 0;
 
 	if (p->memory && text_parse_size(p->memory, &xmx) < 0)
 		return cli_usage(p->cli, "--memory takes a size such as 2g, not '%s'", p->memory);
-	if (find_runtime(p, &t, p->java, p->jar, &e) < 0)
+	if (find_runtime(&t, p->java, p->jar, &e) < 0)
 		t.failure = xstrdup(err_msg(&e));
 	t.big_heap = boot_heap_is_big(xmx, machine_memory());
 	add_target(p, &t);
@@ -168,8 +162,14 @@ static int find_targets(struct prepare *p)
 				p->words.v[i]);
 		add_cloud(p, c);
 	}
-	for (size_t i = 0; !p->words.n && i < p->conf->n_clouds; i++)
-		add_cloud(p, p->conf->clouds[i]);
+	for (size_t i = 0; !p->words.n && i < p->conf->n_clouds; i++) {
+		const struct cloud_conf *c = p->conf->clouds[i];
+
+		if (c->fast_boot != BOOT_NO)
+			add_cloud(p, c);
+		else if (!p->cli->json)
+			fprintf(p->cli->out, "%s: nothing to prepare: fast_boot = no\n", c->name);
+	}
 	return CLI_OK;
 }
 
@@ -238,7 +238,7 @@ static void print_found(
 	FILE *f = p->cli->out;
 
 	shown = found->why ? text_visible(found->why, strlen(found->why)) : xstrdup("");
-	if (p->native_only)
+	if (t->native_only)
 		fprintf(f, "%s: %s\n", name,
 			found->library_path ? "the native libraries are unpacked"
 					    : "the jar has no native libraries for this machine");
@@ -302,7 +302,7 @@ static int prepare_one(struct prepare *p, struct target *t)
 			.extra_classpath = t->extra_classpath,
 			.main_class = t->main_class,
 			.big_heap = t->big_heap},
-		.native_only = p->native_only,
+		.native_only = t->native_only,
 		.again = p->again,
 		.env = p->env.v,
 		.progress = on_progress,
@@ -323,7 +323,7 @@ static int prepare_one(struct prepare *p, struct target *t)
 	json_array_append_new(p->done, found_json(p, t, &found));
 	if (!p->cli->json)
 		print_found(p, t, &found);
-	return found.verdict == BOOT_REFUSED && !p->native_only ? CLI_FAILED : CLI_OK;
+	return found.verdict == BOOT_REFUSED && !t->native_only ? CLI_FAILED : CLI_OK;
 }
 
 /* Root must not leave files in another's cache: its owner could neither use nor remove them. */
@@ -348,7 +348,7 @@ static int prepare_all(struct prepare *p)
 
 	if (code == CLI_OK)
 		code = find_targets(p);
-	if (code == CLI_OK && p->n_targets == 0)
+	if (code == CLI_OK && p->n_targets == 0 && p->conf->n_clouds == 0)
 		return cli_fail(p->cli, CLI_ERROR,
 			"the configuration has no cloud; name a runtime with --jar and --java");
 	p->done = json_array();
