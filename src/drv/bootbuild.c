@@ -164,6 +164,7 @@ static void add_making(const struct boot_job *job, const char *archive, struct s
 	_cleanup_free_ char *classpath = boot_archive_classpath(&job->rq->runtime);
 
 	strv_add(argv, job->rq->runtime.java);
+	strv_add(argv, BOOT_HEAP);
 	if (job->rq->runtime.big_heap)
 		strv_add(argv, "-XX:-UseCompressedOops");
 	strv_add(argv, "-XX:-UsePerfData");
@@ -203,7 +204,7 @@ static int make_archive(struct boot_job *job, const char *archive, char **why, s
 	_cleanup_free_ char *output = NULL, *said = NULL;
 	uint64_t begun = clock_monotonic_ms();
 	struct stat st;
-	int r;
+	int code, r;
 
 	boot_progress(job, 3, "making the archive");
 	add_making(job, archive, &argv);
@@ -221,15 +222,19 @@ static int make_archive(struct boot_job *job, const char *archive, char **why, s
 	}
 	if (boot_check_space(job, FULL_SPACE, e) < 0)
 		return -ENOSPC;
+	code = r;
+	r = boot_not_its_fault(code, output, e);
+	if (r < 0)
+		return r == -EINTR ? r : err_wrap(e, "making the archive");
 	said = last_words(output);
-	*why = xasprintf("the archive could not be made: java ended with %d%s%s", r,
+	*why = xasprintf("the archive could not be made: java ended with %d%s%s", code,
 		*said ? ": " : "", said);
 	return 1;
 }
 
 /* --- the check ---------------------------------------------------------------------------- */
 
-/* After a node failed: NULL when we are to end, or the error is our own; else why the archive is
+/* After a node failed: NULL when the error is our own; else why the archive is
  * bad. */
 static char *blame(int r, const struct boot_node *n, size_t n_errors, const struct err *e)
 {
@@ -251,8 +256,13 @@ static char *find_fault(struct boot_node *n, const json_t *endpoints, size_t n_e
 	json_t *own;
 	char *why;
 
-	if (bootcache_is_mapped(n->process.pid, archive) != 1)
+	*r = bootcache_is_mapped(n->process.pid, archive);
+	if (*r == 0)
 		return xstrdup("the JVM does not use the archive that it has made");
+	if (*r < 0) {
+		err_set_errno(e, *r = -EIO, "it cannot be seen whether the JVM uses the archive");
+		return NULL;
+	}
 	own = boot_endpoints(n, e);
 	*r = own ? 0 : e->code;
 	why = own ? boot_endpoints_differ(endpoints, own) : NULL;
@@ -266,6 +276,26 @@ static char *find_fault(struct boot_node *n, const json_t *endpoints, size_t n_e
 	if (grave.n > n_errors)
 		return xasprintf("a node with the archive logs: %s", grave.v[n_errors]);
 	return NULL;
+}
+
+/* The node is not good: 0, and *why; or it is no fault of the archive: a negative errno. */
+static int judge(const struct boot_job *job, const struct boot_node *n, int r, size_t n_errors,
+	char **why, struct err *e)
+{
+	_cleanup_(err_clear) struct err excuse = ERR_NULL;
+	int excused = boot_node_excused(n, &excuse);
+
+	if (excused < 0)
+		return err_set(e, excused, "%s", err_msg(&excuse));
+	if (*why)
+		return 0;
+	if (boot_check_space(job, FULL_SPACE, e) < 0)
+		return -ENOSPC;
+	*why = blame(r, n, n_errors, e);
+	if (!*why)
+		return r;
+	err_clear(e);
+	return 0;
 }
 
 /* 0, and *why NULL when it is good; or a negative errno. */
@@ -289,16 +319,7 @@ static int check_archive(struct boot_job *job, const char *archive, const json_t
 	job->measured.ready_cpu_ms = n.ready_cpu_ms;
 	if (r == 0)
 		*why = find_fault(&n, endpoints, n_errors, archive, &r, e);
-	if (r < 0 && !*why) {
-		if (r != -EINTR && boot_check_space(job, FULL_SPACE, e) < 0)
-			return -ENOSPC;
-		*why = blame(r, &n, n_errors, e);
-		if (*why) {
-			err_clear(e);
-			r = 0;
-		}
-	}
-	return r;
+	return r == 0 && !*why ? 0 : judge(job, &n, r, n_errors, why, e);
 }
 
 /* --- the verdict -------------------------------------------------------------------------- */

@@ -4,7 +4,9 @@
 #include <inttypes.h>
 #include <signal.h>
 #include <stdio.h>
+#include <poll.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 
 #include "base/clock.h"
 #include "base/file.h"
@@ -14,7 +16,6 @@
 #include "drv/procinfo.h"
 
 #define ADDRESS "127.0.0.1"
-#define HEAP    "-Xmx512m"
 /* Below the range for outgoing connections as it usually is. */
 #define PORT_LOW   20000
 #define PORT_HIGH  32000
@@ -23,6 +24,7 @@
 #define POLL_MS    20
 #define HELD_MS    2000 /* requests are held until H2O is ready */
 #define STOP_MS    120000
+#define DYING_MS   500 /* from the end of its connections to its own */
 #define BODY_MAX   (32u << 20)
 #define OUTPUT_MAX (4u << 20)
 #define LINE_MAX_  300
@@ -67,7 +69,7 @@ static void add_argv(const struct boot_node *n, const struct strv *flags, struct
 	const struct boot_runtime *rt = &n->job->rq->runtime;
 
 	strv_add(argv, rt->java);
-	strv_add(argv, HEAP);
+	strv_add(argv, BOOT_HEAP);
 	if (rt->big_heap) /* what a heap of 32 GB and more means for an archive */
 		strv_add(argv, "-XX:-UseCompressedOops");
 	strv_add(argv, "-XX:-UsePerfData"); /* a file in /tmp, which SIGKILL would leave there */
@@ -263,7 +265,12 @@ int boot_node_stop(struct boot_node *n, struct err *e)
 	r = boot_wait(&n->process, MAX(boot_patience_ms(n->job), (uint64_t)STOP_MS), &status);
 	if (r == -EINTR)
 		return err_set(e, r, "told to end");
-	return r < 0 ? err_set(e, r, "did not end after SIGTERM") : 0;
+	if (r < 0)
+		return err_set(e, r, "did not end after SIGTERM");
+	/* What it was to write is not whole then. */
+	if (WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL)
+		return boot_not_its_fault(128 + SIGKILL, "", e);
+	return 0;
 }
 
 void boot_node_end(struct boot_node *n)
@@ -290,6 +297,17 @@ static char *read_output(const struct boot_node *n)
 
 	text[MAX(len, 0)] = '\0';
 	return text;
+}
+
+int boot_node_excused(const struct boot_node *n, struct err *e)
+{
+	_cleanup_free_ char *text = NULL;
+	struct pollfd pfd = {.fd = n->process.pidfd, .events = POLLIN};
+
+	/* It may only just have lost its memory and its sockets. */
+	poll(&pfd, 1, DYING_MS);
+	text = read_output(n);
+	return boot_not_its_fault(boot_ended_with(&n->process), text, e);
 }
 
 /* "11-30 13:52:56.216 127.0.0.1:46000  32454  main FATAL water.default: ..." */

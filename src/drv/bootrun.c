@@ -104,6 +104,39 @@ int boot_spawn(char *const *argv, char *const *env, const char *cwd, int out,
 	return err_set_errno(e, n > 0 ? -code : -EIO, "%s cannot be executed", argv[0]);
 }
 
+int boot_ended_with(const struct boot_process *p)
+{
+	siginfo_t si = {0};
+
+	if (waitid(P_PIDFD, (id_t)p->pidfd, &si, WEXITED | WNOHANG | WNOWAIT) < 0 || !si.si_pid)
+		return -1;
+	return si.si_code == CLD_EXITED ? si.si_status : 128 + si.si_status;
+}
+
+int boot_not_its_fault(int code, const char *output, struct err *e)
+{
+	/* A JVM that is told to end has exit code 128 + signal, too. */
+	static const int outside[] = {SIGHUP, SIGINT, SIGTERM};
+	static const char *const wants[] = {"insufficient memory", "Not enough space",
+		"Cannot allocate memory", "Could not reserve enough space",
+		"java.lang.OutOfMemoryError"};
+
+	if (boot_told_to_end())
+		return err_set(e, -EINTR, "told to end");
+	if (code == 128 + SIGKILL)
+		return err_set(e, -ENOMEM,
+			"java was killed, as it is when memory runs out; nothing is known of the "
+			"archive");
+	for (size_t i = 0; i < ARRAY_SIZE(outside); i++)
+		if (code == 128 + outside[i])
+			return err_set(
+				e, -ECANCELED, "java was told to end by signal %d", outside[i]);
+	for (size_t i = 0; i < ARRAY_SIZE(wants); i++)
+		if (strstr(output, wants[i]))
+			return err_set(e, -ENOMEM, "java had too little memory: \"%s\"", wants[i]);
+	return 0;
+}
+
 bool boot_has_ended(const struct boot_process *p)
 {
 	struct pollfd pfd = {.fd = p->pidfd, .events = POLLIN};

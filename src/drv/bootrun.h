@@ -27,6 +27,15 @@ int boot_wait(struct boot_process *p, uint64_t timeout_ms, int *status);
 /* Has it ended? Does not wait. */
 bool boot_has_ended(const struct boot_process *p);
 
+/* How it ended: its exit code, or 128 + signal; -1 while it runs. Does not reap it. */
+int boot_ended_with(const struct boot_process *p);
+
+/* Did a JVM end (`code`, as of boot_ended_with() or boot_run()) or fail for a cause that says
+ * nothing of what it was to do: want of memory, as far as `output` tells, or a signal from outside,
+ * which SIGKILL of the OOM killer is? Also when we are told to end. Then -ENOMEM, -EINTR, ... with
+ * a sentence, else 0. */
+int boot_not_its_fault(int code, const char *output, struct err *e);
+
 /* Kills it with all of its group, and reaps it. Nothing when there is none. */
 void boot_end(struct boot_process *p);
 

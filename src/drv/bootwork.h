@@ -9,6 +9,9 @@
 #include "drv/http.h"
 #include "drv/ports.h"
 
+/* Of the nodes, and of the JVM that makes the archive. */
+#define BOOT_HEAP "-Xmx512m"
+
 /* One build. */
 struct boot_job {
 	const struct boot_build *rq;
@@ -77,6 +80,9 @@ void boot_node_end(struct boot_node *n);
 
 /* The lines of grave errors that it has logged. */
 void boot_node_errors(const struct boot_node *n, struct strv *lines);
+/* It has failed. 0: that may be its own fault; else a negative errno with a sentence, as of
+ * boot_not_its_fault(). */
+int boot_node_excused(const struct boot_node *n, struct err *e);
 /* Its first grave line, else the last that it said; owned by the caller. */
 char *boot_node_last_words(const struct boot_node *n);
 

@@ -268,6 +268,32 @@ def test_failure_changes_nothing(cache, fault, why):
     cache.assert_no_leftovers()
 
 
+@pytest.mark.parametrize("knobs, mark, sig", [
+    ("dump_hang=1", "-Xshare:dump", signal.SIGKILL),
+    ("archive_hang=1", "/work/checked/", signal.SIGKILL),
+    ("archive_hang=1", "/work/checked/", signal.SIGTERM)])
+def test_jvm_ended_by_others(cache, knobs, mark, sig):
+    """Proves: a JVM that the OOM killer, or anybody else, has ended is no verdict on the archive: what was
+    there stays, and the next run makes it."""
+    cache()
+    before = cache.entry()
+    for args in (["--again"], []):
+        run = cache.start(*args, knobs=knobs)
+        pid = until("the JVM that hangs", 20, lambda: next(
+            (pid for pid, command in cache.processes().items() if mark in command), None))
+        os.kill(pid, sig)
+        out, err = run.communicate(timeout=20 * SLOW)
+        assert run.returncode == 1, out + err
+        assert ("java was killed" if sig == signal.SIGKILL else "java was told to end by signal 15") in err
+        cache.assert_no_leftovers()
+        if args:
+            assert cache.entry() == before
+            cache("--clear")
+    assert cache.entries() == []
+    cache()
+    assert cache.entry()["verdict"] == "trusted"
+
+
 # --- stale ----------------------------------------------------------------------------------------
 
 

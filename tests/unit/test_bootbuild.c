@@ -6,6 +6,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include <poll.h>
 #include <signal.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
@@ -308,6 +309,36 @@ static void test_run(void **state)
 	assert_int_equal(errno, ECHILD);
 }
 
+/* What a JVM that was killed, told to end or short of memory has failed at may still be had. */
+static void test_not_its_fault(void **state)
+{
+	static const char *const wants[] = {
+		"# There is insufficient memory for the Java Runtime Environment to continue.\n",
+		"os::commit_memory(0x1, 2, 0) failed; error='Not enough space' (errno=12)\n",
+		"Error occurred during initialization of VM\n"
+		"Could not reserve enough space for 524288KB object heap\n",
+		"java.lang.OutOfMemoryError: unable to create native thread\n"};
+	_cleanup_(err_clear) struct err e = ERR_NULL;
+	struct boot_process p = BOOT_PROCESS_NULL;
+	struct pollfd pfd = {.events = POLLIN};
+	char *argv[] = {(char *)"/bin/sh", (char *)"-c", (char *)"read x || kill -9 $$", NULL};
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(wants); i++)
+		assert_int_equal(boot_not_its_fault(1, wants[i], &e), -ENOMEM);
+	assert_int_equal(boot_not_its_fault(128 + SIGTERM, "", &e), -ECANCELED);
+	assert_string_equal(err_msg(&e), "java was told to end by signal 15");
+	assert_int_equal(boot_not_its_fault(1, "Unable to allocate metaspace\n", &e), 0);
+	assert_int_equal(boot_not_its_fault(128 + SIGSEGV, "", &e), 0);
+	assert_int_equal(boot_not_its_fault(-1, "it runs\n", &e), 0);
+	assert_int_equal(boot_spawn(argv, argv + 3, NULL, STDERR_FILENO, &p, &e), 0);
+	pfd.fd = p.pidfd;
+	assert_int_equal(poll(&pfd, 1, DEADLINE_MS), 1);
+	assert_int_equal(boot_ended_with(&p), 128 + SIGKILL);
+	assert_int_equal(boot_not_its_fault(boot_ended_with(&p), "", &e), -ENOMEM);
+	boot_end(&p);
+}
+
 /* Signals that are noted end a wait, and are as before afterwards; an ignored one stays so. */
 static void test_told_to_end(void **state)
 {
@@ -368,6 +399,7 @@ int main(void)
 		T(publish),
 		T(lock),
 		T(run),
+		T(not_its_fault),
 		T(told_to_end),
 		T(dies_with_us),
 	};
