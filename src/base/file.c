@@ -209,3 +209,18 @@ int file_remove_tree(const char *path, struct err *e)
 		return err_set_errno(e, -errno, "cannot remove %s", path);
 	return 0;
 }
+
+char *file_existing_dir(const char *path)
+{
+	_cleanup_free_ char *dir = xstrdup(path);
+	struct stat st;
+
+	while (stat(dir, &st) < 0) {
+		char *slash = strrchr(dir, '/');
+
+		if (!slash || streq(dir, "/"))
+			return xstrdup("/");
+		slash[slash == dir] = '\0';
+	}
+	return TAKE_PTR(dir);
+}

@@ -29,5 +29,8 @@ int file_sync_parent(const char *path);
  * system. A missing path is no error. */
 int file_remove_tree(const char *path, struct err *e);
 
+/* The absolute path itself, or the nearest directory above it that exists; owned by the caller. */
+char *file_existing_dir(const char *path);
+
 /* Removes all below directory `path`, not itself. A missing directory is no error. */
 int file_empty_dir(const char *path, struct err *e);

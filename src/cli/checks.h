@@ -53,9 +53,6 @@ void doctor_list(struct strbuf *b, const char *fmt, ...) _printf_(2, 3);
  * by the caller. Returns the exit code, 128 + signal, or a negative errno (-ETIMEDOUT). */
 int doctor_run(char *const *argv, uint64_t timeout_ms, char **output);
 
-/* The directory itself, or the nearest above it that exists; owned by the caller. */
-char *doctor_existing_dir(const char *path);
-
 /* doctor_runtime.c */
 void check_jar(struct doctor *d);
 void check_java(struct doctor *d); /* after check_jar() */

@@ -1,7 +1,6 @@
 #include "cli/doctor.h"
 
 #include <jansson.h>
-#include <sys/stat.h>
 
 #include "base/text.h"
 #include "cli/checks.h"
@@ -42,21 +41,6 @@ void doctor_list(struct strbuf *b, const char *fmt, ...)
 	s = xvasprintf(fmt, ap);
 	va_end(ap);
 	strbuf_printf(b, "%s%s", b->len ? ", " : "", s);
-}
-
-char *doctor_existing_dir(const char *path)
-{
-	_cleanup_free_ char *dir = xstrdup(path);
-	struct stat st;
-
-	while (stat(dir, &st) < 0) {
-		char *slash = strrchr(dir, '/');
-
-		if (!slash || streq(dir, "/"))
-			return xstrdup("/");
-		slash[slash == dir] = '\0';
-	}
-	return TAKE_PTR(dir);
 }
 
 static void check_configuration(struct doctor *d, const char *file)

@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 
+#include "base/file.h"
 #include "base/text.h"
 #include "drv/machine.h"
 
@@ -34,7 +35,7 @@ static void add_place(struct places *l, struct place p)
 {
 	struct stat st;
 
-	p.existing = doctor_existing_dir(p.path);
+	p.existing = file_existing_dir(p.path);
 	p.dev = stat(p.existing, &st) == 0 ? st.st_dev : 0;
 	l->v = xreallocarray(l->v, l->n + 1, sizeof(*l->v));
 	l->v[l->n++] = p;

@@ -4,8 +4,6 @@
 
 #include <errno.h>
 #include <inttypes.h>
-#include <pwd.h>
-#include <sys/stat.h>
 
 #include "base/clock.h"
 #include "base/strbuf.h"
@@ -326,28 +324,10 @@ static int prepare_one(struct prepare *p, struct target *t)
 	return found.verdict == BOOT_REFUSED && !t->native_only ? CLI_FAILED : CLI_OK;
 }
 
-/* Root must not leave files in another's cache: its owner could neither use nor remove them. */
-static int check_owner(struct prepare *p)
-{
-	const char *cache = p->conf->fleet.cache_dir;
-	_cleanup_free_ char *there = doctor_existing_dir(cache);
-	const struct passwd *pw;
-	struct stat st;
-
-	if (geteuid() != 0 || stat(there, &st) < 0 || st.st_uid == 0)
-		return CLI_OK;
-	pw = getpwuid(st.st_uid);
-	return cli_fail(p->cli, CLI_ERROR,
-		"%s belongs to user %s, and is for that user alone: `sudo -u %s h2ofleet prepare`",
-		there, pw ? pw->pw_name : "unknown", pw ? pw->pw_name : "USER");
-}
-
 static int prepare_all(struct prepare *p)
 {
-	int code = check_owner(p);
+	int code = find_targets(p);
 
-	if (code == CLI_OK)
-		code = find_targets(p);
 	if (code == CLI_OK && p->n_targets == 0 && p->conf->n_clouds == 0)
 		return cli_fail(p->cli, CLI_ERROR,
 			"the configuration has no cloud; name a runtime with --jar and --java");

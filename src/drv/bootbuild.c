@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <pwd.h>
 #include <sched.h>
 #include <stdio.h>
 #include <sys/resource.h>
@@ -435,14 +436,31 @@ static void explain_ignored(const struct boot_job *job)
 	boot_progress(job, 0, "the last archive was not used by the JVM: %s", shown);
 }
 
+/* Root must not leave files in another's cache: its owner could neither use nor remove them. */
+static int check_owner(const char *cache, struct err *e)
+{
+	_cleanup_free_ char *there = file_existing_dir(cache);
+	const struct passwd *pw;
+	struct stat st;
+
+	if (geteuid() != 0 || stat(there, &st) < 0 || st.st_uid == 0)
+		return 0;
+	pw = getpwuid(st.st_uid);
+	return err_set(e, -EPERM,
+		"%s belongs to user %s, and is for that user alone: `sudo -u %s h2ofleet prepare`",
+		there, pw ? pw->pw_name : "unknown", pw ? pw->pw_name : "USER");
+}
+
 static int prepare_dirs(struct boot_job *job, struct err *e)
 {
 	_cleanup_close_ int dir = -1;
-	int r = file_mkdirs(job->boot, 0755, e);
+	int r = check_owner(job->rq->cache_dir, e);
 
+	if (r == 0)
+		r = file_mkdirs(job->boot, 0755, e);
 	if (r < 0)
 		return r;
-	dir = boot_open_dir(AT_FDCWD, job->boot, job->boot, e);
+	dir = boot_open_cache(job->rq->cache_dir, e);
 	if (dir < 0)
 		return dir;
 	job->lock = boot_lock(job->boot, e);
@@ -510,7 +528,7 @@ static void sweep_work(const struct boot_job *job)
 
 	if (access(job->work, F_OK) < 0)
 		return;
-	dir = boot_open_dir(AT_FDCWD, job->boot, job->boot, NULL);
+	dir = boot_open_cache(job->rq->cache_dir, NULL);
 	lock = dir >= 0 ? boot_lock(job->boot, NULL) : -1;
 	if (lock >= 0)
 		boot_sweep(job->boot);

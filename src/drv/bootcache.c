@@ -110,9 +110,8 @@ static void look_archive(const struct look *l, const struct boot_identity *id)
 static void look_into(const char *cache_dir, const struct boot_identity *jar,
 	const struct boot_identity *id, bool archive, struct boot_found *out)
 {
-	_cleanup_free_ char *path = xasprintf("%s/" BOOT_DIR, cache_dir);
 	_cleanup_(err_clear) struct err why = ERR_NULL;
-	_cleanup_close_ int boot = boot_open_dir(AT_FDCWD, path, path, &why);
+	_cleanup_close_ int boot = boot_open_cache(cache_dir, &why);
 	struct look l = {.cache_dir = cache_dir, .boot = boot, .out = out, .why = &why};
 
 	if (boot >= 0 && !out->native_done)

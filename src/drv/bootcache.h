@@ -24,7 +24,8 @@
  * KEY is a hash of the identity: path, size and mtime of everything. An entry appears by rename, so
  * it is whole or not there; verdict.json has the identity in full, and where that is not what there
  * is now, the entry is not found, and is removed by a later builder. An entry is trusted only if it
- * and all directories from `boot` down belong to root or to us, and nobody else may write them; so
+ * and all directories from CACHE_DIR down belong to root or to us, and nobody else may write them;
+ * so
  * what root has made in the system's cache directory serves every user. */
 #pragma once
 

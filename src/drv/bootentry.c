@@ -210,16 +210,15 @@ bool boot_identity_matches(const struct boot_identity *id, const json_t *verdict
 
 /* --- whom to trust ------------------------------------------------------------------------ */
 
-static int check_trust(const struct stat *st, const char *shown, struct err *e)
+static int check_trust(const struct stat *st, const char *shown, const char *advice, struct err *e)
 {
 	if (st->st_uid != 0 && st->st_uid != geteuid())
-		return err_set(e, -EPERM,
-			"%s belongs to user %u, so what is in it is not used; remove it", shown,
-			(unsigned)st->st_uid);
+		return err_set(e, -EPERM, "%s belongs to user %u, so what is in it is not used; %s",
+			shown, (unsigned)st->st_uid, advice);
 	if (st->st_mode & (S_IWGRP | S_IWOTH))
 		return err_set(e, -EPERM,
-			"%s may be written by others, so what is in it is not used; remove it",
-			shown);
+			"%s may be written by others, so what is in it is not used; %s", shown,
+			advice);
 	return 0;
 }
 
@@ -238,8 +237,26 @@ int boot_open_dir(int parent, const char *name, const char *shown, struct err *e
 			shown);
 	if (fd < 0 || fstat(fd, &st) < 0)
 		return err_set_errno(e, -errno, "%s cannot be read", shown);
-	r = check_trust(&st, shown, e);
+	r = check_trust(&st, shown, "remove it", e);
 	return r < 0 ? r : TAKE_FD(fd);
+}
+
+int boot_open_cache(const char *cache_dir, struct err *e)
+{
+	_cleanup_close_ int fd = open(cache_dir, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	_cleanup_free_ char *shown = xasprintf("%s/" BOOT_DIR, cache_dir);
+	struct stat st;
+	int r;
+
+	if (fd < 0 && errno == ENOENT)
+		return -ENOENT;
+	if (fd < 0 || fstat(fd, &st) < 0)
+		return err_set_errno(e, -errno, "%s cannot be read", cache_dir);
+	/* As /tmp is: others cannot rename or remove `boot` there. */
+	if (st.st_mode & S_ISVTX)
+		st.st_mode &= ~(mode_t)(S_IWGRP | S_IWOTH);
+	r = check_trust(&st, cache_dir, "set cache_dir to another directory", e);
+	return r < 0 ? r : boot_open_dir(fd, BOOT_DIR, shown, e);
 }
 
 /* -1, or a trusted regular file. */
@@ -248,7 +265,8 @@ static int open_file(int dir, const char *name, struct stat *st)
 	_cleanup_close_ int fd =
 		openat(dir, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
 
-	if (fd < 0 || fstat(fd, st) < 0 || !S_ISREG(st->st_mode) || check_trust(st, "", NULL) < 0)
+	if (fd < 0 || fstat(fd, st) < 0 || !S_ISREG(st->st_mode) ||
+		check_trust(st, "", "", NULL) < 0)
 		return -1;
 	return TAKE_FD(fd);
 }
@@ -284,7 +302,7 @@ bool boot_file_is_whole(int dir, const json_t *file)
 	if (!name || !*name || strchr(name, '/'))
 		return false;
 	return fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(st.st_mode) &&
-	       check_trust(&st, name, NULL) == 0 && st.st_size == (off_t)size &&
+	       check_trust(&st, name, "", NULL) == 0 && st.st_size == (off_t)size &&
 	       faccessat(dir, name, R_OK, AT_EACCESS) == 0;
 }
 

@@ -36,6 +36,9 @@ bool boot_verdict_is_current(const json_t *verdict);
  * is not to be trusted. */
 int boot_open_dir(int parent, const char *name, const char *shown, struct err *e);
 
+/* The same of CACHE_DIR/boot; CACHE_DIR itself must be trusted, too, but may be a link. */
+int boot_open_cache(const char *cache_dir, struct err *e);
+
 /* The verdict in an entry that was opened so; NULL when it has none that can be read and trusted.
  * To be decref'ed. */
 json_t *boot_read_verdict(int dir, const char *shown, struct err *e);

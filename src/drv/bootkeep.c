@@ -196,7 +196,7 @@ int bootcache_clear(const char *cache_dir, uint64_t *bytes, struct err *e)
 {
 	_cleanup_free_ char *boot = xasprintf("%s/" BOOT_DIR, cache_dir);
 	_cleanup_(entries_free) struct entries l = {0};
-	_cleanup_close_ int dir = boot_open_dir(AT_FDCWD, boot, boot, e);
+	_cleanup_close_ int dir = boot_open_cache(cache_dir, e);
 	_cleanup_close_ int lock = -1;
 	int r = 0;
 

@@ -522,9 +522,14 @@ def test_foreign_owner(cache):
     assert cache.entry()["verdict"] == "trusted" and entry.stat().st_uid == 0
     os.chown(cache.boot, NOBODY, NOBODY)
     assert f"{cache.boot} belongs to user {NOBODY}, so what is in it is not used; remove it" in cache(code=1)[1]
+    os.chown(cache.boot, 0, 0)
     os.chown(cache.path, NOBODY, NOBODY)
-    assert re.search(r"belongs to user \w+, and is for that user alone: `sudo -u \w+ h2ofleet prepare`",
-                     cache(code=1)[1])
+    sentence = r"belongs to user \w+, and is for that user alone: `sudo -u \w+ h2ofleet prepare`"
+    before = cache.names()
+    assert re.search(sentence, cache(code=1)[1])
+    assert re.search(sentence, build(cache, code=1))
+    assert f"{cache.path} belongs to user {NOBODY}, so what is in it is not used" in cache("--clear", code=1)[1]
+    assert cache.names() == before, "nothing was written"
 
 
 @needs_root

@@ -299,6 +299,32 @@ static void assert_not_trusted(const struct boot_runtime *rt, const char *why)
 		assert_non_null(strstr(found.why, why));
 }
 
+/* The directory that all is in: its owner could put another `boot` there. A link to it is fine. */
+static void test_trust_in_cache_dir(void **state)
+{
+	_cleanup_free_ char *link = xasprintf("%s/link", top);
+	struct boot_runtime rt = runtime();
+
+	(void)state;
+	free(make_entry(cache, &rt, "trusted"));
+	assert_int_equal(chmod(cache, 0777), 0);
+	assert_not_trusted(&rt, "/cache may be written by others, so what is in it is not used; "
+				"set cache_dir to another directory");
+	assert_int_equal(chmod(cache, 01777), 0);
+	find(&rt);
+	assert_int_equal(found.verdict, BOOT_TRUSTED);
+	assert_int_equal(chmod(cache, 0755), 0);
+	if (geteuid() == 0) {
+		assert_int_equal(chown(cache, 12345, 0), 0);
+		assert_not_trusted(&rt, "/cache belongs to user 12345");
+		assert_int_equal(chown(cache, 0, 0), 0);
+	}
+	assert_int_equal(symlink(cache, link), 0);
+	boot_found_clear(&found);
+	assert_int_equal(bootcache_find(link, &rt, &found, &e), 0);
+	assert_int_equal(found.verdict, BOOT_TRUSTED);
+}
+
 /* Whatever others could have written is not used: modes, links, and (as root) owners. */
 static void test_trust(void **state)
 {
@@ -526,6 +552,7 @@ int main(void)
 		T(verdict_of_another),
 		T(torn),
 		T(trust),
+		T(trust_in_cache_dir),
 		T(system_cache),
 		T(missing_jar),
 		T(path_not_utf8),
