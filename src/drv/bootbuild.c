@@ -328,7 +328,7 @@ static int check_archive(struct boot_job *job, const char *archive, const json_t
 static json_t *verdict_json(const struct boot_job *job, const char *archive, const char *why)
 {
 	const struct boot_runtime *rt = &job->rq->runtime;
-	_cleanup_free_ char *java_version = NULL, *h2o_version = NULL;
+	_cleanup_free_ char *java_version = NULL, *h2o_version = NULL, *library_path = NULL;
 	json_t *j = json_object();
 	struct stat st;
 	int major;
@@ -336,6 +336,7 @@ static json_t *verdict_json(const struct boot_job *job, const char *archive, con
 	if (runtime_java_release(rt->java, &major, &java_version) < 0)
 		java_version = xasprintf("%d", rt->java_major);
 	runtime_jar_version(rt->jar, &h2o_version, NULL);
+	library_path = boot_jvm_library_path(rt->java);
 	json_object_set_new(j, "verdict", json_string(why ? "refused" : "trusted"));
 	if (why)
 		json_object_set_new(j, "why", json_string(why));
@@ -344,6 +345,8 @@ static json_t *verdict_json(const struct boot_job *job, const char *archive, con
 	json_object_set_new(j, "h2o_version", json_string(h2o_version ? h2o_version : ""));
 	json_object_set_new(j, "java", json_string(rt->java));
 	json_object_set_new(j, "java_version", json_string(java_version));
+	if (library_path)
+		json_object_set_new(j, "java_library_path", json_string(library_path));
 	json_object_set_new(j, "made", json_integer((json_int_t)time(NULL)));
 	json_object_set_new(j, "measured",
 		json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "plain_ready_ms",

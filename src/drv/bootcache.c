@@ -17,13 +17,17 @@
 #define COMPLAINT_MS  20000
 #define COMPLAINT_MAX 400 /* characters of what a JVM says */
 
-/* Where a JVM looks for libraries when nobody says (os::init_system_properties_values() of HotSpot
- * for Linux); -Djava.library.path= takes its place, so it goes behind ours. */
-#define JAVA_LIBRARY_PATH "/usr/java/packages/lib:/usr/lib64:/lib64:/lib:/usr/lib"
+/* Where a JVM looks for libraries when nobody says; -Djava.library.path= takes its place, so it
+ * goes behind ours. Builds differ in it, so the builder asks; this is for who was not asked: what
+ * HotSpot has for Linux, and what Debian makes of it. (There are libraries for x86-64 alone.) */
+#define JAVA_LIBRARY_PATH                                                                          \
+	"/usr/java/packages/lib:/usr/lib/x86_64-linux-gnu/jni:/lib/x86_64-linux-gnu:"              \
+	"/usr/lib/x86_64-linux-gnu:/usr/lib/jni:/usr/lib64:/lib64:/lib:/usr/lib"
 
 void boot_found_clear(struct boot_found *f)
 {
 	free(f->library_path);
+	free(f->jvm_library_path);
 	free(f->archive);
 	free(f->why);
 	free(f->dir);
@@ -102,6 +106,8 @@ static void look_archive(const struct look *l, const struct boot_identity *id)
 	}
 	if (out->verdict != BOOT_UNKNOWN) {
 		replace_str(&out->why, json_string_value(json_object_get(verdict, "why")));
+		replace_str(&out->jvm_library_path,
+			json_string_value(json_object_get(verdict, "java_library_path")));
 		out->dir = TAKE_PTR(path);
 	}
 	json_decref(verdict);
@@ -149,9 +155,10 @@ int bootcache_find(
 void bootcache_add_args(const struct boot_found *f, const char *ld_library_path, struct strv *argv)
 {
 	if (f->library_path)
-		strv_printf(argv, "-Djava.library.path=%s:%s%s" JAVA_LIBRARY_PATH, f->library_path,
+		strv_printf(argv, "-Djava.library.path=%s:%s%s%s", f->library_path,
 			ld_library_path ? ld_library_path : "",
-			ld_library_path && *ld_library_path ? ":" : "");
+			ld_library_path && *ld_library_path ? ":" : "",
+			f->jvm_library_path ? f->jvm_library_path : JAVA_LIBRARY_PATH);
 	if (!f->archive)
 		return;
 	if (f->aot) { /* its warnings stay: not every JDK knows the tag by which to shut them off */

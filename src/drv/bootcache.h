@@ -61,11 +61,12 @@ enum boot_verdict {
 
 /* What there is for a runtime. Begins as { 0 }; all owned. */
 struct boot_found {
-	char *library_path; /* directory with the native libraries; NULL: there are none */
-	bool native_done;   /* and there is nothing to be unpacked (any more) */
-	char *archive;      /* absolute path; only when trusted */
-	int java_major;     /* of the runtime */
-	bool aot;           /* it goes to -XX:AOTCache=, not -XX:SharedArchiveFile= */
+	char *library_path;     /* directory with the native libraries; NULL: there are none */
+	char *jvm_library_path; /* where the JVM looks by itself; NULL: not known */
+	bool native_done;       /* and there is nothing to be unpacked (any more) */
+	char *archive;          /* absolute path; only when trusted */
+	int java_major;         /* of the runtime */
+	bool aot;               /* it goes to -XX:AOTCache=, not -XX:SharedArchiveFile= */
 	enum boot_verdict verdict;
 	char *why; /* a sentence, or NULL */
 	char *dir; /* of the entry; NULL: none */

@@ -6,6 +6,7 @@
 #include <sys/statvfs.h>
 #include <zip.h>
 
+#include "base/strbuf.h"
 #include "drv/bootwork.h"
 
 /* The folder that the loader looks into, where the jar can have libraries for this machine: there
@@ -16,7 +17,8 @@
 #define FOLDER NULL
 #endif
 
-#define CHUNK (1u << 20)
+#define CHUNK  (1u << 20)
+#define ASK_MS 20000
 
 struct unpacking {
 	zip_t *jar;
@@ -171,4 +173,34 @@ int boot_make_native(struct boot_job *job, struct err *e)
 	json_decref(u.files);
 	zip_discard(u.jar);
 	return r;
+}
+
+/* "    java.library.path = /a\n        /b\n    java.runtime.name = ..." */
+static char *parse_library_path(const char *properties)
+{
+	static const char name[] = "\n    java.library.path = ", more[] = "\n        ";
+	const char *at = strstr(properties, name);
+	_cleanup_(strbuf_free) struct strbuf b = STRBUF_NULL;
+
+	if (!at)
+		return NULL;
+	at += strlen(name);
+	strbuf_add(&b, at, strcspn(at, "\n"));
+	for (at += strcspn(at, "\n"); has_prefix(at, more); at += strcspn(at, "\n")) {
+		at += strlen(more);
+		strbuf_puts(&b, ":");
+		strbuf_add(&b, at, strcspn(at, "\n"));
+	}
+	return b.len ? strbuf_take(&b) : NULL;
+}
+
+char *boot_jvm_library_path(const char *java)
+{
+	char *const argv[] = {(char *)(uintptr_t)java, (char *)"-XshowSettings:properties",
+		(char *)"-version", NULL};
+	char *const env[] = {(char *)"LC_ALL=C", NULL}; /* no LD_LIBRARY_PATH */
+	_cleanup_free_ char *output = NULL;
+
+	return boot_run(argv, env, NULL, ASK_MS, &output, NULL) == 0 ? parse_library_path(output)
+								     : NULL;
 }

@@ -47,6 +47,9 @@ int boot_check_space(const struct boot_job *job, uint64_t bytes, struct err *e);
 
 /* bootnative.c: the libraries; 0 when they are there, or the jar has none. */
 int boot_make_native(struct boot_job *job, struct err *e);
+/* java.library.path as the JVM has it when nobody says; NULL: it does not tell; owned by the
+ * caller. */
+char *boot_jvm_library_path(const char *java);
 
 /* --- bootnode.c: a throw-away node ------------------------------------------------------------ */
 

@@ -153,6 +153,12 @@ def test_built_once(cache):
     assert progress(err) == [] and out.startswith("dev: prepared")
 
 
+def test_library_path(cache):
+    """Proves: where the JVM looks for libraries by itself, without LD_LIBRARY_PATH, is asked and kept."""
+    cache(env={"LD_LIBRARY_PATH": "/cuda"})
+    assert cache.entry()["java_library_path"] == "/usr/java/packages/lib:/fake/jni:/usr/lib"
+
+
 def test_clouds_share_a_runtime(cache):
     """Proves: one build for clouds with the same runtime; CLOUD chooses; an unknown one is said."""
     with open(cache.config, "a", encoding="utf-8") as f:

@@ -126,6 +126,7 @@ struct jvm_options {
 	bool exit_on_oom;
 	bool share_dump;
 	bool share_on; /* -Xshare:on */
+	bool show_properties;
 };
 
 struct h2o_options {

@@ -220,6 +220,10 @@ void jvm_parse(struct node *n, int argc, char **argv, int *main_args)
 			version_asked = a;
 			continue;
 		}
+		if (streq(a, "-XshowSettings:properties")) {
+			o->show_properties = true;
+			continue;
+		}
 		if ((streq(a, "-cp") || streq(a, "-classpath")) && i + 1 < argc)
 			replace_str(&o->classpath, argv[i + 1]);
 		if (takes_value(a) && i + 1 < argc) {
@@ -231,6 +235,12 @@ void jvm_parse(struct node *n, int argc, char **argv, int *main_args)
 	}
 	if (version_asked) {
 		jvm_check_archive(n);
+		if (o->show_properties)
+			fputs("Property settings:\n    java.io.tmpdir = /tmp\n"
+			      "    java.library.path = /usr/java/packages/lib\n"
+			      "        /fake/jni\n        /usr/lib\n    java.runtime.name = "
+			      "Fake\n\n",
+				stderr);
 		print_version(streq(version_asked, "-version") ? stderr : stdout, o->version);
 		exit(0);
 	}

@@ -405,6 +405,8 @@ def test_java_version_output(rig):
     """-version as OpenJDK prints it, on stderr."""
     r = run(rig, "-version")
     assert r.returncode == 0 and r.stderr.startswith('openjdk version "17.0.15" 2025-04-15\n')
+    shown = run(rig, "-XshowSettings:properties", "-version").stderr
+    assert "\n    java.library.path = /usr/java/packages/lib\n        /fake/jni\n" in shown
     assert 'version "21.0.2"' in run(rig, "-version", FAKE_JAVA_VERSION="21.0.2").stderr
 
 
