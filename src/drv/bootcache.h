@@ -19,7 +19,8 @@
  *   KEY/ verdict.json, classes.jsa or classes.aot       KEY: of jar, JVM and class path
  *   KEY.ignored/                                        set aside, for the next builder to remove
  *   work/                                               of the builder that has the lock
- *   lock                                                flock: one builder at a time
+ *   lock                                                flock: one builder at a time (0600: whoever
+ *                                                       can open it could hold it for ever)
  *
  * KEY is a hash of the identity: path, size and mtime of everything. An entry appears by rename, so
  * it is whole or not there; verdict.json has the identity in full, and where that is not what there

@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <sys/file.h>
+#include <sys/stat.h>
 
 #include "base/file.h"
 #include "drv/bootwork.h"
@@ -31,10 +32,13 @@ static bool is_ignored(const char *name)
 int boot_lock(const char *boot, struct err *e)
 {
 	_cleanup_free_ char *path = xasprintf("%s/" BOOT_LOCK, boot);
-	_cleanup_close_ int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0644);
+	_cleanup_close_ int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
 
 	if (fd < 0)
 		return err_set_errno(e, -errno, "cannot open %s", path);
+	/* Who can open it can hold it; versions before had it open to all. */
+	if (fchmod(fd, 0600) < 0)
+		return err_set_errno(e, -errno, "cannot change the mode of %s", path);
 	if (flock(fd, LOCK_EX | LOCK_NB) == 0)
 		return TAKE_FD(fd);
 	if (errno == EWOULDBLOCK)

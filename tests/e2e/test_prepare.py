@@ -147,7 +147,8 @@ def test_built_once(cache):
     assert cache.names() == sorted([entry["name"], native["name"], "lock"])
     for path in [cache.boot, *cache.boot.rglob("*")]:
         mode = stat.S_IMODE(path.stat().st_mode)
-        assert mode == (0o755 if path.is_dir() else 0o644), (path, oct(mode))
+        wanted = 0o755 if path.is_dir() else 0o600 if path.name == "lock" else 0o644
+        assert mode == wanted, (path, oct(mode))
     cache.assert_no_leftovers()
     out, err = cache()
     assert progress(err) == [] and out.startswith("dev: prepared")

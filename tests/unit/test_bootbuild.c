@@ -260,10 +260,17 @@ static void test_publish(void **state)
 static void test_lock(void **state)
 {
 	_cleanup_(err_clear) struct err e = ERR_NULL;
-	int fd = boot_lock(top, NULL);
+	_cleanup_free_ char *path = xasprintf("%s/" BOOT_LOCK, top);
+	struct stat st;
+	int fd;
 
 	(void)state;
+	/* Nobody else may open it, so nobody else can hold it: also one that others could open. */
+	assert_int_equal(file_write_atomic(path, "", 0, 0644, false, NULL), 0);
+	fd = boot_lock(top, NULL);
 	assert_true(fd >= 0);
+	assert_int_equal(fstat(fd, &st), 0);
+	assert_int_equal(st.st_mode & 07777, 0600);
 	assert_int_equal(boot_lock(top, &e), -EBUSY);
 	assert_non_null(strstr(err_msg(&e), "another process is at work in /"));
 	close(fd);
