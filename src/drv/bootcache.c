@@ -114,7 +114,7 @@ static void look_archive(const struct look *l, const struct boot_identity *id)
 }
 
 static void look_into(const char *cache_dir, const struct boot_identity *jar,
-	const struct boot_identity *id, bool archive, struct boot_found *out)
+	const struct boot_identity *id, bool archive, struct boot_found *out, bool own)
 {
 	_cleanup_(err_clear) struct err why = ERR_NULL;
 	_cleanup_close_ int boot = boot_open_cache(cache_dir, &why);
@@ -124,7 +124,7 @@ static void look_into(const char *cache_dir, const struct boot_identity *jar,
 		look_native(&l, jar);
 	if (boot >= 0 && archive && out->verdict == BOOT_UNKNOWN)
 		look_archive(&l, id);
-	if (out->verdict == BOOT_UNKNOWN && !out->why && why.msg)
+	if (own && out->verdict == BOOT_UNKNOWN && why.msg)
 		out->why = TAKE_PTR(why.msg);
 }
 
@@ -140,9 +140,10 @@ int bootcache_find(
 		r = boot_identity_of(rt, &id, e);
 	if (r < 0)
 		return r;
-	look_into(cache_dir, &jar, &id, archive, out);
+	look_into(cache_dir, &jar, &id, archive, out, true);
+	/* What is wrong with the system's is nothing that its users could do anything about. */
 	if (!streq(cache_dir, system_dir()))
-		look_into(system_dir(), &jar, &id, archive, out);
+		look_into(system_dir(), &jar, &id, archive, out, false);
 	if (!archive) {
 		out->verdict = BOOT_UNSUPPORTED;
 		free(out->why);

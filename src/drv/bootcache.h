@@ -80,7 +80,7 @@ const char *boot_verdict_name(enum boot_verdict v);
 /* What is there for it, in `cache_dir` (absolute), else in BOOTCACHE_SYSTEM_DIR. A few calls of
  * stat(2) and two small files, so fit for the loop. 0; a negative errno with a sentence when jar or
  * JVM cannot be looked at (nothing is found then). A cache that cannot be trusted is as none, with
- * the reason in `why`. */
+ * the reason in `why` where it is cache_dir. */
 int bootcache_find(const char *cache_dir, const struct boot_runtime *rt, struct boot_found *out,
 	struct err *e);
 

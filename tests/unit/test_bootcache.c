@@ -386,6 +386,24 @@ static void test_system_cache(void **state)
 	assert_non_null(strstr(found.library_path, "/system/"));
 }
 
+/* A system's cache that is somebody else's, as that of a service with a user of its own, is as
+ * none: who has one of his own is not told to remove it. */
+static void test_system_cache_of_others(void **state)
+{
+	_cleanup_free_ char *boot = boot_path(system_cache, ".");
+	struct boot_runtime rt = runtime();
+
+	(void)state;
+	free(make_entry(system_cache, &rt, "trusted"));
+	assert_int_equal(chmod(boot, 0777), 0);
+	find(&rt);
+	assert_int_equal(found.verdict, BOOT_UNKNOWN);
+	assert_null(found.why);
+	boot_found_clear(&found);
+	assert_int_equal(bootcache_find(system_cache, &rt, &found, &e), 0);
+	assert_non_null(strstr(found.why, "may be written by others"));
+}
+
 static void test_missing_jar(void **state)
 {
 	struct boot_runtime rt = runtime();
@@ -555,6 +573,7 @@ int main(void)
 		T(trust),
 		T(trust_in_cache_dir),
 		T(system_cache),
+		T(system_cache_of_others),
 		T(missing_jar),
 		T(path_not_utf8),
 		T(set_aside),
