@@ -225,20 +225,27 @@ static char *whose(const struct target *t)
 	return strbuf_take(&b);
 }
 
+static char *visible(const char *s)
+{
+	return s ? text_visible(s, strlen(s)) : xstrdup("");
+}
+
 static void print_found(
 	const struct prepare *p, const struct target *t, const struct boot_found *found)
 {
-	_cleanup_free_ char *name = whose(t), *shown = NULL;
+	_cleanup_free_ char *name = whose(t), *shown = NULL, *native = NULL;
 	json_t *verdict = entry_of(p, found);
 	const json_t *measured = json_object_get(verdict, "measured");
 	_cleanup_free_ char *fast = seconds(measured, "ready_ms");
 	_cleanup_free_ char *plain = seconds(measured, "plain_ready_ms");
 	FILE *f = p->cli->out;
 
-	shown = found->why ? text_visible(found->why, strlen(found->why)) : xstrdup("");
+	shown = visible(found->why);
+	native = visible(found->native_why);
 	if (t->native_only)
 		fprintf(f, "%s: %s\n", name,
 			found->library_path ? "the native libraries are unpacked"
+			: *native           ? native
 					    : "the jar has no native libraries for this machine");
 	else if (found->verdict == BOOT_TRUSTED && measured)
 		fprintf(f, "%s: prepared; a node was ready in %s instead of %s\n", name, fast,
@@ -249,6 +256,8 @@ static void print_found(
 		fprintf(f, "%s: native libraries only: %s\n", name, shown);
 	else
 		fprintf(f, "%s: the archive is refused, nodes start without: %s\n", name, shown);
+	if (*native && !t->native_only)
+		fprintf(f, "%s: no native libraries are kept: %s\n", name, native);
 	json_decref(verdict);
 }
 
@@ -259,10 +268,10 @@ static json_t *found_json(
 
 	for (size_t i = 0; i < t->clouds.n; i++)
 		json_array_append_new(clouds, json_string(t->clouds.v[i]));
-	j = json_pack("{s:o, s:s?, s:s?, s:s, s:s?, s:s?, s:s?, s:O?}", "clouds", clouds, "jar",
-		t->jar, "java", t->java, "verdict", boot_verdict_name(found->verdict), "why",
-		found->why, "library_path", found->library_path, "archive", found->archive,
-		"measured", json_object_get(verdict, "measured"));
+	j = json_pack("{s:o, s:s?, s:s?, s:s, s:s?, s:s?, s:s?, s:s?, s:O?}", "clouds", clouds,
+		"jar", t->jar, "java", t->java, "verdict", boot_verdict_name(found->verdict), "why",
+		found->why, "library_path", found->library_path, "native_why", found->native_why,
+		"archive", found->archive, "measured", json_object_get(verdict, "measured"));
 	json_decref(verdict);
 	return j;
 }
@@ -364,7 +373,9 @@ static const char *state_of(const json_t *entry, bool native)
 
 	if (!json_is_true(json_object_get(entry, "current")))
 		return "stale";
-	return native ? "unpacked" : verdict ? verdict : "-";
+	if (native)
+		return json_object_get(entry, "why") ? "none" : "unpacked";
+	return verdict ? verdict : "-";
 }
 
 static void add_row(struct strv *cells, const json_t *entry)
@@ -384,7 +395,7 @@ static void add_row(struct strv *cells, const json_t *entry)
 	strv_add(cells, made);
 	strv_add(cells, used);
 	if (native)
-		strv_add(cells, path);
+		strv_printf(cells, "%s%s%s", path, why ? ": " : "", why ? why : "");
 	else
 		strv_printf(cells, "%s (H2O %s), Java %s%s%s", path, h2o && *h2o ? h2o : "?",
 			java && *java ? java : "?", why ? ": " : "", why ? why : "");

@@ -28,6 +28,7 @@ void boot_found_clear(struct boot_found *f)
 {
 	free(f->library_path);
 	free(f->jvm_library_path);
+	free(f->native_why);
 	free(f->archive);
 	free(f->why);
 	free(f->dir);
@@ -59,6 +60,7 @@ static const char *system_dir(void)
 struct look {
 	const char *cache_dir;
 	int boot; /* opened, trusted */
+	bool own;
 	struct boot_found *out;
 	struct err *why;
 };
@@ -70,12 +72,17 @@ static void look_native(const struct look *l, const struct boot_identity *jar)
 	_cleanup_close_ int dir = boot_open_dir(l->boot, name, path, l->why);
 	json_t *verdict = dir >= 0 ? boot_read_verdict(dir, path, l->why) : NULL;
 	const json_t *libraries = json_object_get(verdict, "libraries"), *file;
+	const char *none = json_string_value(json_object_get(verdict, "why"));
 	bool whole = boot_identity_matches(jar, verdict);
 	size_t i;
 
 	json_array_foreach (libraries, i, file)
 		whole = whole && boot_file_is_whole(dir, file);
+	/* None were unpacked since they could not be loaded: as long as that is so, and there. */
+	if (none)
+		whole = whole && l->own && boot_is_noexec(path);
 	if (whole) {
+		replace_str(&l->out->native_why, none);
 		l->out->native_done = true;
 		/* A path cannot be told from two by who reads it. */
 		if (json_array_size(libraries) && !strchr(path, ':'))
@@ -118,9 +125,9 @@ static void look_into(const char *cache_dir, const struct boot_identity *jar,
 {
 	_cleanup_(err_clear) struct err why = ERR_NULL;
 	_cleanup_close_ int boot = boot_open_cache(cache_dir, &why);
-	struct look l = {.cache_dir = cache_dir, .boot = boot, .out = out, .why = &why};
+	struct look l = {.cache_dir = cache_dir, .boot = boot, .own = own, .out = out, .why = &why};
 
-	if (boot >= 0 && !out->native_done)
+	if (boot >= 0 && !out->library_path)
 		look_native(&l, jar);
 	if (boot >= 0 && archive && out->verdict == BOOT_UNKNOWN)
 		look_archive(&l, id);

@@ -64,6 +64,7 @@ enum boot_verdict {
 struct boot_found {
 	char *library_path;     /* directory with the native libraries; NULL: there are none */
 	char *jvm_library_path; /* where the JVM looks by itself; NULL: not known */
+	char *native_why;       /* there are none, though the jar has them; a sentence, or NULL */
 	bool native_done;       /* and there is nothing to be unpacked (any more) */
 	char *archive;          /* absolute path; only when trusted */
 	int java_major;         /* of the runtime */

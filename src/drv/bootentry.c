@@ -5,6 +5,7 @@
 #include <inttypes.h>
 #include <limits.h>
 #include <stdio.h>
+#include <sys/statvfs.h>
 
 #include "base/file.h"
 #include "base/text.h"
@@ -304,6 +305,13 @@ bool boot_file_is_whole(int dir, const json_t *file)
 	return fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(st.st_mode) &&
 	       check_trust(&st, name, "", NULL) == 0 && st.st_size == (off_t)size &&
 	       faccessat(dir, name, R_OK, AT_EACCESS) == 0;
+}
+
+bool boot_is_noexec(const char *dir)
+{
+	struct statvfs vfs;
+
+	return statvfs(dir, &vfs) == 0 && (vfs.f_flag & ST_NOEXEC);
 }
 
 /* --- paths -------------------------------------------------------------------------------- */

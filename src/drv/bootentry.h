@@ -47,6 +47,9 @@ json_t *boot_read_verdict(int dir, const char *shown, struct err *e);
  */
 bool boot_file_is_whole(int dir, const json_t *file);
 
+/* No library can be loaded from there, so H2O would go on to unpack its own. */
+bool boot_is_noexec(const char *dir);
+
 /* Java that knows neither archive nor AOT cache; from this one on it is an AOT cache. */
 #define BOOT_JAVA_MIN 11
 #define BOOT_JAVA_AOT 24

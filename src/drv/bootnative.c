@@ -3,7 +3,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
-#include <sys/statvfs.h>
 #include <zip.h>
 
 #include "base/strbuf.h"
@@ -112,19 +111,11 @@ static int each_library(struct unpacking *u, struct err *e)
 	return r;
 }
 
-/* Libraries cannot be loaded from there, so H2O would go on to unpack its own. */
-static bool is_noexec(const char *dir)
-{
-	struct statvfs vfs;
-
-	return statvfs(dir, &vfs) == 0 && (vfs.f_flag & ST_NOEXEC);
-}
-
 static int make(struct boot_job *job, struct unpacking *u, const char *dir, struct err *e)
 {
 	_cleanup_(boot_identity_clear) struct boot_identity id = {0};
 	const char *jar = job->rq->runtime.jar;
-	bool noexec = is_noexec(job->boot);
+	bool noexec = boot_is_noexec(job->boot);
 	_cleanup_free_ char *name = NULL;
 	json_t *verdict;
 	int r = boot_identity_of_jar(jar, &id, e);

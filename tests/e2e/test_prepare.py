@@ -483,9 +483,10 @@ def test_killed(cache):
 
 
 @contextlib.contextmanager
-def small_disk(path, size):
+def small_disk(path, size, *options):
     path.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(path)], check=False).returncode:
+    options = ",".join([f"size={size}", *options])
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(path)], check=False).returncode:
         pytest.skip("tmpfs cannot be mounted here")
     try:
         yield
@@ -516,6 +517,34 @@ def test_no_room(cache):
         assert run.returncode == 1 and "are needed: make room" in err, out + err
         assert cache.entry() == before
         cache.assert_no_leftovers()
+
+
+@needs_root
+def test_noexec(cache):
+    """Proves: where no library can be loaded from none are kept, which is said; root's are used then; and once
+    it is mounted otherwise they are unpacked."""
+    own = {"H2OFLEET_SYSTEM_CACHE_DIR": str(cache.path)}
+    sentence = f"{cache.boot} is mounted noexec: no library can be used there"
+    with small_disk(cache.path, "500m", "noexec"):
+        out, _ = cache()
+        assert out.startswith("dev: prepared") and out.endswith(f"dev: no native libraries are kept: {sentence}\n")
+        out, err = cache("--native-only")
+        assert out == f"dev: {sentence}\n" and progress(err) == []
+        assert re.search(rf"libraries +none .*{cache.jar}: {sentence}", cache("--list")[0])
+        runtime, = json.loads(cache("--json")[0])["runtimes"]
+        assert (runtime["library_path"], runtime["native_why"]) == (None, sentence)
+        # What this cache cannot have another can: its verdict is not taken for it.
+        config = cache.config.read_text()
+        cache.config.write_text(config.replace(str(cache.path), f"{cache.dir}/other"))
+        assert cache("--native-only", env=own)[0] == "dev: the native libraries are unpacked\n"
+        cache.config.write_text(config)
+        other = {"H2OFLEET_SYSTEM_CACHE_DIR": str(cache.dir / "other")}
+        runtime, = json.loads(cache("--json", env=other)[0])["runtimes"]
+        assert runtime["library_path"].startswith(f"{cache.dir}/other/boot/native-")
+        assert runtime["native_why"] is None
+        subprocess.run(["mount", "-o", "remount,exec", str(cache.path)], check=True)
+        out, err = cache()
+        assert progress(err) == STEPS[:1] and "no native libraries" not in out
 
 
 @needs_root
