@@ -27,6 +27,7 @@
 /* With less free what failed has failed for want of it: a JVM removes what it could not finish. */
 #define FULL_SPACE  (ARCHIVE_SPACE / 2)
 #define SAID_MAX    300
+#define SYNC_PIECE  (4 << 20)
 #define IOPRIO_IDLE (3 << 13) /* linux/ioprio.h */
 
 /* --- helpers of the other files ----------------------------------------------------------- */
@@ -65,6 +66,25 @@ int boot_check_space(const struct boot_job *job, uint64_t bytes, struct err *e)
 	return err_set(e, -ENOSPC,
 		"%s has %s free, and %s are needed: make room, or set cache_dir to another disk",
 		job->boot, have, need);
+}
+
+int boot_sync(int fd)
+{
+	const unsigned all =
+		SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE | SYNC_FILE_RANGE_WAIT_AFTER;
+	struct stat st;
+
+	if (fstat(fd, &st) < 0)
+		return -errno;
+	for (off_t at = 0; at < st.st_size; at += SYNC_PIECE) {
+		if (boot_told_to_end())
+			return -EINTR;
+		/* Where this cannot be had fdatasync() does all of it. */
+		if (sync_file_range(fd, at, SYNC_PIECE, all) < 0 && errno != EINTR &&
+			errno != ENOSYS && errno != EOPNOTSUPP)
+			return -errno;
+	}
+	return boot_told_to_end() ? -EINTR : fdatasync(fd) < 0 ? -errno : 0;
 }
 
 int boot_write_verdict(const char *dir, json_t *verdict, struct err *e)
@@ -197,6 +217,16 @@ static char *last_words(const char *output)
 	return text_visible(said, MIN(strcspn(said, "\n"), (size_t)SAID_MAX));
 }
 
+static int keep_archive(const char *archive, struct err *e)
+{
+	_cleanup_close_ int fd = open(archive, O_RDONLY | O_CLOEXEC);
+	int r = fd >= 0 && fchmod(fd, 0644) == 0 ? boot_sync(fd) : -errno;
+
+	if (r == -EINTR)
+		return err_set(e, r, "told to end");
+	return r < 0 ? err_set_errno(e, r, "cannot keep %s", archive) : 0;
+}
+
 /* 0; 1: the JVM cannot make one, *why says so; or a negative errno. */
 static int make_archive(struct boot_job *job, const char *archive, char **why, struct err *e)
 {
@@ -214,13 +244,8 @@ static int make_archive(struct boot_job *job, const char *archive, char **why, s
 	job->measured.archive_ms = clock_monotonic_ms() - begun;
 	if (r < 0)
 		return r == -EINTR ? r : err_wrap(e, "making the archive");
-	if (r == 0 && stat(archive, &st) == 0 && st.st_size > 0) {
-		_cleanup_close_ int fd = open(archive, O_RDONLY | O_CLOEXEC);
-
-		return fd >= 0 && fchmod(fd, 0644) == 0 && fdatasync(fd) == 0
-			       ? 0
-			       : err_set_errno(e, -errno, "cannot keep %s", archive);
-	}
+	if (r == 0 && stat(archive, &st) == 0 && st.st_size > 0)
+		return keep_archive(archive, e);
 	if (boot_check_space(job, FULL_SPACE, e) < 0)
 		return -ENOSPC;
 	code = r;

@@ -54,8 +54,10 @@ static int copy(zip_file_t *from, int to, struct err *e)
 				zip_error_strerror(zip_file_get_error(from)));
 		r = write_chunk(to, chunk, (size_t)n);
 	}
-	if (r == 0 && fdatasync(to) < 0)
-		r = -errno;
+	if (r == 0)
+		r = boot_sync(to);
+	if (r == -EINTR)
+		return err_set(e, r, "told to end");
 	return r < 0 ? err_set_errno(e, r, "cannot write") : 0;
 }
 

@@ -37,6 +37,10 @@ int boot_publish(const struct boot_job *job, const char *from, const char *name,
 /* Writes DIR/verdict.json; takes the reference. */
 int boot_write_verdict(const char *dir, json_t *verdict, struct err *e);
 
+/* Writes what was written to `fd` to the disk, piece by piece: all at once could take a minute, in
+ * which nothing, not even SIGKILL, ends a process. -EINTR when we are told to end. */
+int boot_sync(int fd);
+
 /* How long a node, or the making of an archive, may take: what the request says, but no less than
  * 20 times what the plain node took. On a machine that is busy with other things all is slow, and
  * that is nobody's fault. */

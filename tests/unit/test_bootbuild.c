@@ -370,6 +370,25 @@ static void test_told_to_end(void **state)
 	boot_catch_signals(false);
 }
 
+/* Nothing is written out any more once we are told to end. */
+static void test_sync(void **state)
+{
+	_cleanup_free_ char *path = xasprintf("%s/file", top), *data = xcalloc(1, 5 << 20);
+	_cleanup_close_ int fd = -1;
+
+	(void)state;
+	assert_int_equal(file_write_atomic(path, data, 5 << 20, 0644, false, NULL), 0);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	assert_int_equal(boot_sync(fd), 0);
+	assert_int_equal(boot_sync(-1), -EBADF);
+	boot_catch_signals(true);
+	raise(SIGTERM);
+	assert_int_equal(boot_sync(fd), -EINTR);
+	boot_catch_signals(false);
+	boot_catch_signals(true); /* forgets it */
+	boot_catch_signals(false);
+}
+
 /* The builder is killed with SIGKILL: what it started ends too, by the kernel. */
 static void test_dies_with_us(void **state)
 {
@@ -408,6 +427,7 @@ int main(void)
 		T(run),
 		T(not_its_fault),
 		T(told_to_end),
+		T(sync),
 		T(dies_with_us),
 	};
 
