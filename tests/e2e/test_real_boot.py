@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -125,6 +126,11 @@ def test_built(bench, built):
     assert sorted(p.name for p in pathlib.Path(built["library_path"]).glob("*.so")) == [
         "libxgboost4j_gpu.so", "libxgboost4j_minimal.so"]
     assert not (bench.cache / "boot" / "work").exists()
+    says = subprocess.run([built["java"], "-XshowSettings:properties", "-version"], env={},
+                          stderr=subprocess.PIPE, text=True, timeout=60 * SLOW, check=True).stderr
+    says = re.search(r" java\.library\.path = (.*\n(?: {8}.*\n)*)", says)[1].split()
+    verdict = json.loads((pathlib.Path(built["archive"]).parent / "verdict.json").read_text())
+    assert verdict["java_library_path"].split(":") == says, "its own, which is Debian's at times"
     again = bench.prepare()
     assert (again["archive"], again["measured"]) == (built["archive"], measured), "nothing is made twice"
 
