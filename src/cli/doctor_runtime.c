@@ -13,6 +13,7 @@
 #include "base/file.h"
 #include "drv/packages.h"
 #include "drv/runtime.h"
+#include "model/plan.h"
 
 #define JAVA_TIMEOUT_MS 20000
 #define OUTPUT_MAX      65536
@@ -23,13 +24,16 @@
 
 extern char **environ;
 
-/* In a process group of its own: a wrapper script's children are to end with it. */
+/* In a process group of its own: a wrapper script's children are to end with it. With what a node
+ * has of our environment. */
 static int spawn_captured(char *const *argv, int out, pid_t *pid)
 {
 	posix_spawn_file_actions_t fa;
+	_cleanup_(strv_free) struct strv env = STRV_NULL;
 	posix_spawnattr_t attr;
 	int r;
 
+	plan_clean_env(environ, &env);
 	posix_spawn_file_actions_init(&fa);
 	posix_spawnattr_init(&attr);
 	posix_spawn_file_actions_addopen(&fa, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
@@ -37,7 +41,7 @@ static int spawn_captured(char *const *argv, int out, pid_t *pid)
 	posix_spawn_file_actions_adddup2(&fa, out, STDERR_FILENO);
 	posix_spawnattr_setflags(&attr, POSIX_SPAWN_SETPGROUP);
 	posix_spawnattr_setpgroup(&attr, 0);
-	r = posix_spawn(pid, argv[0], &fa, &attr, argv, environ);
+	r = posix_spawn(pid, argv[0], &fa, &attr, argv, env.v);
 	posix_spawnattr_destroy(&attr);
 	posix_spawn_file_actions_destroy(&fa);
 	return -r;
