@@ -5,6 +5,7 @@ import fcntl
 import json
 import os
 import signal
+import socket
 import subprocess
 import time
 
@@ -324,6 +325,25 @@ def test_builder_that_does_not_end(rig):
     os.kill(next(p for p, c in builders(fleet).items() if "--build-boot-cache" in c), signal.SIGSTOP)
     fleet.stop(timeout=20)
     assert not any(pid_alive(p) for p in pids)
+
+
+def test_exact_port_meanwhile(rig):
+    """A start that finds its exact port taken while the builder still is there, be it on its way out: a
+    node of its own may have had the port, so that is no failure for good."""
+    fleet = rig(start=False)
+    port = fleet.ports.base + 20
+    fleet.clouds["exact"] = {**fleet.clouds["c"], "nodes": 1, "port": port, "autostart": "no",
+                             "restart_delay": "1s"}
+    fleet.write_config()
+    fleet.start()
+    fleet.ready()
+    hanging(fleet)
+    os.kill(next(p for p, c in builders(fleet).items() if "--build-boot-cache" in c), signal.SIGSTOP)
+    with socket.create_server(("127.0.0.1", port)):
+        fleet.cli("start", "exact")
+        fleet.wait("backoff", name="exact")
+    fleet.knobs.write_text("")
+    fleet.ready("exact")
 
 
 def test_somebody_else_builds(rig):
