@@ -13,6 +13,7 @@
  */
 #define LOOK_NS     2000000
 #define QUESTION_MS 30000
+#define NO_ANSWER   "java could not be asked for the reason"
 
 extern char **environ;
 
@@ -142,15 +143,12 @@ static bool is_mapped_by_another(const struct supervised *s)
 	return false;
 }
 
-/* The first time it is made anew; then the cloud does without. */
-static void conclude(struct supervised *s, const char *complaint)
+/* The first time it is made anew, unless it is `the cloud's` own fault; then that does without. */
+static void conclude(struct supervised *s, bool the_clouds, const char *why)
 {
 	struct cloud_boot *b = &s->boot;
 	const char *name = s->cloud->conf->name;
-	const char *why = complaint ? complaint
-				    : "a JVM with no other options would use it, so it is by the "
-				      "options of this cloud";
-	bool again = b->ignored++ == 0 && !is_mapped_by_another(s);
+	bool again = b->ignored++ == 0 && !the_clouds && !is_mapped_by_another(s);
 
 	if (again) {
 		b->anew = bootcache_set_aside(&b->found) < 0; /* root's: one of our own, then */
@@ -174,7 +172,14 @@ static void on_answer(int exit_code, int exec_errno, const char *output, void *a
 	_cleanup_free_ char *first = xstrndup(output, strcspn(output, "\n"));
 
 	s->boot.question = NULL;
-	conclude(s, exec_errno == 0 && exit_code == 0 && *first ? first : NULL);
+	if (exec_errno == 0 && exit_code == BOOT_EXIT_ACCEPTED)
+		conclude(s, true,
+			"a JVM with no other options would use it, so it is by the options of this "
+			"cloud");
+	else if (exec_errno == 0 && exit_code == EXIT_SUCCESS && *first)
+		conclude(s, false, first);
+	else
+		conclude(s, false, NO_ANSWER);
 }
 
 /* Asking a JVM takes some 100 ms, so another process does it. */
@@ -194,7 +199,7 @@ static void ask_why(struct supervised *s)
 	bootbuilder_env(s->fleet, &env);
 	if (command_run(s->fleet->loop, argv.v, env.v, QUESTION_MS, on_answer, s,
 		    &s->boot.question) < 0)
-		conclude(s, NULL);
+		conclude(s, false, NO_ANSWER);
 }
 
 /* Some of its members, until `end`. */

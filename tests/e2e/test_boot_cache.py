@@ -201,41 +201,50 @@ def test_refused(rig):
 
 
 def test_ignored(rig):
-    """A cloud whose JVMs do not map the archive: noticed, made anew once; then it is left without."""
+    """A cloud whose JVMs do not map an archive that a JVM without its options takes: noticed; the
+    archive stays, and the cloud is left without."""
     fleet = rig(knobs="-Dfake.archive_ignored=1")
     fleet.ready()
     result(fleet, "ready")
     boot = restarted(fleet)
     assert (boot["mode"], boot["mapped"]) == ("archive", False), boot
     first = result(fleet, "ignored")
-    assert first["again"] and "options of this cloud" in first["why"], first
+    assert not first["again"] and "options of this cloud" in first["why"], first
     said = " ".join(fleet.cli("status", "c").stdout.split())
     assert "the archive of classes is not used: a JVM with no other options would use it" in said
     assert "do not use the archive" in fleet.cli("doctor", "--config", str(fleet.config), code=None).stdout
-    result(fleet, "ready", 2)
-    assert restarted(fleet)["mapped"] is False
-    assert not result(fleet, "ignored", 2)["again"]
+    archive = boot["archive"]
     boot = restarted(fleet)
     assert boot["mode"] == "native" and "do not use the archive" in boot["why"], boot
+    assert os.path.exists(archive)
     nothing_is_built(fleet, 2.5)
-    assert len(events(fleet, "boot-cache-building")) == 2
+    assert len(events(fleet, "boot-cache-building")) == 1
 
 
-def test_ignored_by_one_of_two(fleets, fake_keys):
-    """What another cloud uses is as it should be: it stays, and the cloud that does not is left
-    without."""
+@pytest.mark.parametrize("order", [("c", "odd"), ("odd", "c")], ids="-then-".join)
+def test_ignored_by_one_of_two(fleets, fake_keys, order):
+    """What another cloud uses is as it should be: it stays, whoever comes first, and the cloud that does
+    not is left without."""
     fleet = fleets({"c": fake_keys(1), "odd": fake_keys(1, "-Dfake.archive_ignored=1")},
                    fleet={"fast_boot_delay": "0s"}).start()
     fleet.ready()
     fleet.ready("odd")
     result(fleet, "ready")
-    archive = restarted(fleet)["archive"]
-    fleet.cli("restart", "odd")
-    ignored = result(fleet, "ignored")
-    assert ignored["cloud"] == "odd" and not ignored["again"], ignored
-    assert os.path.exists(archive)
+    for name in order:
+        if name == "c":
+            assert restarted(fleet)["mapped"] is True
+            continue
+        fleet.cli("restart", "odd")
+        ignored = result(fleet, "ignored")
+        assert ignored["cloud"] == "odd" and not ignored["again"], ignored
+        assert os.path.exists(ignored["archive"])
     assert restarted(fleet)["mapped"] is True
     assert len(events(fleet, "boot-cache-building")) == 1
+
+
+def damage(archive):
+    with open(archive, "r+b") as f:
+        f.write(b"fake archive of something else\n")
 
 
 def test_damaged_archive(rig):
@@ -243,15 +252,29 @@ def test_damaged_archive(rig):
     fleet = rig()
     fleet.ready()
     result(fleet, "ready")
-    archive = restarted(fleet)["archive"]
-    with open(archive, "r+b") as f:
-        f.write(b"fake archive of something else\n")
+    damage(restarted(fleet)["archive"])
     assert restarted(fleet)["mapped"] is False
     ignored = result(fleet, "ignored")
     assert ignored["again"] and "A jar file is not the one used" in ignored["why"], ignored
     result(fleet, "ready", 2)
     boot = restarted(fleet)
     assert (boot["mode"], boot["mapped"]) == ("archive", True), boot
+
+
+def test_damaged_again(rig):
+    """The one that was made anew is no better: the cloud is left without."""
+    fleet = rig()
+    fleet.ready()
+    for n in (1, 2):
+        result(fleet, "ready", n)
+        damage(next((fleet.dir / "cache/boot").glob("*/classes.jsa")))
+        boot = restarted(fleet)
+        assert (boot["mode"], boot["mapped"]) == ("archive", False), boot
+        assert result(fleet, "ignored", n)["again"] == (n == 1)
+    boot = restarted(fleet)
+    assert boot["mode"] == "native" and "do not use the archive" in boot["why"], boot
+    nothing_is_built(fleet, 2.5)
+    assert len(events(fleet, "boot-cache-building")) == 2
 
 
 def test_another_jar(rig, fake_jar, tmp_path):
