@@ -105,6 +105,8 @@ void boot_choose(struct supervised *s)
 		leave_out(&b->found.library_path);
 	if (!wish.archive)
 		leave_out(&b->found.archive);
+	if (b->found.archive && stat(b->found.archive, &b->file) < 0)
+		leave_out(&b->found.archive); /* it went just now */
 	b->why = why_none(s, &wish);
 	bootcache_touch(&b->found);
 }
@@ -130,6 +132,17 @@ void boot_ready(struct supervised *s)
 	bootbuilder_wake(s->fleet);
 }
 
+/* Is it still the file that it was at the launch? One that was set aside or replaced meanwhile may
+ * well be used: /proc/PID/maps has the name that it has now. */
+static bool is_still_there(const struct cloud_boot *b)
+{
+	struct stat st;
+
+	return stat(b->found.archive, &st) == 0 && st.st_dev == b->file.st_dev &&
+	       st.st_ino == b->file.st_ino && st.st_mtim.tv_sec == b->file.st_mtim.tv_sec &&
+	       st.st_mtim.tv_nsec == b->file.st_mtim.tv_nsec;
+}
+
 /* Then the archive is as it should be, and the cause lies with this cloud. */
 static bool is_mapped_by_another(const struct supervised *s)
 {
@@ -148,10 +161,17 @@ static void conclude(struct supervised *s, bool the_clouds, const char *why)
 {
 	struct cloud_boot *b = &s->boot;
 	const char *name = s->cloud->conf->name;
-	bool again = b->ignored++ == 0 && !the_clouds && !is_mapped_by_another(s);
+	bool again;
+	int r;
 
+	if (!is_still_there(b)) {
+		b->mapped = -1;
+		return;
+	}
+	again = b->ignored++ == 0 && !the_clouds && !is_mapped_by_another(s);
 	if (again) {
-		b->anew = bootcache_set_aside(&b->found) < 0; /* root's: one of our own, then */
+		r = bootcache_set_aside(&b->found);
+		b->anew = r == -EACCES || r == -EROFS; /* root's: one of our own, then */
 		bootbuilder_wake(s->fleet);
 	} else {
 		b->barred = xasprintf("its nodes do not use the archive: %s", why);
@@ -192,7 +212,6 @@ static void ask_why(struct supervised *s)
 	_cleanup_(strv_free) struct strv argv = STRV_NULL, env = STRV_NULL;
 
 	s->boot.mapped = 0;
-	s->boot.looking = false;
 	strv_take(&argv, command_own_program());
 	strv_add(&argv, "--explain-boot-cache");
 	bootbuild_add_args(&rq, &argv);
@@ -215,12 +234,12 @@ static void look_at_members(struct supervised *s, uint64_t end)
 	for (; b->next < c->n_nodes && uv_hrtime() < end; b->next++) {
 		int r = bootcache_is_mapped(c->nodes[b->next].pid, b->found.archive);
 
-		if (r == 0)
+		if (r > 0)
+			continue;
+		b->looking = false;
+		if (r == 0 && is_still_there(b)) /* else nobody knows */
 			ask_why(s);
-		if (r < 0) /* it is gone, or hidden from us */
-			b->looking = false;
-		if (r <= 0)
-			return;
+		return;
 	}
 	if (b->next < c->n_nodes)
 		return;

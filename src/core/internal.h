@@ -1,6 +1,7 @@
 /* What the files of core/ share; for nobody else. */
 #pragma once
 
+#include <sys/stat.h>
 #include <uv.h>
 
 #include "core/fleet.h"
@@ -64,6 +65,7 @@ struct cloud_cgroup {
 struct cloud_boot {
 	uint64_t generation;      /* whose this is; 0: none that we have launched */
 	struct boot_found found;  /* without what it was not given */
+	struct stat file;         /* found.archive, as it was then */
 	char *why;                /* owned: why it is not all there is; NULL: it is */
 	int mapped;               /* 1: all members use the archive; 0: not all; -1: not known */
 	bool looking;             /* it is ready, and they are looked at */

@@ -93,7 +93,8 @@ void bootcache_touch(const struct boot_found *f);
  * with `again` makes one of our own, which is found first). */
 int bootcache_set_aside(const struct boot_found *f);
 
-/* Does process `pid` have `file` mapped (/proc/PID/maps)? 1, 0, or a negative errno. */
+/* Does process `pid` have `file` mapped (/proc/PID/maps)? 1, 0, or a negative errno. It goes by the
+ * name: what was renamed, or has lost its name to another file by an exchange, is not found. */
 int bootcache_is_mapped(pid_t pid, const char *file);
 
 /* Would a JVM with no other options take this archive (`java -Xshare:on -version` and the like)? 1:

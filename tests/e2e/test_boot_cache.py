@@ -8,6 +8,8 @@ import signal
 import socket
 import subprocess
 import time
+import urllib.error
+import urllib.request
 
 import pytest
 
@@ -240,6 +242,44 @@ def test_ignored_by_one_of_two(fleets, fake_keys, order):
         assert os.path.exists(ignored["archive"])
     assert restarted(fleet)["mapped"] is True
     assert len(events(fleet, "boot-cache-building")) == 1
+
+
+def tell(fleet, knob, value):
+    url = f"http://127.0.0.1:{fleet.nodes()[0]['api_port']}/fake/{knob}?value={value}"
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, method="POST"), timeout=20) as answer:
+            return answer.status == 200
+    except urllib.error.URLError:
+        return False
+
+
+@pytest.mark.parametrize("how", ["replaced", "set-aside"])
+def test_not_there_any_more(rig, how):
+    """The archive is replaced (`prepare --again`) or renamed, as for another cloud that does not use it,
+    while the cloud boots with it: whether it is used is then not known, and nothing is concluded."""
+    fleet = rig(nodes=1)
+    fleet.ready()
+    result(fleet, "ready")
+    archive = restarted(fleet)["archive"]
+    fleet.knobs.write_text("archive_hang=1")
+    fleet.cli("restart", "c")
+    pid = until("a member that uses it", 30, lambda: next(
+        (p for p in fleet.pids() if archive in read(f"/proc/{p}/maps")), None))
+    fleet.knobs.write_text("")
+    if how == "replaced":
+        fleet.cli("prepare", "--config", str(fleet.config), "--again", timeout=BUILT_S)
+    else:
+        os.rename(os.path.dirname(archive), os.path.dirname(archive) + ".ignored")
+    assert f"{archive}\n" not in read(f"/proc/{pid}/maps")
+    until("the node listens", 20, lambda: tell(fleet, "archive_hang", 0))
+    assert fleet.ready(generation=3)["boot"]["archive"] == archive
+    if how == "replaced":
+        nothing_is_built(fleet, 2.5)  # meanwhile it is looked at
+    else:
+        result(fleet, "ready", 2)  # nobody begins to make it before it was looked at
+    assert fleet.cloud()["boot"]["mapped"] is None
+    assert not events(fleet, "boot-cache-ignored")
+    assert fleet.cloud()["generation"] == 3
 
 
 def damage(archive):
