@@ -7,6 +7,7 @@
 #include "core/bootbuilder.h"
 #include "core/internal.h"
 #include "drv/bootbuild.h"
+#include "drv/bootentry.h"
 #include "drv/machine.h"
 
 /* Looking at members takes from a turn of the loop at most so long; the maps of a JVM take 0.3 ms.
@@ -56,6 +57,18 @@ void boot_forget(struct supervised *s)
 {
 	forget(&s->boot);
 	free(TAKE_PTR(s->boot.barred));
+	free(TAKE_PTR(s->boot.runtime));
+}
+
+void boot_pardon(struct supervised *s)
+{
+	struct cloud_boot *b = &s->boot;
+
+	if (b->question) /* it was about the one before */
+		command_cancel(TAKE_PTR(b->question));
+	free(TAKE_PTR(b->barred));
+	b->ignored = 0;
+	b->anew = false;
 }
 
 /* ---- a launch ---- */
@@ -80,6 +93,17 @@ static char *why_none(const struct supervised *s, const struct boot_wish *wish)
 	return xstrdup(f->why ? f->why : "there is none for this runtime yet");
 }
 
+static void note_runtime(struct supervised *s, const struct boot_runtime *rt)
+{
+	_cleanup_(boot_identity_clear) struct boot_identity id = {0};
+
+	if (boot_identity_of(rt, &id, NULL) < 0)
+		return;
+	if (!streq_null(s->boot.runtime, id.key))
+		boot_pardon(s);
+	replace_str(&s->boot.runtime, id.key);
+}
+
 static void leave_out(char **path)
 {
 	free(TAKE_PTR(*path));
@@ -94,8 +118,9 @@ void boot_choose(struct supervised *s)
 
 	forget(b);
 	b->generation = s->cloud->generation + 1; /* it is about to begin */
-	boot_wish_of(s, &wish);
 	rt = boot_runtime_of(s, &s->runtime);
+	note_runtime(s, &rt);
+	boot_wish_of(s, &wish);
 	if ((wish.native || wish.archive) &&
 		bootcache_find(s->fleet->conf->fleet.cache_dir, &rt, &b->found, &e) < 0) {
 		b->why = xstrdup(err_msg(&e));

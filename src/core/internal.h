@@ -73,7 +73,8 @@ struct cloud_boot {
 	struct command *question; /* why not, on its way */
 	unsigned ignored;         /* archives that it did not use, in a row */
 	bool anew;                /* the next one is to be made though there is one */
-	char *barred; /* owned: why it gets none from this daemon any more; NULL: it does */
+	char *barred;  /* owned: why it gets none with these keys and this runtime; NULL: it does */
+	char *runtime; /* owned: the identity of the newest generation's */
 };
 
 /* The newest loss of a cloud, until it is known what follows: incident.c. */
@@ -303,6 +304,8 @@ void boot_ready(struct supervised *s);
 /* To be called every second. */
 void boot_beat(struct fleet *f);
 void boot_forget(struct supervised *s);
+/* It is another one now: what it was barred for need not hold any more. */
+void boot_pardon(struct supervised *s);
 /* What it may be launched with from now on. */
 void boot_wish_of(const struct supervised *s, struct boot_wish *out);
 /* Strings are those of `rt` and of the configuration. */

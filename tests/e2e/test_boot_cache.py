@@ -204,7 +204,7 @@ def test_refused(rig):
 
 def test_ignored(rig):
     """A cloud whose JVMs do not map an archive that a JVM without its options takes: noticed; the
-    archive stays, and the cloud is left without."""
+    archive stays, and the cloud is left without, until other options are in force."""
     fleet = rig(knobs="-Dfake.archive_ignored=1")
     fleet.ready()
     result(fleet, "ready")
@@ -220,7 +220,27 @@ def test_ignored(rig):
     assert boot["mode"] == "native" and "do not use the archive" in boot["why"], boot
     assert os.path.exists(archive)
     nothing_is_built(fleet, 2.5)
+    fleet.clouds["c"]["jvm_custom_args"] = "-Dfake.heartbeat_ms=100"
+    fleet.write_config()
+    fleet.cli("reload")
+    boot = restarted(fleet)
+    assert (boot["archive"], boot["mapped"]) == (archive, True), boot
     assert len(events(fleet, "boot-cache-building")) == 1
+
+
+def test_ignored_then_another_jar(rig, fake_jar, tmp_path):
+    """A cloud that was left without gets an archive again with another runtime: that one may be used."""
+    jar = tmp_path / "h2o.jar"
+    jar.write_bytes(fake_jar.read_bytes())
+    fleet = rig(knobs="-Dfake.archive_ignored=1", jar_path=jar)
+    fleet.ready()
+    result(fleet, "ready")
+    assert restarted(fleet)["mode"] == "archive"
+    assert not result(fleet, "ignored")["again"]
+    os.utime(jar, (1, 1))
+    assert restarted(fleet)["mode"] == "plain"
+    result(fleet, "ready", 2)
+    assert restarted(fleet)["mode"] == "archive"
 
 
 @pytest.mark.parametrize("order", [("c", "odd"), ("odd", "c")], ids="-then-".join)
