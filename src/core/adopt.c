@@ -6,7 +6,6 @@
 #include <inttypes.h>
 
 #include "base/file.h"
-#include "base/handover.h"
 #include "base/log.h"
 #include "base/strbuf.h"
 #include "core/internal.h"
@@ -101,21 +100,6 @@ static bool adopt_member(struct supervised *s, struct node *n, bool *executed)
 	return true;
 }
 
-/* From the image that we have replaced. */
-static bool take_over_ports(struct port_pair *p, uint16_t api)
-{
-	int claim = handover_take_fd("claim %u", api);
-
-	if (claim < 0)
-		return false;
-	p->api = api;
-	p->api_hold.claim = claim;
-	p->api_hold.fd = handover_take_fd("hold %u", api);
-	p->internal_hold.claim = handover_take_fd("claim %u", api + 1u);
-	p->internal_hold.fd = handover_take_fd("hold %u", api + 1u);
-	return true;
-}
-
 static void adopt_ports(struct supervised *s)
 {
 	for (unsigned i = 0; s->cloud->ports_planned && i < s->cloud->n_nodes; i++) {
@@ -124,7 +108,7 @@ static void adopt_ports(struct supervised *s)
 
 		if (!api || s->holds[i].api)
 			continue;
-		if (take_over_ports(&s->holds[i], api))
+		if (port_pair_take_over(api, &s->holds[i]))
 			continue;
 		r = port_pair_claim(launch_api_address(s), MEMBER_ADDR, api, &s->holds[i]);
 		if (r < 0)

@@ -7,12 +7,14 @@
 #include "core/bootbuilder.h"
 #include "core/internal.h"
 #include "drv/bootbuild.h"
+#include "drv/bootentry.h"
 #include "drv/machine.h"
 
 /* Looking at members takes from a turn of the loop at most so long; the maps of a JVM take 0.3 ms.
  */
 #define LOOK_NS     2000000
 #define QUESTION_MS 30000
+#define NO_ANSWER   "java could not be asked for the reason"
 
 extern char **environ;
 
@@ -55,6 +57,18 @@ void boot_forget(struct supervised *s)
 {
 	forget(&s->boot);
 	free(TAKE_PTR(s->boot.barred));
+	free(TAKE_PTR(s->boot.runtime));
+}
+
+void boot_pardon(struct supervised *s)
+{
+	struct cloud_boot *b = &s->boot;
+
+	if (b->question) /* it was about the one before */
+		command_cancel(TAKE_PTR(b->question));
+	free(TAKE_PTR(b->barred));
+	b->ignored = 0;
+	b->anew = false;
 }
 
 /* ---- a launch ---- */
@@ -79,6 +93,17 @@ static char *why_none(const struct supervised *s, const struct boot_wish *wish)
 	return xstrdup(f->why ? f->why : "there is none for this runtime yet");
 }
 
+static void note_runtime(struct supervised *s, const struct boot_runtime *rt)
+{
+	_cleanup_(boot_identity_clear) struct boot_identity id = {0};
+
+	if (boot_identity_of(rt, &id, NULL) < 0)
+		return;
+	if (!streq_null(s->boot.runtime, id.key))
+		boot_pardon(s);
+	replace_str(&s->boot.runtime, id.key);
+}
+
 static void leave_out(char **path)
 {
 	free(TAKE_PTR(*path));
@@ -93,8 +118,9 @@ void boot_choose(struct supervised *s)
 
 	forget(b);
 	b->generation = s->cloud->generation + 1; /* it is about to begin */
-	boot_wish_of(s, &wish);
 	rt = boot_runtime_of(s, &s->runtime);
+	note_runtime(s, &rt);
+	boot_wish_of(s, &wish);
 	if ((wish.native || wish.archive) &&
 		bootcache_find(s->fleet->conf->fleet.cache_dir, &rt, &b->found, &e) < 0) {
 		b->why = xstrdup(err_msg(&e));
@@ -104,6 +130,8 @@ void boot_choose(struct supervised *s)
 		leave_out(&b->found.library_path);
 	if (!wish.archive)
 		leave_out(&b->found.archive);
+	if (b->found.archive && stat(b->found.archive, &b->file) < 0)
+		leave_out(&b->found.archive); /* it went just now */
 	b->why = why_none(s, &wish);
 	bootcache_touch(&b->found);
 }
@@ -129,6 +157,17 @@ void boot_ready(struct supervised *s)
 	bootbuilder_wake(s->fleet);
 }
 
+/* Is it still the file that it was at the launch? One that was set aside or replaced meanwhile may
+ * well be used: /proc/PID/maps has the name that it has now. */
+static bool is_still_there(const struct cloud_boot *b)
+{
+	struct stat st;
+
+	return stat(b->found.archive, &st) == 0 && st.st_dev == b->file.st_dev &&
+	       st.st_ino == b->file.st_ino && st.st_mtim.tv_sec == b->file.st_mtim.tv_sec &&
+	       st.st_mtim.tv_nsec == b->file.st_mtim.tv_nsec;
+}
+
 /* Then the archive is as it should be, and the cause lies with this cloud. */
 static bool is_mapped_by_another(const struct supervised *s)
 {
@@ -142,18 +181,22 @@ static bool is_mapped_by_another(const struct supervised *s)
 	return false;
 }
 
-/* The first time it is made anew; then the cloud does without. */
-static void conclude(struct supervised *s, const char *complaint)
+/* The first time it is made anew, unless it is `the cloud's` own fault; then that does without. */
+static void conclude(struct supervised *s, bool the_clouds, const char *why)
 {
 	struct cloud_boot *b = &s->boot;
 	const char *name = s->cloud->conf->name;
-	const char *why = complaint ? complaint
-				    : "a JVM with no other options would use it, so it is by the "
-				      "options of this cloud";
-	bool again = b->ignored++ == 0 && !is_mapped_by_another(s);
+	bool again;
+	int r;
 
+	if (!is_still_there(b)) {
+		b->mapped = -1;
+		return;
+	}
+	again = b->ignored++ == 0 && !the_clouds && !is_mapped_by_another(s);
 	if (again) {
-		b->anew = bootcache_set_aside(&b->found) < 0; /* root's: one of our own, then */
+		r = bootcache_set_aside(&b->found);
+		b->anew = r == -EACCES || r == -EROFS; /* root's: one of our own, then */
 		bootbuilder_wake(s->fleet);
 	} else {
 		b->barred = xasprintf("its nodes do not use the archive: %s", why);
@@ -174,7 +217,14 @@ static void on_answer(int exit_code, int exec_errno, const char *output, void *a
 	_cleanup_free_ char *first = xstrndup(output, strcspn(output, "\n"));
 
 	s->boot.question = NULL;
-	conclude(s, exec_errno == 0 && exit_code == 0 && *first ? first : NULL);
+	if (exec_errno == 0 && exit_code == BOOT_EXIT_ACCEPTED)
+		conclude(s, true,
+			"a JVM with no other options would use it, so it is by the options of this "
+			"cloud");
+	else if (exec_errno == 0 && exit_code == EXIT_SUCCESS && *first)
+		conclude(s, false, first);
+	else
+		conclude(s, false, NO_ANSWER);
 }
 
 /* Asking a JVM takes some 100 ms, so another process does it. */
@@ -187,14 +237,13 @@ static void ask_why(struct supervised *s)
 	_cleanup_(strv_free) struct strv argv = STRV_NULL, env = STRV_NULL;
 
 	s->boot.mapped = 0;
-	s->boot.looking = false;
 	strv_take(&argv, command_own_program());
 	strv_add(&argv, "--explain-boot-cache");
 	bootbuild_add_args(&rq, &argv);
 	bootbuilder_env(s->fleet, &env);
 	if (command_run(s->fleet->loop, argv.v, env.v, QUESTION_MS, on_answer, s,
 		    &s->boot.question) < 0)
-		conclude(s, NULL);
+		conclude(s, false, NO_ANSWER);
 }
 
 /* Some of its members, until `end`. */
@@ -210,12 +259,12 @@ static void look_at_members(struct supervised *s, uint64_t end)
 	for (; b->next < c->n_nodes && uv_hrtime() < end; b->next++) {
 		int r = bootcache_is_mapped(c->nodes[b->next].pid, b->found.archive);
 
-		if (r == 0)
+		if (r > 0)
+			continue;
+		b->looking = false;
+		if (r == 0 && is_still_there(b)) /* else nobody knows */
 			ask_why(s);
-		if (r < 0) /* it is gone, or hidden from us */
-			b->looking = false;
-		if (r <= 0)
-			return;
+		return;
 	}
 	if (b->next < c->n_nodes)
 		return;

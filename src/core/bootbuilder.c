@@ -457,6 +457,11 @@ void bootbuilder_look(struct supervised *s)
 	interrupt(b, why);
 }
 
+bool bootbuilder_is_at_work(const struct fleet *f)
+{
+	return f->bootbuilder->command;
+}
+
 bool bootbuilder_end(struct fleet *f, bool at_once)
 {
 	struct bootbuilder *b = f->bootbuilder;

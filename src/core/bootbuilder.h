@@ -15,6 +15,8 @@ void bootbuilder_free(struct fleet *f);
 void bootbuilder_wake(struct fleet *f);
 /* After each step of a cloud: is it still calm? */
 void bootbuilder_look(struct supervised *s);
+/* Also while it is on its way out: its nodes may have ports. */
+bool bootbuilder_is_at_work(const struct fleet *f);
 /* To be called every second. */
 void bootbuilder_beat(struct fleet *f);
 /* The fleet ends. True: none is at work; else fleet_check_done() follows. */

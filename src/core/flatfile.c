@@ -84,13 +84,14 @@ static bool all_here(struct supervised *s)
 	return n == s->cloud->n_nodes;
 }
 
-/* Those that may go on now, do. True: nobody waits any more. */
+/* Those that may go on now, do. Member 0 is the last: clients without a gate come to it, and what
+ * locks a cloud is answered once it has heard of the others. True: nobody waits any more. */
 static bool give_all(struct supervised *s, uint64_t now)
 {
 	uint64_t gap = s->cloud->n_nodes <= STAGGER_MAX ? STAGGER_MS : 0;
 	bool done = true;
 
-	for (unsigned i = 0; i < s->cloud->n_nodes; i++) {
+	for (size_t i = s->cloud->n_nodes; i-- > 0;) {
 		struct member *m = &s->members[i];
 
 		if (!m->awaits_flatfile)

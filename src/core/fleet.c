@@ -396,10 +396,7 @@ static void hand_over_ports(const struct supervised *s)
 
 		if (!p->api)
 			continue;
-		handover_add_fd(p->api_hold.fd, "hold %u", p->api);
-		handover_add_fd(p->api_hold.claim, "claim %u", p->api);
-		handover_add_fd(p->internal_hold.fd, "hold %u", p->api + 1u);
-		handover_add_fd(p->internal_hold.claim, "claim %u", p->api + 1u);
+		port_pair_hand_over(p);
 		log_debug("cloud %s: hands port %u over", name, p->api);
 	}
 }

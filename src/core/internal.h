@@ -1,6 +1,7 @@
 /* What the files of core/ share; for nobody else. */
 #pragma once
 
+#include <sys/stat.h>
 #include <uv.h>
 
 #include "core/fleet.h"
@@ -64,6 +65,7 @@ struct cloud_cgroup {
 struct cloud_boot {
 	uint64_t generation;      /* whose this is; 0: none that we have launched */
 	struct boot_found found;  /* without what it was not given */
+	struct stat file;         /* found.archive, as it was then */
 	char *why;                /* owned: why it is not all there is; NULL: it is */
 	int mapped;               /* 1: all members use the archive; 0: not all; -1: not known */
 	bool looking;             /* it is ready, and they are looked at */
@@ -71,7 +73,8 @@ struct cloud_boot {
 	struct command *question; /* why not, on its way */
 	unsigned ignored;         /* archives that it did not use, in a row */
 	bool anew;                /* the next one is to be made though there is one */
-	char *barred; /* owned: why it gets none from this daemon any more; NULL: it does */
+	char *barred;  /* owned: why it gets none with these keys and this runtime; NULL: it does */
+	char *runtime; /* owned: the identity of the newest generation's */
 };
 
 /* The newest loss of a cloud, until it is known what follows: incident.c. */
@@ -301,6 +304,8 @@ void boot_ready(struct supervised *s);
 /* To be called every second. */
 void boot_beat(struct fleet *f);
 void boot_forget(struct supervised *s);
+/* It is another one now: what it was barred for need not hold any more. */
+void boot_pardon(struct supervised *s);
 /* What it may be launched with from now on. */
 void boot_wish_of(const struct supervised *s, struct boot_wish *out);
 /* Strings are those of `rt` and of the configuration. */

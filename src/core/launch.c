@@ -6,6 +6,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/text.h"
+#include "core/bootbuilder.h"
 #include "core/internal.h"
 #include "drv/machine.h"
 #include "drv/runtime.h"
@@ -231,8 +232,8 @@ static bool is_permanent(const struct supervised *s, int r)
 {
 	if (s->cloud->ever_ready) /* what worked may work again */
 		return false;
-	if (r == -EADDRINUSE)
-		return !s->cloud->ports_planned;
+	if (r == -EADDRINUSE) /* a node of the builder's may have it, which is being ended */
+		return !s->cloud->ports_planned && !bootbuilder_is_at_work(s->fleet);
 	return r != -EBUSY && !trouble_is_shortage(r);
 }
 

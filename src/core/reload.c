@@ -92,6 +92,7 @@ static void put_in_force(struct supervised *s, struct cloud_conf *new)
 			remove_traces(s, &s->members[i]);
 	if (remake)
 		members_free(s);
+	boot_pardon(s);
 	replace_conf(s, new);
 	if (remake)
 		members_make(s);

@@ -459,7 +459,7 @@ static void explain_ignored(const struct boot_job *job)
 
 	if (access(archive, R_OK) < 0)
 		return;
-	said = bootcache_complaint(&job->rq->runtime, &ignored);
+	bootcache_is_accepted(&job->rq->runtime, &ignored, &said);
 	shown = said ? text_visible(said, strlen(said)) : xstrdup("it does not say why");
 	boot_progress(job, 0, "the last archive was not used by the JVM: %s", shown);
 }

@@ -48,6 +48,10 @@ int bootbuild_parse_args(char *const *args, struct boot_build *rq);
 #define BOOT_EXIT_REFUSED 3
 #define BOOT_EXIT_BUSY    75
 
+/* `h2ofleetd --explain-boot-cache`, which has the same arguments, prints why a JVM does not take
+ * the archive (EXIT_SUCCESS), or ends with this: it would; or with EXIT_FAILURE: nobody knows. */
+#define BOOT_EXIT_ACCEPTED 4
+
 /* What is in a cache, for people: an array of what each verdict.json says ("identity", "verdict",
  * "why", "java", "jar", "made", ...), with "name", "kind" ("native", "archive"), "path", "bytes",
  * "used_ms" and "current" (false: stale). Never NULL; to be decref'ed. */

@@ -254,17 +254,17 @@ static char *first_complaint(const char *output)
 	return NULL;
 }
 
-char *bootcache_complaint(const struct boot_runtime *rt, const struct boot_found *f)
+int bootcache_is_accepted(const struct boot_runtime *rt, const struct boot_found *f, char **why)
 {
 	_cleanup_(strv_free) struct strv argv = STRV_NULL;
 	_cleanup_free_ char *classpath = boot_full_classpath(rt);
 	_cleanup_free_ char *output = NULL;
 	char *const env[] = {(char *)"LC_ALL=C", NULL};
-	char *said;
 	int r;
 
+	*why = NULL;
 	if (!f->archive)
-		return NULL;
+		return -ENOENT;
 	strv_add(&argv, rt->java);
 	strv_printf(&argv, f->aot ? "-XX:AOTCache=%s" : "-XX:SharedArchiveFile=%s", f->archive);
 	strv_add(&argv, f->aot ? "-XX:AOTMode=on" : "-Xshare:on");
@@ -274,8 +274,10 @@ char *bootcache_complaint(const struct boot_runtime *rt, const struct boot_found
 	strv_add(&argv, classpath);
 	strv_add(&argv, "-version");
 	r = boot_run(argv.v, env, NULL, COMPLAINT_MS, &output, NULL);
-	if (r <= 0) /* it would take it, or nobody knows */
-		return NULL;
-	said = first_complaint(output);
-	return said ? said : xasprintf("it ends with %d and no word", r);
+	if (r <= 0)
+		return r < 0 ? r : 1;
+	*why = first_complaint(output);
+	if (!*why)
+		*why = xasprintf("it ends with %d and no word", r);
+	return 0;
 }

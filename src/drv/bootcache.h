@@ -97,10 +97,11 @@ void bootcache_touch(const struct boot_found *f);
  * with `again` makes one of our own, which is found first). */
 int bootcache_set_aside(const struct boot_found *f);
 
-/* Does process `pid` have `file` mapped (/proc/PID/maps)? 1, 0, or a negative errno. */
+/* Does process `pid` have `file` mapped (/proc/PID/maps)? 1, 0, or a negative errno. It goes by the
+ * name: what was renamed, or has lost its name to another file by an exchange, is not found. */
 int bootcache_is_mapped(pid_t pid, const char *file);
 
-/* Why a JVM will not take this archive, in its own words (`java -Xshare:on -version` and the like);
- * NULL: it would, or nothing can be learnt. Runs a JVM for some 100 ms: not in the loop. Owned by
- * the caller. */
-char *bootcache_complaint(const struct boot_runtime *rt, const struct boot_found *f);
+/* Would a JVM with no other options take this archive (`java -Xshare:on -version` and the like)? 1:
+ * it would; 0: *why is the reason, in its own words, owned by the caller; a negative errno: nothing
+ * can be learnt. Runs a JVM for some 100 ms: not in the loop. */
+int bootcache_is_accepted(const struct boot_runtime *rt, const struct boot_found *f, char **why);

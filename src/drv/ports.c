@@ -9,6 +9,7 @@
 #include <sys/un.h>
 
 #include "base/file.h"
+#include "base/handover.h"
 
 union address {
 	struct sockaddr sa;
@@ -212,6 +213,36 @@ int port_pair_claim(
 	complete(api_addr, api, false, &out->api_hold); /* a JVM that is gone leaves it free */
 	complete(internal_addr, (uint16_t)(api + 1), false, &out->internal_hold);
 	return 0;
+}
+
+static void hand_over(const struct port_hold *h, uint16_t port)
+{
+	handover_add_fd(h->fd, "hold %u", port);
+	handover_add_fd(h->claim, "claim %u", port);
+}
+
+void port_pair_hand_over(const struct port_pair *p)
+{
+	hand_over(&p->api_hold, p->api);
+	hand_over(&p->internal_hold, (uint16_t)(p->api + 1));
+}
+
+static bool take_over(struct port_hold *h, uint16_t port)
+{
+	h->fd = handover_take_fd("hold %u", port);
+	h->claim = handover_take_fd("claim %u", port);
+	if (h->claim >= 0)
+		set_claimed(port, true);
+	return h->claim >= 0;
+}
+
+bool port_pair_take_over(uint16_t api, struct port_pair *out)
+{
+	if (!take_over(&out->api_hold, api))
+		return false;
+	take_over(&out->internal_hold, (uint16_t)(api + 1));
+	out->api = api;
+	return true;
 }
 
 void port_pair_release(struct port_pair *p)

@@ -76,6 +76,8 @@ unsigned plan_nthreads(const struct cloud_conf *conf, const struct machine_facts
 static const char *const own_libraries[] = {"-Djava.library.path*"};
 static const char *const own_archive[] = {
 	"-Xshare*",
+	"-XX:-UseSharedSpaces",
+	"-XX:+RequireSharedSpaces",
 	"-XX:SharedArchiveFile=*",
 	"-XX:SharedClassListFile=*",
 	"-XX:DumpLoadedClassList=*",
@@ -85,6 +87,8 @@ static const char *const own_archive[] = {
 	"-XX:+UseZGC",
 	"-XX:-UseCompressedOops",
 	"-XX:-UseCompressedClassPointers",
+	"-XX:+UseCompactObjectHeaders",
+	"-XX:ObjectAlignmentInBytes=*",
 	"-Xbootclasspath*",
 	"--upgrade-module-path*",
 	"--patch-module*",

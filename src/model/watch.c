@@ -51,7 +51,8 @@ void watch_begin_forming(struct cloud *c, struct node *n, uint64_t now_ms)
 
 /* Each node has its moment in the interval, so that polls are spread over it and stay so: what
  * comes together once, after a stop of the daemon or a start of all clouds, would do so for ever if
- * the next poll came an interval after each answer. The first such moment from then on. */
+ * the next poll came an interval after each answer. The first such moment from then on, so never
+ * more than an interval away: a node must not be late, or hung, that nobody has asked. */
 static uint64_t own_moment(const struct cloud *c, const struct node *n, uint64_t from_ms)
 {
 	uint64_t interval = c->conf->health_interval_ms;
@@ -321,7 +322,7 @@ void watch_answer(struct cloud *c, struct node *n, const struct answer *a, uint6
 	else if (n->doubted)
 		n->poll_due_ms = now_ms + DOUBT_MS;
 	else if (!n->poll_due_ms)
-		n->poll_due_ms = own_moment(c, n, now_ms + c->conf->health_interval_ms / 2 + 1);
+		n->poll_due_ms = own_moment(c, n, now_ms + 1);
 	assess(c, now_ms);
 }
 

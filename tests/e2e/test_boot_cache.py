@@ -1,13 +1,15 @@
 """The boot cache, seen from the daemon: made while nobody needs the machine, used by the next
 generation, and never in anybody's way. The nodes are fakes, those of the builder, too."""
 
-import contextlib
 import fcntl
 import json
 import os
 import signal
+import socket
 import subprocess
 import time
+import urllib.error
+import urllib.request
 
 import pytest
 
@@ -53,6 +55,14 @@ def cache(fleet):
 def builders(fleet):
     """Processes of the builder: itself and its nodes."""
     return processes(str(fleet.dir / "cache"))
+
+
+def is_idle(pid):
+    """One that has ended counts as such. One that was just forked is not yet."""
+    try:
+        return os.sched_getscheduler(pid) == os.SCHED_IDLE or not pid_alive(pid)
+    except ProcessLookupError:
+        return True
 
 
 def building(fleet, step=""):
@@ -102,8 +112,7 @@ def nothing_is_built(fleet, seconds):
 
 
 def test_made_and_used(rig):
-    """After the first ready cloud it is made, by a process at idle priority that has the fleet's token;
-    the next generation uses it, and nothing more is made."""
+    """After the first ready cloud it is made; the next generation uses it, and nothing more is made."""
     fleet = rig()
     fleet.ready()
     first = fleet.cloud()["boot"]
@@ -111,9 +120,6 @@ def test_made_and_used(rig):
     assert "there is none for this runtime yet" in first["why"]
     assert "without the boot cache: there is none" in fleet.cli("status", "c").stdout
     building(fleet)
-    for pid in builders(fleet):
-        with contextlib.suppress(ProcessLookupError):
-            assert os.sched_getscheduler(pid) == os.SCHED_IDLE or not pid_alive(pid)
     ready = result(fleet, "ready")
     assert ready["cloud"] == "c" and ready["duration_ms"] > 0
     last = cache(fleet)["last"]
@@ -134,11 +140,13 @@ def test_made_and_used(rig):
 
 
 def test_gives_way(rig):
-    """A member is killed while it is being made: the builder and its JVMs are gone before the cloud is
-    back, nothing of them stays, and all is made later."""
+    """A member is killed while it is being made, at idle priority: the builder and its JVMs are gone
+    before the cloud is back, nothing of them stays, and all is made later."""
     fleet = rig()
     fleet.ready()
     pids = set(hanging(fleet)) | set(builders(fleet))
+    until("all of the builder at idle priority", 20,
+          lambda: (found := builders(fleet)) and all(map(is_idle, found)))
     fleet.kill_member(1)
     until("the builder is gone", 10, lambda: not any(pid_alive(p) for p in pids))
     fleet.knobs.write_text("")
@@ -195,41 +203,108 @@ def test_refused(rig):
 
 
 def test_ignored(rig):
-    """A cloud whose JVMs do not map the archive: noticed, made anew once; then it is left without."""
+    """A cloud whose JVMs do not map an archive that a JVM without its options takes: noticed; the
+    archive stays, and the cloud is left without, until other options are in force."""
     fleet = rig(knobs="-Dfake.archive_ignored=1")
     fleet.ready()
     result(fleet, "ready")
     boot = restarted(fleet)
     assert (boot["mode"], boot["mapped"]) == ("archive", False), boot
     first = result(fleet, "ignored")
-    assert first["again"] and "options of this cloud" in first["why"], first
+    assert not first["again"] and "options of this cloud" in first["why"], first
     said = " ".join(fleet.cli("status", "c").stdout.split())
     assert "the archive of classes is not used: a JVM with no other options would use it" in said
     assert "do not use the archive" in fleet.cli("doctor", "--config", str(fleet.config), code=None).stdout
-    result(fleet, "ready", 2)
-    assert restarted(fleet)["mapped"] is False
-    assert not result(fleet, "ignored", 2)["again"]
+    archive = boot["archive"]
     boot = restarted(fleet)
     assert boot["mode"] == "native" and "do not use the archive" in boot["why"], boot
+    assert os.path.exists(archive)
     nothing_is_built(fleet, 2.5)
-    assert len(events(fleet, "boot-cache-building")) == 2
+    fleet.clouds["c"]["jvm_custom_args"] = "-Dfake.heartbeat_ms=100"
+    fleet.write_config()
+    fleet.cli("reload")
+    boot = restarted(fleet)
+    assert (boot["archive"], boot["mapped"]) == (archive, True), boot
+    assert len(events(fleet, "boot-cache-building")) == 1
 
 
-def test_ignored_by_one_of_two(fleets, fake_keys):
-    """What another cloud uses is as it should be: it stays, and the cloud that does not is left
-    without."""
+def test_ignored_then_another_jar(rig, fake_jar, tmp_path):
+    """A cloud that was left without gets an archive again with another runtime: that one may be used."""
+    jar = tmp_path / "h2o.jar"
+    jar.write_bytes(fake_jar.read_bytes())
+    fleet = rig(knobs="-Dfake.archive_ignored=1", jar_path=jar)
+    fleet.ready()
+    result(fleet, "ready")
+    assert restarted(fleet)["mode"] == "archive"
+    assert not result(fleet, "ignored")["again"]
+    os.utime(jar, (1, 1))
+    assert restarted(fleet)["mode"] == "plain"
+    result(fleet, "ready", 2)
+    assert restarted(fleet)["mode"] == "archive"
+
+
+@pytest.mark.parametrize("order", [("c", "odd"), ("odd", "c")], ids="-then-".join)
+def test_ignored_by_one_of_two(fleets, fake_keys, order):
+    """What another cloud uses is as it should be: it stays, whoever comes first, and the cloud that does
+    not is left without."""
     fleet = fleets({"c": fake_keys(1), "odd": fake_keys(1, "-Dfake.archive_ignored=1")},
                    fleet={"fast_boot_delay": "0s"}).start()
     fleet.ready()
     fleet.ready("odd")
     result(fleet, "ready")
-    archive = restarted(fleet)["archive"]
-    fleet.cli("restart", "odd")
-    ignored = result(fleet, "ignored")
-    assert ignored["cloud"] == "odd" and not ignored["again"], ignored
-    assert os.path.exists(archive)
+    for name in order:
+        if name == "c":
+            assert restarted(fleet)["mapped"] is True
+            continue
+        fleet.cli("restart", "odd")
+        ignored = result(fleet, "ignored")
+        assert ignored["cloud"] == "odd" and not ignored["again"], ignored
+        assert os.path.exists(ignored["archive"])
     assert restarted(fleet)["mapped"] is True
     assert len(events(fleet, "boot-cache-building")) == 1
+
+
+def tell(fleet, knob, value):
+    url = f"http://127.0.0.1:{fleet.nodes()[0]['api_port']}/fake/{knob}?value={value}"
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, method="POST"), timeout=20) as answer:
+            return answer.status == 200
+    except urllib.error.URLError:
+        return False
+
+
+@pytest.mark.parametrize("how", ["replaced", "set-aside"])
+def test_not_there_any_more(rig, how):
+    """The archive is replaced (`prepare --again`) or renamed, as for another cloud that does not use it,
+    while the cloud boots with it: whether it is used is then not known, and nothing is concluded."""
+    fleet = rig(nodes=1)
+    fleet.ready()
+    result(fleet, "ready")
+    archive = restarted(fleet)["archive"]
+    fleet.knobs.write_text("archive_hang=1")
+    fleet.cli("restart", "c")
+    pid = until("a member that uses it", 30, lambda: next(
+        (p for p in fleet.pids() if archive in read(f"/proc/{p}/maps")), None))
+    fleet.knobs.write_text("")
+    if how == "replaced":
+        fleet.cli("prepare", "--config", str(fleet.config), "--again", timeout=BUILT_S)
+    else:
+        os.rename(os.path.dirname(archive), os.path.dirname(archive) + ".ignored")
+    assert f"{archive}\n" not in read(f"/proc/{pid}/maps")
+    until("the node listens", 20, lambda: tell(fleet, "archive_hang", 0))
+    assert fleet.ready(generation=3)["boot"]["archive"] == archive
+    if how == "replaced":
+        nothing_is_built(fleet, 2.5)  # meanwhile it is looked at
+    else:
+        result(fleet, "ready", 2)  # nobody begins to make it before it was looked at
+    assert fleet.cloud()["boot"]["mapped"] is None
+    assert not events(fleet, "boot-cache-ignored")
+    assert fleet.cloud()["generation"] == 3
+
+
+def damage(archive):
+    with open(archive, "r+b") as f:
+        f.write(b"fake archive of something else\n")
 
 
 def test_damaged_archive(rig):
@@ -237,15 +312,29 @@ def test_damaged_archive(rig):
     fleet = rig()
     fleet.ready()
     result(fleet, "ready")
-    archive = restarted(fleet)["archive"]
-    with open(archive, "r+b") as f:
-        f.write(b"fake archive of something else\n")
+    damage(restarted(fleet)["archive"])
     assert restarted(fleet)["mapped"] is False
     ignored = result(fleet, "ignored")
     assert ignored["again"] and "A jar file is not the one used" in ignored["why"], ignored
     result(fleet, "ready", 2)
     boot = restarted(fleet)
     assert (boot["mode"], boot["mapped"]) == ("archive", True), boot
+
+
+def test_damaged_again(rig):
+    """The one that was made anew is no better: the cloud is left without."""
+    fleet = rig()
+    fleet.ready()
+    for n in (1, 2):
+        result(fleet, "ready", n)
+        damage(next((fleet.dir / "cache/boot").glob("*/classes.jsa")))
+        boot = restarted(fleet)
+        assert (boot["mode"], boot["mapped"]) == ("archive", False), boot
+        assert result(fleet, "ignored", n)["again"] == (n == 1)
+    boot = restarted(fleet)
+    assert boot["mode"] == "native" and "do not use the archive" in boot["why"], boot
+    nothing_is_built(fleet, 2.5)
+    assert len(events(fleet, "boot-cache-building")) == 2
 
 
 def test_another_jar(rig, fake_jar, tmp_path):
@@ -319,6 +408,25 @@ def test_builder_that_does_not_end(rig):
     os.kill(next(p for p, c in builders(fleet).items() if "--build-boot-cache" in c), signal.SIGSTOP)
     fleet.stop(timeout=20)
     assert not any(pid_alive(p) for p in pids)
+
+
+def test_exact_port_meanwhile(rig):
+    """A start that finds its exact port taken while the builder still is there, be it on its way out: a
+    node of its own may have had the port, so that is no failure for good."""
+    fleet = rig(start=False)
+    port = fleet.ports.base + 20
+    fleet.clouds["exact"] = {**fleet.clouds["c"], "nodes": 1, "port": port, "autostart": "no",
+                             "restart_delay": "1s"}
+    fleet.write_config()
+    fleet.start()
+    fleet.ready()
+    hanging(fleet)
+    os.kill(next(p for p, c in builders(fleet).items() if "--build-boot-cache" in c), signal.SIGSTOP)
+    with socket.create_server(("127.0.0.1", port)):
+        fleet.cli("start", "exact")
+        fleet.wait("backoff", name="exact")
+    fleet.knobs.write_text("")
+    fleet.ready("exact")
 
 
 def test_somebody_else_builds(rig):

@@ -520,10 +520,15 @@ static void test_complaint(void **state)
 
 	(void)state;
 	find(&rt);
-	assert_null(bootcache_complaint(&rt, &found));
+	assert_int_equal(bootcache_is_accepted(&rt, &found, &said), 1);
+	assert_null(said);
 	put_below(dir, "classes.jsa", "bad");
-	said = bootcache_complaint(&rt, &found);
+	assert_int_equal(bootcache_is_accepted(&rt, &found, &said), 0);
 	assert_string_equal(said, "A jar file is not the one used while building it");
+	rt.java = "/nowhere/bin/java";
+	free(TAKE_PTR(said));
+	assert_true(bootcache_is_accepted(&rt, &found, &said) < 0);
+	assert_null(said);
 }
 
 /* Jars may be archived, up to the first that is none: the JVM refuses directories. */

@@ -24,6 +24,24 @@ static void test_ready_when_all_agree(void **state)
 	assert_null(s->c->reason);
 }
 
+/* Proves: a node is asked again within an interval, whenever its last answer came: else one that
+ * nobody has asked could be taken for late, or for hung. */
+static void test_asked_each_interval(void **state)
+{
+	struct scene *s = *state;
+
+	to_ready(s);
+	for (unsigned i = 0; i < 1000; i += 7) {
+		struct node *n = &s->c->nodes[i % N];
+
+		s->now += 1 + i;
+		n->poll_due_ms = 0;
+		n->polling = true;
+		answers(s, i % N, N, true, false);
+		assert_in_range(n->poll_due_ms, s->now + 1, s->now + s->conf.health_interval_ms);
+	}
+}
+
 /* Proves: a member's death withdraws the endpoint at once; the next generation begins only when all
  * old members are dead and cleaned up after, under another name and with the same ports. */
 static void test_death_restarts_the_whole_cloud(void **state)
@@ -518,6 +536,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		scene_test(test_ready_when_all_agree),
+		scene_test(test_asked_each_interval),
 		scene_test(test_death_restarts_the_whole_cloud),
 		scene_test(test_resume_only_after_a_loss),
 		scene_test(test_deadly_resume_is_set_aside),

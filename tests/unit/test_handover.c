@@ -10,6 +10,7 @@
 #include <sys/wait.h>
 
 #include "base/handover.h"
+#include "drv/ports.h"
 
 static const char *self;
 
@@ -46,6 +47,50 @@ static int new_image(char **argv)
 		return 15;
 	handover_drop();
 	return is_open(pipe_end) ? 0 : 16;
+}
+
+/* Of a daemon that holds ports: exit status 0 when they are ours again, and known as such. */
+static int new_holder(char **argv)
+{
+	uint16_t api = (uint16_t)atoi(argv[2]);
+	struct port_pair p = PORT_PAIR_NULL, other = PORT_PAIR_NULL;
+
+	if (!handover_read())
+		return 20;
+	if (port_pair_take_over((uint16_t)(api + 2), &other) || other.api)
+		return 21;
+	if (port_is_claimed(api) || !port_pair_take_over(api, &p) || p.api != api)
+		return 22;
+	if (!port_is_claimed(api) || !port_is_claimed((uint16_t)(api + 1)))
+		return 23;
+	if (p.api_hold.fd < 0 || p.internal_hold.fd < 0 || p.internal_hold.claim < 0)
+		return 24;
+	port_pair_release(&p);
+	return port_is_claimed(api) || port_is_claimed((uint16_t)(api + 1)) ? 25 : 0;
+}
+
+/* Held ports go over, and the next image's search for free ones passes over them unasked. */
+static void test_ports(_unused_ void **state)
+{
+	struct port_pair p = PORT_PAIR_NULL;
+	uint16_t taken, api = (uint16_t)(20001 + getpid() % 10000);
+	char number[16];
+	int status;
+	pid_t pid;
+
+	while (port_pair_hold("127.0.0.1", "127.0.0.1", api, &p, &taken) < 0)
+		api = (uint16_t)(api + 2);
+	snprintf(number, sizeof(number), "%u", api);
+	pid = fork();
+	if (pid == 0) {
+		port_pair_hand_over(&p);
+		handover_exec(self, (char *[]){(char *)self, (char *)"holder", number, NULL});
+		_exit(99);
+	}
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_true(WIFEXITED(status));
+	assert_int_equal(WEXITSTATUS(status), 0);
+	port_pair_release(&p);
 }
 
 static void test_to_the_next(_unused_ void **state)
@@ -109,12 +154,15 @@ int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_to_the_next),
+		cmocka_unit_test(test_ports),
 		cmocka_unit_test(test_failure_changes_nothing),
 		cmocka_unit_test(test_nonsense),
 	};
 
 	if (argc > 2 && streq(argv[1], "new"))
 		return new_image(argv);
+	if (argc > 2 && streq(argv[1], "holder"))
+		return new_holder(argv);
 	self = realpath("/proc/self/exe", NULL);
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
