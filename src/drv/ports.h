@@ -38,8 +38,8 @@ int port_pair_claim(
 int port_pair_complete(
 	const char *api_addr, const char *internal_addr, struct port_pair *p, uint16_t *taken);
 
-/* To the image that replaces this one, and there, from the one that it has replaced: false when that
- * has handed over nothing of this port. */
+/* To the image that replaces this one, and there, from the one that it has replaced: false when
+ * that has handed over nothing of this port. */
 void port_pair_hand_over(const struct port_pair *p);
 bool port_pair_take_over(uint16_t api, struct port_pair *out);
 
