@@ -79,16 +79,21 @@ static void to_log(const struct guardian *g)
 	close(fd);
 }
 
-/* A session of its own each: what kills our process group does not kill the daemon. */
+/* A session of its own each: what kills our process group does not kill the daemon. With us it dies
+ * only until it holds the lock of the state directory, by which the guardian after us finds it
+ * (daemon/run.c). */
 static pid_t run_program(const struct guardian *g, const char *mode, int input)
 {
 	char *argv[] = {
 		(char *)"h2ofleetd", (char *)"--config", g->place.config, (char *)mode, NULL};
+	pid_t self = getpid(), pid = fork();
 	sigset_t none;
-	pid_t pid = fork();
 
 	if (pid != 0)
 		return pid;
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	if (getppid() != self)
+		_exit(127);
 	setsid();
 	dup2(input, STDIN_FILENO);
 	sigemptyset(&none);

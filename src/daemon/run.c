@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 
@@ -209,6 +210,8 @@ static int run(const struct options *o, struct conf *conf)
 	curl_global_init(CURL_GLOBAL_NOTHING);
 	uv_loop_init(&d.loop);
 	r = start(&d, conf, &e);
+	if (o->until_eof) /* we can be found now, by the lock: whose child we are does not matter */
+		prctl(PR_SET_PDEATHSIG, 0);
 	if (r == 0)
 		begin(&d);
 	uv_run(&d.loop, UV_RUN_DEFAULT);

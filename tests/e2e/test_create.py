@@ -337,8 +337,11 @@ def test_delete_while_starting(fake):
                     stop_timeout="1s", nodes=2)
     create(fleet, "d", keys, start=True)
     until("members", 10, lambda: all(n["pid"] for n in fleet.cloud("d")["nodes"]))
-    for node in fleet.cloud("d")["nodes"]:  # SIGTERM waits then, however young they are
-        os.kill(node["pid"], signal.SIGSTOP)
+    pids = [n["pid"] for n in fleet.cloud("d")["nodes"]]
+    for pid in pids:  # SIGTERM waits then, however young they are
+        os.kill(pid, signal.SIGSTOP)
+    until("they are stopped", 10, lambda: all(
+        read(f"/proc/{pid}/stat").rpartition(")")[2].split()[0] == "T" for pid in pids))
     status, body, _ = ask(fleet, "DELETE", "/v1/clouds/d")
     assert status == 202 and body["removed"] is True and created_files(fleet) == []
     assert ask(fleet, "DELETE", "/v1/clouds/d")[0] == 202, "idempotent"
