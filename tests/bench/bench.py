@@ -228,7 +228,7 @@ class Place:
         return processes(self.mark)
 
     def busy_ports(self):
-        return listeners(self.block.base, self.block.base + self.block.SIZE - 1)
+        return listeners(self.block.base, self.block.base + self.block.size - 1)
 
     def close(self):
         deadline = time.monotonic() + 10

@@ -203,7 +203,7 @@ class FleetCloud:
 
     def busy_ports(self):
         block = self.fleet.ports
-        return listeners(block.base, block.base + block.SIZE - 1)
+        return listeners(block.base, block.base + block.size - 1)
 
     def leaked(self):
         """Bytes of libraries that no cache holds."""
