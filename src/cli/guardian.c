@@ -81,7 +81,7 @@ static void to_log(const struct guardian *g)
 
 /* A session of its own each: what kills our process group does not kill the daemon. With us it dies
  * only until it holds the lock of the state directory, by which the guardian after us finds it
- * (daemon/run.c). */
+ * (daemon/run.c). What ends what is left behind dies with us; the next guardian runs it again. */
 static pid_t run_program(const struct guardian *g, const char *mode, int input)
 {
 	char *argv[] = {

@@ -147,31 +147,31 @@ void process_comm(pid_t pid, char out[32])
 	memcpy(out, st.comm, sizeof(st.comm));
 }
 
-bool process_has_env(pid_t pid, const char *name_is_value)
-{
-	_cleanup_free_ char *env = NULL;
-	size_t len;
-
-	if (pid <= 0 || read_proc(pid, "environ", &env, &len) < 0)
-		return false;
-	/* file_read() put a NUL behind the last one. */
-	for (const char *p = env; p < env + len; p += strlen(p) + 1)
-		if (streq(p, name_is_value))
-			return true;
-	return false;
-}
-
-char *process_env(pid_t pid, const char *beginning)
+/* What follows `beginning` in the first variable that begins so, or, if `whole`, is just that. */
+static char *find_env(pid_t pid, const char *beginning, bool whole)
 {
 	_cleanup_free_ char *env = NULL;
 	size_t len;
 
 	if (pid <= 0 || read_proc(pid, "environ", &env, &len) < 0)
 		return NULL;
+	/* file_read() put a NUL behind the last one. */
 	for (const char *p = env; p < env + len; p += strlen(p) + 1)
-		if (has_prefix(p, beginning))
+		if (whole ? streq(p, beginning) : has_prefix(p, beginning))
 			return xstrdup(p + strlen(beginning));
 	return NULL;
+}
+
+bool process_has_env(pid_t pid, const char *name_is_value)
+{
+	_cleanup_free_ char *rest = find_env(pid, name_is_value, true);
+
+	return rest;
+}
+
+char *process_env(pid_t pid, const char *beginning)
+{
+	return find_env(pid, beginning, false);
 }
 
 /* ---- the text for an incident ---- */
