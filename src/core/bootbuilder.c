@@ -1,14 +1,13 @@
 #include "core/bootbuilder.h"
 
 #include <errno.h>
-#include <inttypes.h>
 #include <stdio.h>
-#include <sys/stat.h>
 
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/text.h"
 #include "drv/bootbuild.h"
+#include "drv/bootentry.h"
 #include "drv/machine.h"
 #include "drv/runtime.h"
 
@@ -119,16 +118,15 @@ void bootbuilder_wake(struct fleet *f)
 
 /* ---- what is lacking ---- */
 
-/* By which it is known again: also the jar's file, for another may have taken its place. Owned by
- * the caller. */
+/* By which it is known again: another jar at the same place is another one. Owned by the caller;
+ * NULL: jar or JVM went just now. */
 static char *key_of(const struct boot_runtime *rt, const struct boot_wish *wish)
 {
-	struct stat st = {0};
+	_cleanup_(boot_identity_clear) struct boot_identity id = {0};
 
-	stat(rt->jar, &st);
-	return xasprintf("%s\n%s\n%ju %ju\n%s\n%s\n%d%d", rt->java, rt->jar, (uintmax_t)st.st_ino,
-		(uintmax_t)st.st_mtime, rt->extra_classpath ? rt->extra_classpath : "",
-		rt->main_class ? rt->main_class : "", rt->big_heap, wish->archive);
+	if (boot_identity_of(rt, &id, NULL) < 0)
+		return NULL;
+	return xasprintf("%s %s", id.key, wish->archive ? "archive" : "native");
 }
 
 static struct attempt *attempt_of(struct bootbuilder *b, const char *key)
@@ -191,6 +189,8 @@ static bool lacks(struct fleet *f, struct supervised *s, struct job *j, uint64_t
 	if (!archive && (!wish.native || found.native_done))
 		return false;
 	j->key = key_of(&rt, &wish);
+	if (!j->key)
+		return false;
 	a = attempt_of(f->bootbuilder, j->key);
 	if (a->over)
 		return false;
