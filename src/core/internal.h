@@ -275,7 +275,7 @@ void launch_prepare_now(struct supervised *s);
 void launch_next_now(struct supervised *s);
 /* What java_ask() has found out. */
 void launch_java_is_known(struct supervised *s, int major, const char *version);
-void launch_java_failed(struct supervised *s, const char *sentence);
+void launch_java_failed(struct supervised *s, int r, const char *sentence);
 void launch_release(struct supervised *s);
 /* Children that wait until their identity is on disk. */
 bool launch_anyone_waits(const struct supervised *s);
