@@ -12,6 +12,7 @@
 #include <pwd.h>
 #include <signal.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
@@ -179,11 +180,11 @@ CALL_PATH(int, -1, scandir, path,
 	(path, names, filter, compare))
 CALL(int, -1, memfd_create, (const char *name, unsigned flags), (name, flags))
 
-CALL_PART_AS(read, fault_is_file(fd) ? "read" : "read-other", n, (int fd, void *buf, size_t n),
-	(fd, buf, n))
+CALL_PART_AS(
+	read, fault_name(fd, "read", "read-other"), n, (int fd, void *buf, size_t n), (fd, buf, n))
 CALL_PART(pread, n, (int fd, void *buf, size_t n, off_t at), (fd, buf, n, at))
-CALL_PART_AS(write, fault_is_file(fd) ? "write" : "write-other", n,
-	(int fd, const void *buf, size_t n), (fd, buf, n))
+CALL_PART_AS(write, fault_name(fd, "write", "write-other"), n, (int fd, const void *buf, size_t n),
+	(fd, buf, n))
 CALL_PART(pwrite, n, (int fd, const void *buf, size_t n, off_t at), (fd, buf, n, at))
 CALL(ssize_t, -1, writev, (int fd, const struct iovec *iov, int n), (fd, iov, n))
 CALL_PART(splice, n, (int in, off64_t *from, int out, off64_t *to, size_t n, unsigned flags),
@@ -245,8 +246,7 @@ CALL(int, -1, pipe2, (int fds[2], int flags), (fds, flags))
 		va_start(ap, what);                                                                \
 		arg = va_arg(ap, void *);                                                          \
 		va_end(ap);                                                                        \
-		if (call)                                                                          \
-			FAIL(-1, call, NULL);                                                      \
+		FAIL(-1, call, NULL);                                                              \
 		return next(fd, what, arg);                                                        \
 	}
 

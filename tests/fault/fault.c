@@ -7,15 +7,16 @@
 
 #include <dlfcn.h>
 #include <errno.h>
-#include <execinfo.h>
 #include <fcntl.h>
 #include <link.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#include <unwind.h>
 
 #define MAX_DEPTH 96
 
@@ -58,16 +59,30 @@ static uint64_t offset_in_library(uintptr_t address)
 	return address - (uintptr_t)found.dlfo_map_start;
 }
 
+struct stack {
+	uintptr_t at[MAX_DEPTH];
+	int n;
+};
+
+static _Unwind_Reason_Code on_frame(struct _Unwind_Context *context, void *arg)
+{
+	struct stack *s = arg;
+
+	s->at[s->n++] = _Unwind_GetIP(context);
+	return s->n < MAX_DEPTH ? _URC_NO_REASON : _URC_NORMAL_STOP;
+}
+
 /* Without main() on it (constructors, what follows exit()) it is none. */
 static bool find_way(const char *call, struct way *w)
 {
-	void *stack[MAX_DEPTH];
-	int depth = backtrace(stack, MAX_DEPTH);
+	struct stack stack = {.n = 0};
 	uint64_t h = mix_text(0x9e3779b97f4a7c15u, call);
 
 	*w = (struct way){0};
-	for (int i = 0; i < depth; i++) {
-		uintptr_t a = (uintptr_t)stack[i];
+	/* Not backtrace(3): that loads a library, which the leak checker does not understand. */
+	_Unwind_Backtrace(on_frame, &stack);
+	for (int i = 0; i < stack.n; i++) {
+		uintptr_t a = stack.at[i];
 
 		if (a >= self_from && a < self_to)
 			continue;
@@ -124,7 +139,8 @@ int fault_due(const char *call, const char *detail)
 	int saved = errno, code = 0;
 	struct way w;
 
-	if (!plan || busy || !atomic_load(&plan->armed) || (plan->at && atomic_load(&plan->fired)))
+	if (!call || !plan || busy || !atomic_load(&plan->armed) ||
+		(plan->at && atomic_load(&plan->fired)))
 		return 0;
 	busy = true;
 	if (find_way(call, &w)) {
@@ -140,19 +156,22 @@ int fault_due(const char *call, const char *detail)
 	return code;
 }
 
-bool fault_is_file(int fd)
+const char *fault_name(int fd, const char *of_file, const char *of_other)
 {
-	bool was = busy, is;
+	const char *name = NULL;
 	int saved = errno;
 	struct stat st;
 
-	if (!plan)
-		return false;
+	if (!plan || busy)
+		return NULL;
 	busy = true;
-	is = fstat(fd, &st) == 0 && S_ISREG(st.st_mode);
-	busy = was;
+	if (fstat(fd, &st) == 0 && S_ISREG(st.st_mode))
+		name = of_file;
+	else if (!(fcntl(fd, F_GETFL) & O_NONBLOCK))
+		name = of_other;
+	busy = false;
 	errno = saved;
-	return is;
+	return name;
 }
 
 /* ---- the beginning ---- */
@@ -204,7 +223,6 @@ __attribute__((constructor)) static void begin(int argc, char **argv)
 	const char *path = getenv("H2OFLEET_FAULT");
 	int fd = path ? open(path, O_RDWR | O_CLOEXEC) : -1;
 	struct fault_plan *p = MAP_FAILED;
-	void *warm[2];
 
 	if (fd >= 0) {
 		p = mmap(NULL, sizeof(*p), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
@@ -213,7 +231,6 @@ __attribute__((constructor)) static void begin(int argc, char **argv)
 	if (p == MAP_FAILED || p->version != FAULT_VERSION || argc < 1 ||
 		!is_meant(p->program, argc, argv))
 		return;
-	backtrace(warm, 2); /* its first call loads a library */
 	dl_iterate_phdr(note_program, NULL);
 	program_pid = getpid();
 	plan = p;

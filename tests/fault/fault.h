@@ -7,7 +7,6 @@
 #pragma once
 
 #include <stdatomic.h>
-#include <stdbool.h>
 #include <stdint.h>
 
 #define FAULT_VERSION 1
@@ -50,5 +49,6 @@ struct fault_plan {
 /* At the begin of a call: 0, or what it is to fail with. `detail` may be NULL. */
 int fault_due(const char *call, const char *detail);
 
-/* Files fail in other ways than pipes and the like. */
-bool fault_is_file(int fd);
+/* Files fail in other ways than pipes and the like, where a call can only be interrupted; and where
+ * it does not wait, not even that: NULL. */
+const char *fault_name(int fd, const char *of_file, const char *of_other);
