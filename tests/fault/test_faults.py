@@ -46,10 +46,12 @@ REGRESSIONS = [
     ("launch", "getpwuid", "EMFILE", "fleet_user", 1),
     # no gate as long as the daemon lived
     ("launch", "readlink", "ENOMEM", "find_program", 1),
+    # "this machine has 0 bytes", for good
+    ("launch", "open", "EMFILE", "read_number.*prepare_rest", 1),
     # it crashed
     ("launch", "epoll_create1", "EMFILE", "begin_libraries", 1),
     # the gate's link was lost with a door in it, which was never told again
-    ("gate-serve", "epoll_ctl", "ENOSPC", "on_listener (control.c", 1),
+    ("gate-serve", "epoll_ctl", "ENOSPC", "on_listener .control.c", 1),
 ]
 
 
@@ -141,7 +143,7 @@ def test_regressions(name, call, error, way, nth, lists, pool):
     """What has failed before does not any more."""
     if ONE:
         pytest.skip("only one point")
-    found = [s for s in lists[name] if s.call == call and way in s.story(name)]
+    found = [s for s in lists[name] if s.call == call and re.search(way, s.story(name))]
     assert found, "nobody comes by there"
     results = try_points(pool, [Point(name, call, error, s.id, nth) for s in found], 0)
     wrong = verdict(results, lists[name])
