@@ -50,6 +50,10 @@ REGRESSIONS = [
     ("launch", "open", "EMFILE", "read_number.*prepare_rest", 1),
     # it crashed
     ("launch", "epoll_create1", "EMFILE", "begin_libraries", 1),
+    # a good state file was set aside as a damaged one, and a second generation 1 was begun
+    ("adopt", "malloc", "ENOMEM", "parse_state", 1),
+    # "gate_allow is too long"
+    ("restart", "malloc", "ENOMEM", "door_message", 1),
     # the gate's link was lost with a door in it, which was never told again
     ("gate-serve", "epoll_ctl", "ENOSPC", "on_listener .control.c", 1),
 ]
@@ -145,7 +149,7 @@ def test_regressions(name, call, error, way, nth, lists, pool):
         pytest.skip("only one point")
     found = [s for s in lists[name] if s.call == call and re.search(way, s.story(name))]
     assert found, "nobody comes by there"
-    results = try_points(pool, [Point(name, call, error, s.id, nth) for s in found], 0)
+    results = try_points(pool, [Point(name, call, error, s.id, nth) for s in found[:3]], 0)
     wrong = verdict(results, lists[name])
     assert not wrong, wrong
     assert any(r.fired for r in results)
