@@ -145,9 +145,25 @@ int file_own_dir(const char *path, mode_t mode, struct err *e)
 	return 0;
 }
 
+/* Not a named pipe that somebody has put there, which would hold us up. Those that a shell gives
+ * are below /dev/fd. */
+static int open_to_read(const char *path)
+{
+	bool given = has_prefix(path, "/dev/") || has_prefix(path, "/proc/");
+	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | (given ? 0 : O_NONBLOCK));
+	struct stat st;
+
+	if (fd >= 0 && !given && fstat(fd, &st) == 0 && S_ISFIFO(st.st_mode)) {
+		close(fd);
+		errno = EINVAL;
+		return -1;
+	}
+	return fd;
+}
+
 int file_read(const char *path, size_t max, char **data, size_t *len)
 {
-	_cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY);
+	_cleanup_close_ int fd = open_to_read(path);
 	_cleanup_(strbuf_free) struct strbuf b = STRBUF_NULL;
 	char chunk[16384];
 	ssize_t n;

@@ -203,7 +203,8 @@ static void test_write_atomic(void **state)
 }
 
 /* Proves: what somebody has put in the place of the file that is written first is never written to,
- * nor waited for: not another name of a file that is not ours, not a pipe without a reader. */
+ * nor waited for: not another name of a file that is not ours, not a pipe that nobody else has
+ * open. */
 static void test_write_into_nothing(void **state)
 {
 	struct dir *d = *state;
@@ -216,6 +217,7 @@ static void test_write_into_nothing(void **state)
 	write_text(path, "one");
 	assert_int_equal(mkfifo(new, 0600), 0);
 	alarm(20); /* instead of waiting for ever */
+	assert_int_equal(file_read(new, 100, &data, NULL), -EINVAL);
 	write_text(path, "two");
 	alarm(0);
 	assert_int_equal(file_read(kept, 100, &data, NULL), 0);
