@@ -300,6 +300,7 @@ static void test_default_cloud(void **state)
 static void test_several_errors(void **state _unused_)
 {
 	_cleanup_(cloud_conf_freep) struct cloud_conf *c = cloud_conf_new("x");
+	static const char *const controls[] = {"a\x7f", "a\tb", "a\nb"};
 	static const struct {
 		struct key_edit edits[2];
 		int r;
@@ -310,8 +311,15 @@ static void test_several_errors(void **state _unused_)
 		{{{"nodes", "2"}, {"java", "/x"}}, -EPERM},
 	};
 
-	assert_int_equal(edit_one(c, "name", "a\x7f", true), -EINVAL);
-	assert_int_equal(edit_one(c, "name", "a\tb", true), -EINVAL);
+	for (size_t i = 0; i < ARRAY_SIZE(controls); i++) {
+		_cleanup_(strv_free) struct strv errors = STRV_NULL;
+
+		assert_int_equal(
+			created_edit(c, &(struct key_edit){"name", controls[i]}, 1, true, &errors),
+			-EINVAL);
+		assert_string_equal(
+			errors.v[0], "name: a value is one line, without control characters");
+	}
 	assert_int_equal(edit_one(c, "bind_to_localhost", "yes", false), 0);
 	assert_int_equal(edit_one(c, "bind_to_localhost", "true", false), 0);
 	assert_int_equal(edit_one(c, "bind_to_localhost", "perhaps", false), -EINVAL);

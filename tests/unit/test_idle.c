@@ -431,7 +431,7 @@ static void test_turned_off_while_asked(void **state)
 	cloud_configure(s->c, &s->conf, s->now);
 	idle(s, s->now - ready + MAX_IDLE);
 	assert_int_equal(s->c->state, CLOUD_READY);
-	assert_int_equal(announced(s), 0);
+	assert_int_equal(s->c->n_actions, 0);
 	feed(s, (struct cloud_event){.type = EVENT_TOUCH});
 	assert_int_equal(s->c->active_ms, s->now);
 	assert_int_equal(s->c->timers[TIMER_IDLE], 0);
