@@ -82,14 +82,15 @@ static const struct symptom symptoms[] = {
  * (h2o-core water/api/RequestServer.java, water/UDPRebooted.java). */
 #define ORDERLY "Orderly shutdown"
 
+/* Of one that was not ended by a signal, as far as is known. */
 static const struct symptom *find_symptom(const struct exit_evidence *ev)
 {
 	for (size_t i = 0; i < ARRAY_SIZE(symptoms); i++) {
 		const struct symptom *s = &symptoms[i];
 
 		/* Where the status is not known the log has to do, but not for a final verdict. */
-		bool fits = s->code < 0 || (ev->known ? ev->signal == 0 && s->code == ev->code
-						      : !cause_is_permanent(s->cause));
+		bool fits = s->code < 0 ||
+			    (ev->known ? s->code == ev->code : !cause_is_permanent(s->cause));
 
 		if (fits && strstr(ev->log_tail, s->text))
 			return s;
