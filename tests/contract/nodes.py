@@ -49,16 +49,13 @@ class Kind:
                                   text=True, errors="replace", timeout=timeout)
         return done.returncode, done.stdout
 
-    def major_of(self, java):
-        """8, 11, 17, ..."""
-        said = self.run("-version", java=java)[1]
+    @functools.cached_property
+    def major(self):
+        """Of the Java: 8, 11, 17, ..."""
+        said = self.run("-version")[1]
         version = re.search(r' version "(?:1\.)?(\d+)', said)
         assert version, said
         return int(version[1])
-
-    @functools.cached_property
-    def major(self):
-        return self.major_of(self.java)
 
     def refuses(self, java):
         """Does H2O refuse this Java?"""
@@ -70,8 +67,13 @@ class Kind:
 
     def refused_java(self):
         """(path, major) of one that H2O refuses; None: there is none here."""
-        javas = [self.java, *sorted(glob.glob("/usr/lib/jvm/*/bin/java"), key=self.major_of, reverse=True)]
-        return next(((java, self.major_of(java)) for java in javas if self.refuses(java)), None)
+        if self.is_refused:
+            return self.java, self.major
+        for java in {os.path.realpath(p) for p in glob.glob("/usr/lib/jvm/*/bin/java")} - {os.path.realpath(self.java)}:
+            version = re.search(r'^JAVA_VERSION="(?:1\.)?(\d+)', read(f"{java[:-len('/bin/java')]}/release"), re.M)
+            if version and self.refuses(java):
+                return java, int(version[1])
+        return None
 
     def allow(self):
         """What plan.c adds where allow_unsupported_java = yes is needed."""
@@ -221,6 +223,12 @@ class Node:
         assert answer.status == 200, f"{method} {path}: {answer.status}: {answer.body[:2000]}"
         return answer.json()
 
+    def knob(self, key, value):
+        """Of the fake: its remote control, which knows no context path."""
+        context, self.context = self.context, ""
+        assert self.ask(f"/fake/{key}?value={value}", "POST").status == 200
+        self.context = context
+
     def hangs(self, path, method="GET", seconds=2):
         """Is there no answer for so long?"""
         with contextlib.suppress(TimeoutError):
@@ -244,11 +252,14 @@ class Node:
                 and [n["pid"] for n in view["nodes"]] == [m.pid for m in members] and view)
 
     def job(self, key):
-        return self.good("/3/Jobs/" + urllib.parse.quote(key))["jobs"][0]
+        """None: it does not know it."""
+        answer = self.ask("/3/Jobs/" + urllib.parse.quote(key))
+        assert answer.status in (200, 400, 404), answer.body
+        return answer.json()["jobs"][0] if answer.status == 200 else None
 
     def await_job(self, key, status="DONE", seconds=60):
-        return until(lambda: f"job {key} being {status}\n{self.story()}", seconds, lambda: (
-            lambda job: job["status"] == status and job)(self.job(key)))
+        return until(lambda: f"job {key} being {status}: {self.job(key)}\n{self.story()}", seconds, lambda: (
+            lambda job: job and job["status"] == status and job)(self.job(key)))
 
     # --- the end ----------------------------------------------------------------------------------
 
@@ -288,6 +299,7 @@ class Rig:
         self.kind, self.ports = kind, PortBlock(256)
         self.nodes, self.kept = [], []
         self.next_port = self.ports.base
+        self.recovery = kind.dir / "recovery"
 
     def port(self):
         """A pair of ports that no node had lately."""
@@ -323,7 +335,7 @@ class Rig:
     def any(self):
         """A lone node, locked or not."""
         for node in self.kept:
-            if node.alive() and node.given == [node.port]:
+            if node.alive() and node.given == [node.port] and not node.context:
                 return node
         self.drop(self.kept)
         self.keep(self.lone())
@@ -334,6 +346,18 @@ class Rig:
         if self.any().cloud()["locked"]:
             self.drop(self.kept)
         return self.any()
+
+    def special(self):
+        """A lone node for what needs no node of its own: with -cp, a context path, -auto_recovery_dir (the directory
+        `recovery`), and without the libraries on its path."""
+        for node in self.kept:
+            if node.alive() and node.context:
+                return node
+        self.drop(self.kept)
+        self.recovery.mkdir(exist_ok=True)
+        self.keep(self.lone(context="/some/where", classpath=True, libraries=False,
+                            h2o=["-auto_recovery_dir", str(self.recovery)]))
+        return self.kept[0]
 
     def form(self, n, **how):
         """n members, new, which know one another but need not answer yet."""

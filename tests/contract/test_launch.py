@@ -110,7 +110,8 @@ def outcome(node):
 
 
 @pytest.mark.relies("src/core/polls.c: rsp->status == 200 ? ANSWER_OK", "src/core/flatfile.c: listens(const struct supervised",
-                    "src/drv/ports.h: the JVM (which sets SO_REUSEADDR) can bind and listen all the same")
+                    
+                    "src/drv/bootnative.c: NativeLibrary", "src/drv/ports.h: the JVM (which sets SO_REUSEADDR) can bind and listen all the same")
 def test_boot(rig):
     """Both ports, though held by us, are bound. A node listens to its peers (API port + 1) before it reads its
     flatfile, a named pipe, and while it waits for that nothing is answered. What is answered from then on is
@@ -125,6 +126,7 @@ def test_boot(rig):
         seen = []
         until(lambda: f"an answer, after {seen}\n{node.story()}", 90, lambda: seen.append(outcome(node)) or seen[-1] == 200)
         assert set(seen) - NO_ANSWER == {200}, seen
+        assert not node.native_files(), "the libraries are on its path"
         assert listens_on(LOCALHOST, port) and listens_on(LOCALHOST, port + 1)
         assert listeners(port, port + 1) == {port, port + 1}
     finally:
@@ -150,40 +152,7 @@ def test_log_dir(rig):
     until("a log file", 10, lambda: list(node.logs.glob(f"h2o_{LOCALHOST}_{node.port}-*.log")))
 
 
-@pytest.mark.relies("src/drv/bootnative.c: hex.tree.xgboost.util.NativeLibrary", "src/model/plan.c: -Djava.io.tmpdir=")
-def test_native_libraries(rig):
-    """With the libraries on java.library.path a node unpacks none; without, it does so into java.io.tmpdir."""
-    assert not rig.any().native_files()
-    node = rig.lone(libraries=False)
-    assert node.native_files(), list(node.tmp.iterdir())
-
-
-@pytest.mark.relies("src/model/plan.c: -cp does not, and without them every REST call")
-def test_classpath(rig):
-    """With -cp, --add-opens and the main class a node works as with -jar."""
-    node = rig.lone(classpath=True)
-    assert node.good("/4/sessions", "POST")["session_key"]
-
-
-@pytest.mark.relies("src/core/polls.c: context_path")
-def test_context_path(rig):
-    """-context_path is in front of every path, and without it there is nothing."""
-    node = rig.lone(context="/some/where")
-    node.context = ""
-    assert node.ask("/3/Cloud").status == 404
-
-
 # --- ends -----------------------------------------------------------------------------------------
-
-
-@pytest.mark.relies("src/model/cause.c: The JVM turns SIGHUP, SIGINT and SIGTERM into exit codes 128 + n")
-@pytest.mark.parametrize("sig", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-def test_signals(rig, sig):
-    """SIGTERM, SIGINT and SIGHUP end a node with 128 + n, and the JVM removes what it unpacked."""
-    node = rig.any()
-    node.kill(sig)
-    assert node.exit(20) == 128 + sig
-    assert not node.native_files() and not node.perf_file().exists()
 
 
 @pytest.mark.relies("src/core/incident.c: SIGQUIT")

@@ -116,7 +116,7 @@ def ask_line(node, line):
 
 
 @pytest.mark.relies("src/core/idle.c: A cloud that is not has never been used", "src/cli/h2o_locks.c: nearly everything")
-@pytest.mark.parametrize("line", [line if i < 2 else pytest.param(line, marks=pytest.mark.long)
+@pytest.mark.parametrize("line", [line if i < 1 else pytest.param(line, marks=pytest.mark.long)
                                   for i, line in enumerate(LOCKING)])
 def test_what_locks(rig, line):
     """Whatever uses a cloud locks it; so one that is not locked has never been used."""
@@ -206,20 +206,18 @@ def test_cancel(rig):
     node.await_job(key, "CANCELLED")
 
 
-def begin_grid(node, recovery=None):
+def begin_grid(node):
     """A grid search that takes a while; its job's key."""
     if node.kind.is_fake:
         before = {j["key"]["name"] for j in node.good("/3/Jobs")["jobs"]}
-        assert node.ask("/fake/grid_ms?value=60000", "POST").status == 200
+        node.knob("grid_ms", 60000)
         return next(j["key"]["name"] for j in node.good("/3/Jobs")["jobs"] if j["key"]["name"] not in before)
     node.await_job(node.good("/3/CreateFrame", "POST", form={
-        "dest": "grid_frame", "rows": 20000, "cols": 10, "seed": 1, "has_response": "true", "response_factors": 2,
+        "dest": "grid_frame", "rows": 5000, "cols": 10, "seed": 1, "has_response": "true", "response_factors": 2,
         "missing_fraction": 0})["key"]["name"])
-    form = {"training_frame": "grid_frame", "response_column": "response", "seed": 1,
-            "hyper_parameters": json.dumps({"ntrees": [20, 21, 22, 23, 24, 25, 26, 27], "max_depth": [5, 6, 7]})}
-    if recovery:
-        form["recovery_dir"] = recovery
-    return node.good("/99/Grid/gbm", "POST", form=form)["job"]["key"]["name"]
+    return node.good("/99/Grid/gbm", "POST", form={
+        "training_frame": "grid_frame", "response_column": "response", "seed": 1,
+        "hyper_parameters": json.dumps({"ntrees": [20, 21, 22, 23], "max_depth": [5, 6, 7]})})["job"]["key"]["name"]
 
 
 # --- what only the client asks --------------------------------------------------------------------

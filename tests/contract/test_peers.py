@@ -12,6 +12,46 @@ from fleet import until
 from nodes import await_whole
 
 
+@pytest.mark.relies("src/model/cause.c: no longer accepting new H2O nodes", "src/model/verdict.c: VERDICT_SHORT_LOCK")
+def test_locked_out(rig):
+    """Who comes to a locked cloud is turned out: it says "no longer accepting new H2O nodes" and exits with 255,
+    and the cloud does not change. So a client that locks a cloud of one keeps the others out."""
+    node = rig.any()
+    node.good("/3/Jobs")
+    late = rig.start().join([node])
+    assert late.exit(60) == 255 and "no longer accepting new H2O nodes" in late.said()
+    assert node.cloud()["cloud_size"] == 1
+    rig.keep(node)
+
+
+@pytest.mark.relies("src/model/lifecycle.c: h2o_name")
+def test_other_name(rig):
+    """A node of another -name is deaf to a cloud whose members it knows, and they to it."""
+    node = rig.fresh()
+    other = rig.start(name="other")
+    other.join([node, other]).await_answer()
+    end = time.monotonic() + 5 * rig.kind.second
+    while time.monotonic() < end:
+        assert node.cloud()["cloud_size"] == other.cloud()["cloud_size"] == 1
+        time.sleep(0.2 * rig.kind.second)
+    rig.keep(node)
+
+
+@pytest.mark.relies("src/drv/ports.h: connecting to H2O's internal", "src/core/flatfile.c: port_is_open_to_jvm")
+def test_internal_port(rig):
+    """A connection to the internal port that is closed again makes a node deaf to new peers for ever: why we only
+    look whether that port is bound."""
+    node = rig.fresh()
+    rig.keep()
+    socket.create_connection(("127.0.0.1", node.port + 1)).close()
+    late = rig.start()
+    late.join([node, late]).await_answer()
+    end = time.monotonic() + 6 * rig.kind.second
+    while time.monotonic() < end:
+        assert not late.is_whole([node, late]) and not node.is_whole([node, late])
+        time.sleep(0.2 * rig.kind.second)
+
+
 @pytest.mark.relies("src/core/flatfile.c: A first connect to a peer", "src/model/verdict.c: check_members")
 def test_forming(rig):
     """Members that read who their peers are once all listen become one cloud: each then says the same size,
@@ -67,63 +107,11 @@ def test_pause(rig):
     await_whole(nodes)
 
 
-@pytest.mark.relies("src/model/cause.c: no longer accepting new H2O nodes", "src/model/verdict.c: VERDICT_SHORT_LOCK")
-def test_locked_out(rig):
-    """Who comes to a locked cloud is turned out: it says "no longer accepting new H2O nodes" and exits with 255,
-    and the cloud does not change. So a client that locks a cloud of one keeps the others out."""
-    node = rig.any()
-    node.good("/3/Jobs")
-    late = rig.start().join([node])
-    assert late.exit(60) == 255 and "no longer accepting new H2O nodes" in late.said()
-    assert node.cloud()["cloud_size"] == 1
-    rig.keep(node)
-
-
-@pytest.mark.relies("src/model/lifecycle.c: h2o_name")
-def test_other_name(rig):
-    """A node of another -name is deaf to a cloud whose members it knows, and they to it."""
-    node = rig.fresh()
-    other = rig.start(name="other")
-    other.join([node, other]).await_answer()
-    end = time.monotonic() + 5 * rig.kind.second
-    while time.monotonic() < end:
-        assert node.cloud()["cloud_size"] == other.cloud()["cloud_size"] == 1
-        time.sleep(0.2 * rig.kind.second)
-    rig.keep(node)
-
-
-@pytest.mark.relies("src/drv/ports.h: connecting to H2O's internal", "src/core/flatfile.c: port_is_open_to_jvm")
-def test_internal_port(rig):
-    """A connection to the internal port that is closed again makes a node deaf to new peers for ever: why we only
-    look whether that port is bound."""
-    node = rig.fresh()
-    rig.keep()
-    socket.create_connection(("127.0.0.1", node.port + 1)).close()
-    late = rig.start()
-    late.join([node, late]).await_answer()
-    end = time.monotonic() + 6 * rig.kind.second
-    while time.monotonic() < end:
-        assert not late.is_whole([node, late]) and not node.is_whole([node, late])
-        time.sleep(0.2 * rig.kind.second)
-
-
 def begin_shutdown(node, seconds=30):
     """Asks, as core/polls.c does; the answer, or None."""
     with contextlib.suppress(OSError):
         return node.ask("/3/Shutdown", "POST", timeout=seconds).status
     return None
-
-
-@pytest.mark.relies("src/core/polls.c: /3/Shutdown", "src/model/cause.c: Orderly shutdown")
-def test_shutdown(rig):
-    """POST /3/Shutdown to one member ends all of the cloud, each with exit code 0 and "Orderly shutdown" among its
-    last lines, within some seconds. (A client's h2o.cluster().shutdown() is the same.)"""
-    nodes = rig.cloud(2)
-    rig.keep()
-    assert begin_shutdown(nodes[0]) == 200
-    assert [n.exit(20) for n in nodes] == [0, 0]
-    for node in nodes:
-        assert "Orderly shutdown" in "\n".join(node.said().splitlines()[-30:]), node.story()
 
 
 @pytest.mark.relies("src/model/lifecycle.c: h2o_name", "src/model/verdict.c: check_health", "src/model/verdict.c: is answered by pid")
@@ -150,6 +138,18 @@ def test_death(rig):
     again.kill()
     assert begin_shutdown(nodes[0]) == 200
     assert [nodes[0].exit(60), nodes[1].exit(60)] == [1, 0]
+
+
+@pytest.mark.relies("src/core/polls.c: /3/Shutdown", "src/model/cause.c: Orderly shutdown")
+def test_shutdown(rig):
+    """POST /3/Shutdown to one member ends all of the cloud, each with exit code 0 and "Orderly shutdown" among its
+    last lines, within some seconds. (A client's h2o.cluster().shutdown() is the same.)"""
+    nodes = rig.cloud(2)
+    rig.keep()
+    assert begin_shutdown(nodes[0]) == 200
+    assert [n.exit(20) for n in nodes] == [0, 0]
+    for node in nodes:
+        assert "Orderly shutdown" in "\n".join(node.said().splitlines()[-30:]), node.story()
 
 
 @pytest.mark.long
