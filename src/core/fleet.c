@@ -209,12 +209,14 @@ void supervised_free(struct supervised *s)
 	free(s);
 }
 
-/* As the JVM takes it for /tmp/hsperfdata_NAME: from the user database, not from $USER. */
-static char *own_name(void)
+/* From the user database, not from $USER. */
+const char *fleet_user(struct fleet *f)
 {
-	const struct passwd *pw = getpwuid(geteuid());
+	const struct passwd *pw = f->user ? NULL : getpwuid(geteuid());
 
-	return pw ? xstrdup(pw->pw_name) : NULL;
+	if (pw)
+		f->user = xstrdup(pw->pw_name);
+	return f->user;
 }
 
 #define DISK_BEATS 10
@@ -253,7 +255,7 @@ int fleet_new(uv_loop_t *loop, struct conf *conf, struct fleet **out, struct err
 	f->loop = loop;
 	f->conf = conf;
 	f->lock_fd = -1;
-	f->user = own_name();
+	fleet_user(f); /* now, while nobody waits for us */
 	f->awake = awake_new(loop);
 	f->beat = xcalloc(1, sizeof(*f->beat));
 	uv_timer_init(loop, f->beat);
