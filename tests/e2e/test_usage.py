@@ -1,12 +1,12 @@
-"""What cannot be meant, of the commands that make and change clouds, is refused before any daemon is asked:
-there is none here."""
+"""What cannot be meant is refused: of the commands that make and change clouds before any daemon is asked (there
+is none here), and of the programs that are started by ours alone."""
 
 import json
 import subprocess
 
 import pytest
 
-from fleet import H2OFLEET, SLOW
+from fleet import H2OFLEET, H2OFLEETD, SLOW
 
 
 def cli(*args):
@@ -49,3 +49,50 @@ def test_no_daemon(args):
     assert done.returncode == 4 and b"/nonexistent" in done.stderr, done
     done = cli(*args, "--json")
     assert done.returncode == 4 and "/nonexistent" in json.loads(done.stdout)["error"], done
+
+
+def program(name, *args, **kwargs):
+    return subprocess.run([name, *args], capture_output=True, text=True, timeout=30 * SLOW, stdin=subprocess.DEVNULL,
+                          **kwargs)
+
+
+GATE = f"{H2OFLEETD.removesuffix('d')}-gate"
+
+
+@pytest.mark.parametrize("args, why", [
+    (["x"], "'x' is not understood"),
+    (["-x"], "try `h2ofleetd --help`"),
+    (["--config"], "try `h2ofleetd --help`"),
+    (["--rotate-logs"], "is for h2ofleetd itself"),
+    (["--rotate-logs", "/nonexistent"], "is for h2ofleetd itself"),
+    (["--rotate-logs", "/nonexistent", "1", "1", "1", "rar"], "is for h2ofleetd itself"),
+    (["--rotate-logs", "--", "/nonexistent", "1", "-1", "1", "zstd"], "is for h2ofleetd itself"),
+    (["--rotate-logs", "/nonexistent", "1", "1", "1", "zstd", "x"], "is for h2ofleetd itself"),
+    (["--build-boot-cache"], "is for h2ofleetd itself"),
+    (["--explain-boot-cache", "x"], "is for h2ofleetd itself"),
+])
+def test_daemon_refuses(args, why):
+    """A sentence and 2, whatever is missing or too much."""
+    done = program(H2OFLEETD, *args)
+    assert done.returncode == 2 and why in done.stderr and not done.stdout, done
+
+
+def test_rotates_nothing():
+    """What there is not cannot be rotated: who started it is told why."""
+    done = program(H2OFLEETD, "--rotate-logs", "/nonexistent", "1", "1", "1", "zstd")
+    assert done.returncode == 1 and "/nonexistent" in done.stdout, done
+
+
+@pytest.mark.parametrize("name, word", [(H2OFLEETD, "h2ofleetd"), (GATE, "h2ofleet-gate"), (H2OFLEET, "h2ofleet")])
+def test_help_and_version(name, word):
+    """On standard output, by themselves."""
+    said = program(name, "--help")
+    assert said.returncode == 0 and said.stdout.startswith(f"usage: {word}") and not said.stderr, said
+    said = program(name, "--version")
+    assert said.returncode == 0 and said.stdout.startswith(f"{word} ") and not said.stderr, said
+
+
+def test_started_by_hand():
+    """The gate and the guardian are of no use without who starts them, and say so."""
+    for done in (program(GATE), program(GATE, "x"), program("h2ofleet-guardian", executable=H2OFLEET)):
+        assert done.returncode == 2 and done.stderr.count("\n") == 1 and not done.stdout, done
