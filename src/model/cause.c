@@ -1,5 +1,6 @@
 #include "model/cause.h"
 
+#include <errno.h>
 #include <signal.h>
 #include <stdio.h>
 
@@ -122,7 +123,16 @@ static enum cause judge_exec(const struct exit_evidence *ev, char **why)
 {
 	*why = xasprintf("node %u: cannot execute %s: %s", ev->node, ev->exec_path,
 		strerror(ev->exec_errno));
-	return CAUSE_EXEC;
+	switch (ev->exec_errno) { /* what the machine lacks for now says nothing of java */
+	case EAGAIN:
+	case EMFILE:
+	case ENFILE:
+	case ENOBUFS:
+	case ENOMEM:
+		return CAUSE_UNKNOWN;
+	default:
+		return CAUSE_EXEC;
+	}
 }
 
 static enum cause judge_signal(const struct exit_evidence *ev, char **why)

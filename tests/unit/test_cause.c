@@ -69,6 +69,8 @@ static const struct sample samples[] = {
 		CAUSE_SETUP, "/nowhere/h2o.jar"},
 	{ENV(.exec_errno = ENOENT, .exec_path = "/no/java"), CAUSE_EXEC,
 		"cannot execute /no/java: No such file"},
+	{ENV(.exec_errno = EMFILE, .exec_path = "/a/java"), CAUSE_UNKNOWN,
+		"cannot execute /a/java: Too many open files"},
 	{ENV(.known = false), CAUSE_UNKNOWN, "earlier daemon"},
 	{ENV(.known = false, .sent_signal = SIGTERM), CAUSE_STOPPED, "by us"},
 	/* A signal without a name, and the third of those that a JVM makes exit codes of. */

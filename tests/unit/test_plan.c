@@ -285,7 +285,7 @@ static void test_env(void **state)
 		(char *)"MEMORY_PRESSURE_WATCH=/x", (char *)"STATE_DIRECTORY=/var/lib/h2ofleet",
 		(char *)"JAVA_TOOL_OPTIONS=-Xrs", (char *)"_JAVA_OPTIONS=-Xmx1m",
 		(char *)"H2O_KUBERNETES_SERVICE_DNS=x", (char *)"H2OFLEET_TOKEN=old",
-		(char *)"TZ=UTC", NULL};
+		(char *)"H2OFLEET_H2O_AUTH=user:secret", (char *)"TZ=UTC", NULL};
 	struct cloud_conf conf = conf_of(1);
 	_cleanup_(strv_free) struct strv env = STRV_NULL;
 	struct cloud *c;
