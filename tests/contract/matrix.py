@@ -104,18 +104,23 @@ def pytest(where, name, *args, **env):
     return tests(xml_file)
 
 
-def contract(version, major, env, long):
+def only(names):
+    """pytest's -k for these tests, whatever their parameters."""
+    return ["-k", " or ".join(sorted({n.partition("[")[0] for n in names}))] if names else []
+
+
+def contract(version, major, env, parts, names):
     return pytest(REPO / "tests/contract", RESULTS / f"{version}-{major}-contract", "--on", "real",
-                  *(["--long"] if long else []), **env)
+                  *(["--long"] if "long" in parts else []), *only(names), **env)
 
 
-def core(version, major, env):
-    return pytest(REPO / "tests/e2e", RESULTS / f"{version}-{major}-core", "test_real.py", "-k", " or ".join(CORE),
+def core(version, major, env, _, names):
+    return pytest(REPO / "tests/e2e", RESULTS / f"{version}-{major}-core", "test_real.py", *only(names or CORE),
                   PYTHONPATH=str(need_h2o(version)), H2OFLEET_E2E_DIR=str(RESULTS / f"{version}-{major}-kept"), **env)
 
 
-def try_pair(version, major, java, parts, again):
-    """What of `parts` (contract, long, core) was not run yet; returns the result."""
+def try_pair(version, major, java, parts, again, failed):
+    """What of `parts` (contract, long, core) was not run yet, or has failed and is to be tried again; the result."""
     jar = str(need_h2o(version) / "h2o/backend/bin/h2o.jar")
     file = RESULTS / f"{version}-{major}.json"
     result = json.loads(file.read_text()) if file.exists() and not again else {
@@ -123,13 +128,13 @@ def try_pair(version, major, java, parts, again):
     env = {"H2OFLEET_JAR": jar, "H2OFLEET_JAVA": java}
     if result["refused"]:
         env["H2OFLEET_ALLOW_UNSUPPORTED_JAVA"] = "1"
-    for part, run_it in (("contract", lambda: contract(version, major, env, "long" in parts)),
-                         ("core", lambda: core(version, major, env))):
-        if part not in parts or result[part]:
+    for part, run_it in (("contract", contract), ("core", core)):
+        names = [t for t, why in result[part].items() if why] if failed else []
+        if part not in parts or (result[part] and not names):
             continue
         print(f"==> H2O {version}, Java {major}{' (unsupported)' if result['refused'] else ''}: {part}", flush=True)
         begun = time.monotonic()
-        result[part] = run_it()
+        result[part].update(run_it(version, major, env, parts, names))
         print(f"    {sum(not w for w in result[part].values())} of {len(result[part])} passed, "
               f"{time.monotonic() - begun:.0f} s", flush=True)
         for test, why in result[part].items():
@@ -189,7 +194,7 @@ def main():
     parser.add_argument("--h2o", default=",".join(VERSIONS))
     parser.add_argument("--java", default="11,17,21,25")
     parser.add_argument("--parts", default=None)
-    for flag in ("--again", "--table"):
+    for flag in ("--again", "--failed", "--table"):
         parser.add_argument(flag, action="store_true")
     args = parser.parse_args()
     RESULTS.mkdir(parents=True, exist_ok=True)
@@ -201,7 +206,7 @@ def main():
         for version in args.h2o.split(","):
             everything = major == 17 or version == VERSIONS[0]
             parts = (args.parts or ("contract,long,core" if everything else "contract")).split(",")
-            result = try_pair(version, major, java, parts, args.again)
+            result = try_pair(version, major, java, parts, args.again, args.failed)
             unexplained += sum(note_of(result, t) is None for t in bad_tests(result))
     write_table()
     sys.exit(1 if unexplained else 0)
