@@ -8,6 +8,7 @@ from fleet import until
 from test_node import begin_grid
 
 
+@pytest.mark.timeout(400)
 @pytest.mark.relies("src/core/recovery.c: recovery.json", "src/core/recovery.c: /3/Recovery/resume",
                     "src/model/plan.c: -auto_recovery_dir")
 def test_recovery(rig):
@@ -15,7 +16,7 @@ def test_recovery(rig):
     auto_recoverable. A new cloud takes it up when told by POST /3/Recovery/resume, which is answered at once: the job
     has the same key, and is done in the end; then the directory is empty."""
     node, directory = rig.special(), rig.recovery
-    key = begin_grid(node)
+    key = begin_grid(node, trees=(15, 16), depths=(4, 5))
     until("the state of the search", 60, lambda: (directory / "recovery.json").exists() and node.job(key))
     job = node.job(key)
     assert job["status"] == "RUNNING" and job["auto_recoverable"] is True
@@ -25,7 +26,7 @@ def test_recovery(rig):
     after = rig.special()
     assert (directory / "recovery.json").exists(), "it waits to be told"
     after.good("/3/Recovery/resume", "POST", form={"recovery_dir": str(directory)}, timeout=20)
-    after.await_job(key, seconds=120)
+    after.await_job(key, seconds=200)
     until("an empty directory", 20, lambda: not list(directory.iterdir()))
 
 
