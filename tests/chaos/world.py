@@ -11,7 +11,7 @@ import re
 import threading
 import time
 
-from fleet import H2OFLEETD, MARK, SLOW, is_gate, pid_alive, read
+from fleet import H2OFLEETD, MARK, SLOW, pid_alive, read
 
 TOKEN = re.compile(rb"(?:^|\0)H2OFLEET_TOKEN=([0-9a-f]+)/([^/\0]+)/(\d+)/(\d+)(?:\0|$)")
 # In no more time than this an endpoint is withdrawn whose cloud has lost a member, and the status says so.
@@ -93,7 +93,8 @@ class Scanner(Watcher):
 
     def __init__(self, world):
         super().__init__(world)
-        self.known = {}  # pid -> (ticks, Member or None)
+        self.foreign = set()  # pids of others, which no scan has missed since
+        self.known = {}  # pid -> Member
         self.alive = {}  # pid -> Member
         self.lives = {}  # (pid, ticks) -> [Member, first seen, last seen]
         self.lost = {}  # (cloud, generation) -> when it first lacked a member that it had had
@@ -101,17 +102,17 @@ class Scanner(Watcher):
 
     def look(self):
         now, alive = time.monotonic(), {}
-        for pid in [int(name) for name in os.listdir("/proc") if name.isdigit()]:
+        pids = {int(name) for name in os.listdir("/proc") if name.isdigit()}
+        self.foreign &= pids
+        for pid in pids - self.foreign:
             seen = identity(pid)
             if not seen or not seen[1]:
                 continue
-            known = self.known.get(pid)
-            if not known or known[0] != seen[0]:
-                known = (seen[0], *self._ask(pid, seen[0]))
-                if known[2]:
-                    self.known[pid] = known
-            if known[1]:
-                alive[pid] = known[1]
+            member = self.known.get(pid)
+            if not member or member.ticks != seen[0]:
+                member = self._ask(pid, seen[0])
+            if member:
+                self.known[pid] = alive[pid] = member
         for member in alive.values():
             self.lives.setdefault((member.pid, member.ticks), [member, now, now])[2] = now
         for pid, member in self.alive.items():
@@ -122,21 +123,20 @@ class Scanner(Watcher):
         self._judge(list(alive.values()))
 
     def _ask(self, pid, ticks):
-        """(a Member or None, whether that will stay so)"""
+        """A Member or None."""
         try:
-            env = pathlib.Path(f"/proc/{pid}/environ").read_bytes()
             argv = pathlib.Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
+            env = pathlib.Path(f"/proc/{pid}/environ").read_bytes()  # after it: that of what was executed meanwhile
         except OSError:
-            return None, False
-        if f"{MARK}={self.world.fleet.dir}".encode() not in env:
-            # It may be about to become one of ours only as a copy of something that is.
-            return None, bool(argv[0]) and argv[0] != H2OFLEETD
+            return None
         token = TOKEN.search(env)
-        if not token or "-name" not in argv:
-            return None, is_gate(argv[0])
-        cloud, index, generation = token[2].decode(), int(token[3]), int(token[4])
-        return Member(pid, ticks, cloud, index, generation, argv[argv.index("-name") + 1],
-                      int(argv[argv.index("-port") + 1])), True
+        if f"{MARK}={self.world.fleet.dir}".encode() in env and token and "-name" in argv:
+            return Member(pid, ticks, token[2].decode(), int(token[3]), int(token[4]),
+                          argv[argv.index("-name") + 1], int(argv[argv.index("-port") + 1]))
+        # A copy of the daemon may be about to become one, or be in the midst of that.
+        if argv[0] not in ("", H2OFLEETD):
+            self.foreign.add(pid)
+        return None
 
     def _judge(self, members):
         """The first of two may have been dead when the second was begun: so both are looked at again."""
