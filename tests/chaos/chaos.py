@@ -46,7 +46,6 @@ class Chaos:
         self.fleet.write_config()
         self.world = World(self.fleet, options.nodes, self.log)
         self.outages = Spans()  # faults that clients may notice, till all is well again
-        self.full = Spans()
         self.records, self.fds, self.clients, self.causes = [], [], [], {}
         self.operator = Operator(self.world, random.Random(rng.random()), self.keys(1, "256m"), self.log)
         self.operator.keys = {k: str(v) for k, v in self.operator.keys.items()}
@@ -94,7 +93,7 @@ class Chaos:
     @contextlib.contextmanager
     def full_disk(self):
         filler = self.fleet.dir / "disk" / "filler"
-        with self.full.during("full"):
+        with self.world.full.during("full"):
             try:
                 with open(filler, "wb", buffering=0) as f, contextlib.suppress(OSError):
                     block = b"\0" * (1 << 20)
@@ -368,7 +367,7 @@ class Chaos:
             self.world.findings.add("leak", f"after the stop: {left}")
         time.sleep(2 * self.world.scanner.interval)
         events = [json.loads(line) for line in self.fleet.cli("events", "--json").stdout.splitlines()]
-        judge_events(self.world, events, bool(self.full.spans))
+        judge_events(self.world, events, bool(self.world.full.spans))
         self.causes = collections.Counter(e["cause"] for e in events if e["type"] == "node-exited")
 
     def leftovers(self):

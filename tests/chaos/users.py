@@ -130,7 +130,8 @@ class Operator(threading.Thread):
             status, said = self.fleet.api(method, path, body and json.dumps(body))
         except (OSError, http.client.HTTPException, ValueError) as e:
             status, said = None, f"{type(e).__name__} {e}"
-        if (status is None or status >= 300) and not self.world.absent.touching(begun, time.monotonic(), 1):
+        no_room = status == 507 and self.world.full.touching(begun, time.monotonic())
+        if (status is None or status >= 300) and not no_room and not self.world.absent.touching(begun, time.monotonic(), 1):
             self.world.findings.add("operator", f"{method} {path} at {begun:.2f}: {status} {said}")
         return status
 

@@ -299,6 +299,7 @@ class World:
         self.fleet, self.nodes, self.port = fleet, nodes, fleet.ports.base
         self.findings = Findings(log)
         self.absent = Spans()  # the daemon was dead, stopped or being started
+        self.full = Spans()  # so was the disk
         self.scanner, self.teller, self.prober = Scanner(self), Teller(self), Prober(self)
         self.watchers = [self.scanner]
 
