@@ -239,7 +239,8 @@ class Chaos:
         self.fleet.start()
         cloud = self.fleet.ready(timeout=90)
         self.log(f"ready: {cloud['size']} nodes, port {self.fleet.clouds['c']['port']}, boot {cloud['boot']['mode']}")
-        self.clients = [Client(what, self.world, self.outages, self.fleet.dir / f"{what}.json") for what in ("train", "grid")]
+        self.clients = [Client(what, self.world, self.outages, self.fleet.dir / f"{what}.json")
+                        for what in ("train", "grid")]
         self.world.watch_cloud()
         for client in self.clients:
             assert client.ready.wait(120 * SLOW) and client.process.poll() is None, client.tail
@@ -387,7 +388,8 @@ class Chaos:
             findings[finding["kind"]] = findings.get(finding["kind"], 0) + 1
         return {
             "seed": self.options.seed, "nodes": self.options.nodes, "port": str(self.fleet.clouds["c"]["port"]),
-            "seconds": round(time.monotonic() - self.begun, 1), "watched_s": round(watched, 1),
+            "load": os.getloadavg()[0], "seconds": round(time.monotonic() - self.begun, 1),
+            "watched_s": round(watched, 1),
             "availability": up / watched if watched else 0, "probes": len(self.world.prober.samples),
             "faults": {k: {"struck": s, "missed": m} for k, (s, m) in sorted(kinds.items())},
             "recover": spread([r["recover_s"] for r in self.records if "recover_s" in r]),
@@ -404,7 +406,7 @@ class Chaos:
         OUT.mkdir(parents=True, exist_ok=True)
         path = OUT / f"{time.strftime('%Y%m%d-%H%M%S')}-{self.options.seed}.json"
         path.write_text(json.dumps({
-            "figures": figures, "load": os.getloadavg(), "cores": os.cpu_count(), "begun": self.begun,
+            "figures": figures, "cores": os.cpu_count(), "begun": self.begun,
             "faults": self.records, "findings": self.world.findings.all,
             "probes": self.world.prober.samples, "rounds": {c.what: c.rounds for c in self.clients},
             "absent": self.world.absent.spans, "outages": self.outages.spans,
@@ -430,11 +432,12 @@ def spread(values):
 
 def show(figures):
     struck = sum(k["struck"] for k in figures["faults"].values())
+    checked = sum(c["answers checked"] for c in figures["clients"].values())
     print(f"""
-seed {figures['seed']}, {figures['nodes']} nodes, port {figures['port']}, {figures['seconds']:.0f} s, load {os.getloadavg()[0]:.1f}
+seed {figures['seed']}, {figures['nodes']} nodes, port {figures['port']}, {figures['seconds']} s, load {figures['load']}
 availability of the endpoint  {figures['availability']:.1%} of {figures['watched_s']:.0f} s ({figures['probes']} probes)
-wrong answers                 {figures['wrong_answers']} of {sum(c['answers checked'] for c in figures['clients'].values())}
-faults                        {struck}, of {len(figures['faults'])} kinds; generations lost: {figures['down'] and figures['down']['n']}
+wrong answers                 {figures['wrong_answers']} of {checked}
+faults                        {struck}, of {len(figures['faults'])} kinds
 time to recover               {figures['recover']}
 time without a cloud          {figures['down']}
 leaks                         {figures['leaks']}""")
@@ -442,7 +445,8 @@ leaks                         {figures['leaks']}""")
         print(f"client: {what:21} " + ", ".join(f"{n} {k}" for k, n in client.items()))
     print("operator                      " + ", ".join(f"{n} {k}" for k, n in figures["operator"].items()))
     print("faults by kind                " + ", ".join(
-        f"{n['struck']} {k}" + (f" ({n['missed']} missed)" if n["missed"] else "") for k, n in figures["faults"].items()))
+        f"{n['struck']} {k}" + (f" ({n['missed']} missed)" if n["missed"] else "")
+        for k, n in figures["faults"].items()))
     print("causes, by the journal        " + ", ".join(f"{n} {k}" for k, n in figures["causes"].items()))
     print(f"watched                       {figures['scans']} scans of processes, {figures['lives']} nodes' lives, "
           f"{figures['told']} looks at the status, {figures['daemons']} daemons, descriptors {figures['fds']}")

@@ -191,7 +191,8 @@ class KillDaemonAndMembers(Fault):
     """Members die while there is no daemon."""
 
     def draw(self, rng, nodes):
-        return {"seconds": round(rng.uniform(0, 2), 1), "indices": sorted(rng.sample(range(nodes), rng.randint(1, nodes)))}
+        return {"seconds": round(rng.uniform(0, 2), 1),
+                "indices": sorted(rng.sample(range(nodes), rng.randint(1, nodes)))}
 
     def strike(self, chaos, seconds, indices):
         with chaos.without_daemon():
@@ -337,7 +338,8 @@ class StealPort(Fault):
             thief.join()
         for data in thief.heard:
             if b"X-Chaos" in data or b"H2O Python" in data:
-                chaos.world.findings.add("theft", f"a client's request reached a stranger on port {thief.port}: {data[:200]}")
+                chaos.world.findings.add("theft", f"a client's request reached a stranger on port {thief.port}: "
+                                         f"{data[:200]}")
 
 
 class FillDisk(Fault):

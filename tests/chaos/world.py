@@ -279,14 +279,15 @@ class Teller(Watcher):
         sample = next((s for s in reversed(self.world.prober.samples) if s[0] + s[1] < now), None)
         if sample and sample[2] == generation and sample[0] > self.withdrawn_since + WITHDRAWN_S and \
                 not self.world.scanner.lost_at("c", generation):
-            self.world.findings.add("not withdrawn", f"generation {generation} answered at {sample[0]:.2f}; by the status "
-                                    f"there is no endpoint since {self.withdrawn_since:.2f}, nor at {now:.2f}")
+            self.world.findings.add("not withdrawn", f"generation {generation} answered at {sample[0]:.2f}; by the "
+                                    f"status there is no endpoint since {self.withdrawn_since:.2f}, nor at {now:.2f}")
 
     def _judge(self, cloud, begun):
         generation = cloud["generation"]
         if self.world.overdue(generation, begun):
-            self.world.findings.add("status lies", f"generation {generation} is {cloud['state']} at {begun:.2f}, but had "
-                                    f"lost a member at {self.world.scanner.lost_at('c', generation):.2f}")
+            lost = self.world.scanner.lost_at("c", generation)
+            self.world.findings.add("status lies", f"generation {generation} is {cloud['state']} at {begun:.2f}, but "
+                                    f"had lost a member at {lost:.2f}")
         for node in cloud["nodes"]:
             life = next((m for m in list(self.world.scanner.alive.values()) if m.pid == node["pid"]), None)
             if life and (life.cloud, life.index, life.generation) != ("c", node["index"], generation):
