@@ -15,9 +15,10 @@ static struct {
 	uint64_t faults_before; /* hit until its life began */
 	bool in_order;          /* it was ended by somebody who wanted its clouds to end */
 	char epoch[JOURNAL_EPOCH_LEN + 1];
-	uint64_t told; /* the newest event that followers know of */
-	uint64_t losses;
-	uint64_t fault_at; /* when one was hit last */
+	uint64_t told;                   /* the newest event that followers know of */
+	uint64_t losses;                 /* that counted, of this daemon */
+	uint64_t incidents, faults_then; /* there were when it began */
+	uint64_t fault_at;               /* when one was hit last */
 	uint64_t faults_seen;
 	bool known[MAX_CLOUDS]; /* of a created cloud, whether it is there is known */
 	bool dirty[MAX_CLOUDS]; /* what it left could not be removed */
@@ -207,7 +208,7 @@ static void check_hang(const struct cloud *c)
 		if (!c->nodes[i].hung || !p)
 			continue;
 		silent = w.now - p->h2o.good_at;
-		silent -= MIN(silent, w.frozen - p->h2o.good_frozen);
+		silent -= MIN(silent, w.frozen - p->h2o.good_frozen + p->h2o.blind_for);
 		w.hangs++;
 		invariant("pause", silent + 300 * MS >= c->conf->hang_timeout_ms * MS,
 			"%s/%zu is a hang after %" PRIu64 " ms without an answer", c->conf->name, i,
@@ -400,6 +401,20 @@ static void check_under_way(const struct supervised *s)
 		"%s is %s, and nothing follows", c->conf->name, cloud_state_name(c->state));
 }
 
+/* One loss, one incident. */
+static void check_incidents(void)
+{
+	for (size_t i = 0; i < w.fleet->n; i++)
+		if (w.fleet->clouds[i]->work.keep)
+			return; /* they are written in their turn */
+	if (w.faults_hit == k.faults_then)
+		invariant("incidents",
+			incidents_count(fleet_incidents(w.fleet)) ==
+				MIN(k.incidents + k.losses, (uint64_t)INCIDENTS_MAX),
+			"%" PRIu64 " incidents and %" PRIu64 " losses have come to %zu incidents",
+			k.incidents, k.losses, incidents_count(fleet_incidents(w.fleet)));
+}
+
 void check_turn(void)
 {
 	uint64_t overdue = fleet_overdue_ms(w.fleet);
@@ -414,7 +429,7 @@ void check_turn(void)
 		check_under_way(s);
 	}
 	check_processes();
-	check_daemon_knows();
+	check_incidents();
 }
 
 /* ---- from one daemon to the next ---- */
@@ -442,11 +457,6 @@ static void on_event(void *arg)
 		return;
 	memcpy(k.epoch, journal_epoch(fleet_journal(w.fleet)), sizeof(k.epoch));
 	k.told = journal_last(fleet_journal(w.fleet));
-}
-
-/* Events are told once they are in the file; with the newest of this daemon all are. */
-void check_daemon_knows(void)
-{
 }
 
 static bool stands_whole(unsigned i, const char *name)
@@ -512,6 +522,9 @@ void check_life(void)
 			"event %" PRIu64 " was told, and the next daemon goes on from %" PRIu64,
 			k.told, journal_last(j));
 	check_created();
+	k.losses = 0;
+	k.incidents = incidents_count(fleet_incidents(w.fleet));
+	k.faults_then = w.faults_hit;
 	journal_observe(j, on_event, NULL);
 }
 
@@ -590,14 +603,29 @@ bool check_settled(void)
 	return true;
 }
 
+/* And none is given up. */
+bool check_all_well(void)
+{
+	if (!check_settled())
+		return false;
+	for (size_t i = 0; i < w.fleet->n; i++)
+		if (w.fleet->clouds[i]->cloud->state == CLOUD_FAILED)
+			return false;
+	return true;
+}
+
 void check_nothing_left(void)
 {
 	const char *mark = fleet_mark();
 	const struct inode *perf = disk_find(PERF_DIR);
+	bool other = false;
 
-	for (const struct vproc *p = w.procs; p; p = p->next)
+	for (const struct vproc *p = w.procs; p; p = p->next) {
 		invariant("left-behind", !vproc_runs(p) || !p->token || !has_prefix(p->token, mark),
 			"all is ended, and pid %d (%s) runs", (int)p->pid, p->token);
+		other |= p->kind == V_STRANGER && p->token && vproc_runs(p);
+	}
+	invariant("signals", other, "another fleet's process was ended");
 	invariant(
 		"left-behind", !ports_held(), "all is ended, and %u ports are held", ports_held());
 	if (!in_trouble())

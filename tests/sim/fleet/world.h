@@ -113,8 +113,9 @@ struct h2o {
 	uint64_t dead_at;
 	bool hung; /* answers nothing any more; ignores SIGTERM */
 	uint64_t slow_us, slow_until;
-	unsigned lie;                  /* what is wrong with its next answer */
-	uint64_t good_at, good_frozen; /* it has answered well last; w.frozen then */
+	unsigned lie;                    /* what is wrong with its next answer */
+	uint64_t good_at, good_frozen;   /* it has answered well last; w.frozen then */
+	uint64_t blind_since, blind_for; /* it could not be asked, since its last good answer */
 	bool leaving;
 };
 
@@ -178,7 +179,6 @@ struct vport {
 	struct vproc *listener; /* a JVM, or a stranger */
 	bool connection;        /* a stranger's outgoing one */
 	bool held, claimed;     /* by the daemon */
-	uint64_t remains_until; /* TIME_WAIT */
 	struct vdoor *door;
 };
 
@@ -377,7 +377,7 @@ void check_daemon_gone(void);
 /* The fleet was ended in order: nothing is left. */
 void check_nothing_left(void);
 bool check_settled(void);
-void check_daemon_knows(void);
+bool check_all_well(void);
 void check_used(const char *cloud);
 /* By its name; MAX_CLOUDS: none. */
 unsigned plan_index(const char *cloud);
