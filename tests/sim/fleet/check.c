@@ -9,9 +9,16 @@ static struct {
 	/* The clouds that served, whole, when a daemon ended. */
 	struct {
 		bool served, intact;
+		bool wish_known, wanted;
 		uint64_t generation;
 		pid_t pids[MAX_MEMBERS];
 	} before[MAX_CLOUDS];
+	struct {
+		enum cloud_state state;
+		enum cloud_wanted wanted;
+	} seen[MAX_CLOUDS]; /* after the last turn of the loop */
+	uint64_t changes;
+	bool settled;           /* at least one turn of this daemon */
 	uint64_t faults_before; /* hit until its life began */
 	bool in_order;          /* it was ended by somebody who wanted its clouds to end */
 	char epoch[JOURNAL_EPOCH_LEN + 1];
@@ -415,6 +422,27 @@ static void check_incidents(void)
 			k.incidents, k.losses, incidents_count(fleet_incidents(w.fleet)));
 }
 
+/* Who waits for changes hears of each. */
+static void check_changes(void)
+{
+	bool changed = false;
+
+	for (size_t i = 0; i < w.fleet->n; i++) {
+		const struct cloud *c = w.fleet->clouds[i]->cloud;
+		unsigned at = plan_index(c->conf->name);
+
+		if (at == MAX_CLOUDS)
+			continue;
+		changed |= k.seen[at].state != c->state || k.seen[at].wanted != c->wanted;
+		k.seen[at].state = c->state;
+		k.seen[at].wanted = c->wanted;
+	}
+	invariant("changes", !changed || !k.settled || k.changes != fleet_changes(w.fleet),
+		"a cloud's state or wish has changed, and fleet_changes() has not");
+	k.changes = fleet_changes(w.fleet);
+	k.settled = true;
+}
+
 void check_turn(void)
 {
 	uint64_t overdue = fleet_overdue_ms(w.fleet);
@@ -430,6 +458,7 @@ void check_turn(void)
 	}
 	check_processes();
 	check_incidents();
+	check_changes();
 }
 
 /* ---- from one daemon to the next ---- */
@@ -442,10 +471,11 @@ void check_daemon_gone(void)
 		const struct cloud *c = w.fleet->clouds[i]->cloud;
 		unsigned at = plan_index(c->conf->name);
 
-		if (at == MAX_CLOUDS || !cloud_usable(c) || c->removed ||
-			w.fleet->clouds[i]->save_delay_ms)
+		if (at == MAX_CLOUDS || c->removed || w.fleet->clouds[i]->save_delay_ms)
 			continue;
-		k.before[at].served = true;
+		k.before[at].wish_known = k.settled && k.seen[at].wanted == c->wanted;
+		k.before[at].wanted = c->wanted == WANTED_RUNNING;
+		k.before[at].served = cloud_usable(c) && k.seen[at].state != CLOUD_FORMING;
 		k.before[at].generation = c->generation;
 	}
 }
@@ -523,13 +553,29 @@ void check_life(void)
 			k.told, journal_last(j));
 	check_created();
 	k.losses = 0;
+	k.settled = false;
 	k.incidents = incidents_count(fleet_incidents(w.fleet));
 	k.faults_then = w.faults_hit;
 	journal_observe(j, on_event, NULL);
 }
 
+/* What people were told will be so is so for the next daemon. */
+static void check_wishes(void)
+{
+	for (unsigned i = 0; i < MAX_CLOUDS && !k.in_order; i++) {
+		const struct supervised *s = supervised_find(w.fleet, w.plan[i].name);
+
+		if (s && k.before[i].wish_known && s->memory != MEMORY_NONE && !in_trouble())
+			invariant("wish",
+				(s->cloud->wanted == WANTED_RUNNING) == k.before[i].wanted,
+				"%s was %swanted, and the next daemon takes it otherwise",
+				w.plan[i].name, k.before[i].wanted ? "" : "not ");
+	}
+}
+
 void check_after_life(void)
 {
+	check_wishes();
 	for (unsigned i = 0; i < MAX_CLOUDS; i++) {
 		const struct cloud *c = fleet_find(w.fleet, w.plan[i].name);
 		bool same = c && c->generation == k.before[i].generation;
@@ -579,6 +625,12 @@ void check_deleted(const char *cloud, int r)
 		p->there = p->created = false;
 		w.deleted++;
 	}
+}
+
+void check_reboot(void)
+{
+	memset(k.before, 0, sizeof(k.before));
+	memset(k.dirty, 1, sizeof(k.dirty));
 }
 
 /* ---- the end ---- */

@@ -571,7 +571,7 @@ static void thief(const char *cloud, const struct step *s)
 	for (p = w.procs; p && !port; p = p->next)
 		if (p->kind == V_NODE && streq(p->h2o.cloud, cloud))
 			port = (uint16_t)(p->h2o.port + s->b % 3 - (s->b % 3 == 2 ? 3 : 0));
-	if (!port)
+	if (port < 54000)
 		return;
 	v = vport(port);
 	if (v->listener || v->door || v->connection)
@@ -701,6 +701,11 @@ static void to_machine(const struct step *s)
 		break;
 	case STEP_STRAY:
 		next.stray = true;
+		break;
+	case STEP_REBOOT:
+		daemon_dies();
+		processes_reboot();
+		check_reboot();
 		break;
 	default:
 		break;
