@@ -571,7 +571,7 @@ static void thief(const char *cloud, const struct step *s)
 	for (p = w.procs; p && !port; p = p->next)
 		if (p->kind == V_NODE && streq(p->h2o.cloud, cloud))
 			port = (uint16_t)(p->h2o.port + s->b % 3 - (s->b % 3 == 2 ? 3 : 0));
-	if (!port)
+	if (port < 54000)
 		return;
 	v = vport(port);
 	if (v->listener || v->door || v->connection)
@@ -702,6 +702,11 @@ static void to_machine(const struct step *s)
 	case STEP_STRAY:
 		next.stray = true;
 		break;
+	case STEP_REBOOT:
+		daemon_dies();
+		processes_reboot();
+		check_reboot();
+		break;
 	default:
 		break;
 	}
@@ -769,7 +774,7 @@ static void make_peace(void)
 	w.frozen_until = w.crash_in = 0;
 	next.left = false;
 	for (struct vproc *p = w.procs; p; p = p->next) {
-		if (p->kind == V_STRANGER)
+		if (p->kind == V_STRANGER && !p->token)
 			vproc_end(p, 0, 0);
 		p->stuck = p->ignores_term = false;
 		p->h2o.lie = 0;
@@ -806,6 +811,15 @@ static bool has_ended(void)
 	return w.lives && !w.alive && !w.fleet;
 }
 
+/* What was given up works when it is started anew. */
+static void start_failed(void)
+{
+	for (size_t i = 0; !w.violation && i < w.fleet->n; i++)
+		if (w.fleet->clouds[i]->cloud->state == CLOUD_FAILED)
+			fleet_command(
+				w.fleet, w.fleet->clouds[i]->cloud->conf->name, FLEET_START, false);
+}
+
 static void world_new(const struct script *s)
 {
 	FILE *log = w.log;
@@ -825,6 +839,7 @@ static void world_new(const struct script *s)
 		w.plan[i].there = i <= noise(9, 9, MAX_CLOUDS - 1);
 	}
 	write_conf();
+	vproc_new(V_STRANGER, "H2OFLEET_TOKEN=00000000deadbeef/a/0/1"); /* another fleet's */
 	tick(0, 0);
 	for (size_t i = 0; i < s->n; i++)
 		world_at(w.now + s->steps[i].at_ms * MS, do_step, i, 0);
@@ -858,6 +873,10 @@ bool run_script(const struct script *s)
 	make_peace();
 	if (!wait_for(check_settled, 1800 * SEC))
 		violated("liveness", "left in peace for half an hour, it is not as it is wanted");
+	start_failed();
+	if (!wait_for(check_all_well, 600 * SEC))
+		violated(
+			"liveness", "left in peace, a cloud that is started does not become ready");
 	if (!w.violation)
 		fleet_shutdown(w.fleet, false, on_done, NULL);
 	if (!w.violation && !wait_for(has_ended, 300 * SEC))

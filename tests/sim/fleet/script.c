@@ -38,6 +38,7 @@ static const char *const names[N_STEP_KINDS] = {
 	[STEP_FREEZE] = "freeze",
 	[STEP_CLOCK] = "clock",
 	[STEP_STRAY] = "stray",
+	[STEP_REBOOT] = "reboot",
 	[STEP_JOBS] = "jobs",
 };
 
@@ -83,6 +84,7 @@ static const unsigned weights[N_STEP_KINDS] = {
 	[STEP_FREEZE] = 2,
 	[STEP_CLOCK] = 1,
 	[STEP_STRAY] = 1,
+	[STEP_REBOOT] = 1,
 	[STEP_JOBS] = 2,
 };
 
