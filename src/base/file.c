@@ -140,8 +140,32 @@ int file_write_atomic(
 	return r < 0 ? err_set_errno(e, r, "cannot sync the directory of %s", path) : 0;
 }
 
+/* Directories may be nested deeper than the stack and the descriptors last: what lies below this
+ * many is moved to the top first, and emptied from there. */
+#define EMPTY_DEPTH 40
+
+struct emptying {
+	int top;
+	dev_t dev;
+	unsigned number; /* of the next name at the top */
+	bool moved;
+};
+
+static void move_to_top(struct emptying *x, int fd, const char *name)
+{
+	char to[32];
+	int r;
+
+	do {
+		snprintf(to, sizeof(to), ".deep-%u", x->number++);
+		r = renameat2(fd, name, x->top, to, RENAME_NOREPLACE);
+	} while (r < 0 && errno == EEXIST);
+	x->moved = x->moved || r == 0;
+}
+
 /* Takes ownership of `fd`. */
-static int empty_dir_fd(int fd, dev_t dev, const char *shown, struct err *e)
+static int empty_dir_fd(
+	struct emptying *x, int fd, unsigned depth, const char *shown, struct err *e)
 {
 	_cleanup_(closedirp) DIR *d = fdopendir(fd);
 	struct dirent *de;
@@ -161,13 +185,15 @@ static int empty_dir_fd(int fd, dev_t dev, const char *shown, struct err *e)
 		/* In an overlay only its directories are of one device; a file that something is
 		 * mounted on cannot be unlinked. */
 		if (fstatat(fd, de->d_name, &st, AT_SYMLINK_NOFOLLOW) < 0 ||
-			(S_ISDIR(st.st_mode) && st.st_dev != dev))
+			(S_ISDIR(st.st_mode) && st.st_dev != x->dev))
 			continue;
-		if (S_ISDIR(st.st_mode)) {
+		if (S_ISDIR(st.st_mode) && depth == EMPTY_DEPTH) {
+			move_to_top(x, fd, de->d_name);
+		} else if (S_ISDIR(st.st_mode)) {
 			sub = openat(
 				fd, de->d_name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 			if (sub >= 0)
-				empty_dir_fd(sub, dev, de->d_name, NULL);
+				empty_dir_fd(x, sub, depth + 1, de->d_name, NULL);
 		}
 		if (unlinkat(fd, de->d_name, S_ISDIR(st.st_mode) ? AT_REMOVEDIR : 0) < 0 &&
 			errno != ENOENT && r == 0)
@@ -178,16 +204,27 @@ static int empty_dir_fd(int fd, dev_t dev, const char *shown, struct err *e)
 
 int file_empty_dir(const char *path, struct err *e)
 {
-	int fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	_cleanup_close_ int top = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	struct emptying x = {.top = top};
 	struct stat st;
+	int r;
 
-	if (fd < 0)
+	if (top < 0)
 		return errno == ENOENT ? 0 : err_set_errno(e, -errno, "cannot open %s", path);
-	if (fstat(fd, &st) < 0) {
-		close(fd);
+	if (fstat(top, &st) < 0)
 		return err_set_errno(e, -errno, "cannot look at %s", path);
-	}
-	return empty_dir_fd(fd, st.st_dev, path, e);
+	x.dev = st.st_dev;
+	do {
+		int fd = openat(top, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+		if (fd < 0)
+			return err_set_errno(e, -errno, "cannot open %s", path);
+		x.moved = false;
+		if (e)
+			err_clear(e); /* what the pass before could not remove */
+		r = empty_dir_fd(&x, fd, 0, path, e);
+	} while (x.moved);
+	return r;
 }
 
 int file_remove_tree(const char *path, struct err *e)

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 
 #include "base/err.h"
@@ -224,6 +225,39 @@ static void test_remove_tree(void **state)
 	assert_int_equal(file_empty_dir(tree, NULL), 0);
 }
 
+/* Proves: neither the stack nor the descriptors set a bound to how deep a tree may be that is
+ * removed, and names that lie there already are in nobody's way. */
+static void test_remove_deep_tree(void **state)
+{
+	enum { DEPTH = 3000, DESCRIPTORS = 128 };
+	struct dir *d = *state;
+	_cleanup_free_ char *tree = in(d, "deep"), *there = in(d, "deep/.deep-0/x");
+	_cleanup_(err_clear) struct err e = ERR_NULL;
+	struct rlimit saved, few;
+	int fd, r;
+
+	assert_int_equal(file_mkdirs(there, 0700, NULL), 0);
+	fd = open(tree, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	for (int i = 0; i < DEPTH; i++) {
+		int next;
+
+		assert_int_equal(mkdirat(fd, "d", 0700), 0);
+		next = openat(fd, "d", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+		assert_true(next >= 0);
+		close(fd);
+		fd = next;
+	}
+	close(fd);
+	assert_int_equal(getrlimit(RLIMIT_NOFILE, &saved), 0);
+	few = (struct rlimit){DESCRIPTORS, saved.rlim_max};
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &few), 0);
+	r = file_remove_tree(tree, &e);
+	setrlimit(RLIMIT_NOFILE, &saved);
+	if (r < 0)
+		fail_msg("%s", err_msg(&e));
+	assert_int_equal(access(tree, F_OK), -1);
+}
+
 static void test_mkdirs(void **state)
 {
 	struct dir *d = *state;
@@ -265,6 +299,7 @@ int main(void)
 		cmocka_unit_test(test_words),
 		cmocka_unit_test(test_errors),
 		cmocka_unit_test_setup_teardown(test_write_atomic, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_remove_deep_tree, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_remove_tree, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_mkdirs, set_up, tear_down),
 		cmocka_unit_test(test_last_lines),
