@@ -67,6 +67,8 @@ static int make_ice_dir(const struct supervised *s, const struct member *m, stru
 	if (r < 0 && s->cloud->conf->ice_root)
 		return err_wrap(e, "ice_root");
 	if (r == 0)
+		r = file_check_way(m->ice_dir, e);
+	if (r == 0)
 		r = check_ours(parent, e);
 	return r < 0 ? r : check_ours(m->ice_dir, e);
 }

@@ -55,7 +55,8 @@ struct symptom {
 static const struct symptom symptoms[] = {
 	{-1, "Terminating due to java.lang.OutOfMemoryError", CAUSE_JAVA_OOM,
 		"ran out of Java heap (OutOfMemoryError); give it more with max_mem_size"},
-	{3, "Only Java versions", CAUSE_JAVA_VERSION, "this Java is not supported by this H2O"},
+	/* "Only Java versions 8-17 are", of old ones "Only Java 8, 9 and 10 are supported" */
+	{3, "Only Java ", CAUSE_JAVA_VERSION, "this Java is not supported by this H2O"},
 	{1, "Could not create the Java Virtual Machine", CAUSE_JVM_OPTIONS,
 		"the JVM refused its options"},
 	{1, "Could not reserve enough space", CAUSE_JVM_OPTIONS,
@@ -82,14 +83,15 @@ static const struct symptom symptoms[] = {
  * (h2o-core water/api/RequestServer.java, water/UDPRebooted.java). */
 #define ORDERLY "Orderly shutdown"
 
+/* Of one that was not ended by a signal, as far as is known. */
 static const struct symptom *find_symptom(const struct exit_evidence *ev)
 {
 	for (size_t i = 0; i < ARRAY_SIZE(symptoms); i++) {
 		const struct symptom *s = &symptoms[i];
 
 		/* Where the status is not known the log has to do, but not for a final verdict. */
-		bool fits = s->code < 0 || (ev->known ? ev->signal == 0 && s->code == ev->code
-						      : !cause_is_permanent(s->cause));
+		bool fits = s->code < 0 ||
+			    (ev->known ? s->code == ev->code : !cause_is_permanent(s->cause));
 
 		if (fits && strstr(ev->log_tail, s->text))
 			return s;
