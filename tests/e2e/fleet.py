@@ -344,7 +344,8 @@ class Fleet:
         """(status, decoded body)"""
         connection = UnixHTTP(self.socket, timeout * SLOW)
         try:
-            connection.request(method, path, body=body)
+            headers = {"Content-Type": "application/json"} if body else {}
+            connection.request(method, path, body=body, headers=headers)
             answer = connection.getresponse()
             data = answer.read().decode(errors="replace")
             if "json" in (answer.getheader("Content-Type") or ""):
