@@ -101,6 +101,11 @@ class Kind:
             constants = jar.read("water/init/BuildVersion.class")  # of text: 1, the length, the text
         return re.search(rb"\x01\0[\7-\x20](\d+\.\d+\.\d+\.\d+)", constants)[1].decode()
 
+    @functools.cached_property
+    def can_recover(self):
+        """Does it know -auto_recovery_dir? As src/core/recovery.c has it."""
+        return [int(n) for n in self.version.split(".")][:3] >= [3, 32, 1]
+
     def close(self):
         shutil.rmtree(self.dir, ignore_errors=True)
 
@@ -352,14 +357,14 @@ class Rig:
 
     def special(self):
         """A lone node for what needs no node of its own: with -cp, a context path, -auto_recovery_dir (the directory
-        `recovery`), and without the libraries on its path."""
+        `recovery`) where there is such a thing, and without the libraries on its path."""
         for node in self.kept:
             if node.alive() and node.context:
                 return node
         self.drop(self.kept)
         self.recovery.mkdir(exist_ok=True)
         self.keep(self.lone(context="/some/where", classpath=True, libraries=False,
-                            h2o=["-auto_recovery_dir", str(self.recovery)]))
+                            h2o=["-auto_recovery_dir", str(self.recovery)] if self.kind.can_recover else []))
         return self.kept[0]
 
     def form(self, n, **how):
