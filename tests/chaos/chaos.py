@@ -347,7 +347,7 @@ class Chaos:
         try:
             if self.fleet.daemon and self.fleet.daemon.poll() is None:
                 self.stop_cloud()
-        except (AssertionError, OSError, http.client.HTTPException, ValueError) as e:
+        except (AssertionError, OSError, http.client.HTTPException, ValueError, subprocess.SubprocessError) as e:
             self.world.findings.add("end", str(e))
         if self.world.scanner.is_alive():
             self.world.end()
