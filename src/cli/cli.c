@@ -34,11 +34,40 @@ int cli_fail(struct cli *cli, int code, const char *fmt, ...)
 	return code;
 }
 
-void cli_json(struct cli *cli, const json_t *j)
+void cli_json_text(struct cli *cli, const char *text, size_t n)
 {
-	json_dumpf(j, cli->out, JSON_INDENT(2));
+	const unsigned char *s = (const unsigned char *)text;
+
+	for (size_t i = 0; i < n; i++) {
+		bool c1 = s[i] == 0xc2 && i + 1 < n && s[i + 1] >= 0x80 && s[i + 1] < 0xa0;
+
+		if (c1 || s[i] == 0x7f) {
+			i += c1;
+			fprintf(cli->out, "\\u%04x", s[i]);
+		} else {
+			fputc(s[i], cli->out);
+		}
+	}
 	fputc('\n', cli->out);
 	cli->json_said = true;
+}
+
+static void write_json(struct cli *cli, const json_t *j, size_t flags)
+{
+	_cleanup_free_ char *text = json_dumps(j, flags);
+
+	if (text)
+		cli_json_text(cli, text, strlen(text));
+}
+
+void cli_json(struct cli *cli, const json_t *j)
+{
+	write_json(cli, j, JSON_INDENT(2));
+}
+
+void cli_json_line(struct cli *cli, const json_t *j)
+{
+	write_json(cli, j, JSON_COMPACT);
 }
 
 bool cli_name_ok(struct cli *cli, const char *name)

@@ -86,6 +86,11 @@ int cli_usage(struct cli *cli, const char *fmt, ...) _printf_(2, 3);
 bool cli_name_ok(struct cli *cli, const char *name);
 /* The one JSON text of the command. */
 void cli_json(struct cli *cli, const json_t *j);
+/* One of several, a line each. */
+void cli_json_line(struct cli *cli, const json_t *j);
+/* JSON that is text already, and a newline. In it, as in the two above, stands \u009b and the like
+ * for what jansson leaves as it is, and a terminal may obey: DEL and C1 (C0 JSON has not). */
+void cli_json_text(struct cli *cli, const char *text, size_t n);
 
 /* How wide the terminal is now; 80 where `fd` is none. */
 size_t cli_terminal_width(int fd);

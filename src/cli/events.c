@@ -50,8 +50,7 @@ static void print_record(struct events *ev, const json_t *record, const char *li
 	FILE *f = ev->cli->out;
 
 	if (ev->cli->json) {
-		fprintf(f, "%.*s\n", (int)len, line);
-		ev->cli->json_said = true;
+		cli_json_text(ev->cli, line, len);
 		return;
 	}
 	print_time(f, record);

@@ -30,9 +30,11 @@ char *download_name(const char *disposition)
 	if (!base || !*base || strlen(base) > MAX_NAME)
 		return NULL;
 	name = xstrdup(base);
-	for (char *s = name; *s; s++)
-		if ((unsigned char)*s < 0x20 || *s == 0x7f || *s == '\\')
+	for (unsigned char *s = (unsigned char *)name; *s; s++)
+		if (*s < 0x20 || *s == 0x7f || *s == '\\')
 			*s = '_';
+		else if (*s == 0xc2 && s[1] >= 0x80 && s[1] < 0xa0) /* C1: for `ls` to print */
+			s[0] = s[1] = '_';
 	if (*name == '.') /* neither hidden, nor a folder */
 		*name = '_';
 	return name;

@@ -217,9 +217,7 @@ static void tell(struct jobs_command *c, const json_t *job)
 
 static void tell_json(struct jobs_command *c, const json_t *answer)
 {
-	json_dumpf(answer, c->cli->out, JSON_COMPACT);
-	fputc('\n', c->cli->out);
-	c->cli->json_said = true;
+	cli_json_line(c->cli, answer);
 }
 
 static void show_followed(struct jobs_command *c, const json_t *answer)

@@ -125,24 +125,36 @@ static bool read_heading(const char *line, size_t len, const struct log_zone *zo
 	return *at_ms != 0;
 }
 
-bool log_head_read(const char *line, size_t len, const struct log_zone *zone, uint64_t now_ms,
-	uint64_t *at_ms, enum log_level *level)
+/* The stamp that H2O's lines begin with, of this year or the last. */
+static bool read_stamp(
+	const char *line, size_t len, const struct log_zone *zone, uint64_t now_ms, uint64_t *at_ms)
 {
 	time_t now = (time_t)(now_ms / 1000) + (zone->other ? zone->utc_offset_s : 0);
 	struct tm tm;
 
-	if (read_heading(line, len, zone, at_ms)) {
-		*level = LOG_INFO;
-		return true;
-	}
 	if (!looks_like_time(line, len) ||
 		!(zone->other ? gmtime_r(&now, &tm) : localtime_r(&now, &tm)))
 		return false;
 	*at_ms = to_wall_ms(line, tm.tm_year, zone);
 	if (*at_ms > now_ms + DAY_MS)
 		*at_ms = to_wall_ms(line, tm.tm_year - 1, zone);
-	*level = find_level(line + 19, len - 19);
 	return *at_ms != 0;
+}
+
+bool log_head_read(const char *line, size_t len, const struct log_zone *zone, uint64_t now_ms,
+	uint64_t *at_ms, enum log_level *level)
+{
+	bool heading = read_heading(line, len, zone, at_ms);
+
+	if (!heading && !read_stamp(line, len, zone, now_ms, at_ms))
+		return false;
+	/* mktime(3) knows a day "48-22", too: years from now, and all that follows would be. */
+	if (*at_ms > now_ms + DAY_MS) {
+		*at_ms = 0;
+		return false;
+	}
+	*level = heading ? LOG_INFO : find_level(line + 19, len - 19);
+	return true;
 }
 
 /* ---- filter ---- */

@@ -51,9 +51,7 @@ static void print_json(const struct logs *l, int64_t node, const char *line, siz
 	clean = text_utf8(raw);
 	j = json_pack(
 		"{s:s, s:I, s:s}", "cloud", l->cloud, "index", (json_int_t)node, "line", clean);
-	json_dumpf(j, l->cli->out, JSON_COMPACT);
-	fputc('\n', l->cli->out);
-	l->cli->json_said = true;
+	cli_json_line(l->cli, j);
 	json_decref(j);
 }
 

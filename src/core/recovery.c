@@ -40,7 +40,7 @@ int recovery_choose_dir(struct supervised *s, uint64_t heap_bytes, struct err *e
 	s->recovery_dir = configured_dir(s);
 	if (!s->recovery_dir)
 		return 0;
-	r = file_mkdirs(s->recovery_dir, 0750, &why);
+	r = file_own_dir(s->recovery_dir, 0750, &why); /* H2O loads what lies there */
 	if (r < 0 && !automatic)
 		return err_set(
 			e, r, "auto_recovery_dir: %s; set another, or auto, or off", err_msg(&why));

@@ -223,10 +223,11 @@ bool logrotate_due(const char *log, uint64_t max_size, uint64_t max_age_ms)
 static int take_lock(const char *dir, struct err *e)
 {
 	_cleanup_free_ char *path = xasprintf("%s/" LOGROTATE_LOCK, dir);
-	_cleanup_close_ int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0640);
+	_cleanup_close_ int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
 
 	if (fd < 0)
 		return err_set_errno(e, -errno, "cannot open %s", path);
+	fchmod(fd, 0600); /* who can read it can lock it, and the logs would grow and grow */
 	if (flock(fd, LOCK_EX | LOCK_NB) == 0)
 		return TAKE_FD(fd);
 	if (errno == EWOULDBLOCK)

@@ -139,9 +139,11 @@ const char *fleet_nearest(const struct fleet *f, const char *name)
 
 void fleet_command(struct fleet *f, const char *cloud, enum fleet_command cmd, bool flag)
 {
-	struct fake_command *rec = &f->commands[f->n_commands++];
+	/* Of more the last is kept. */
+	struct fake_command *rec = &f->commands[MIN(f->n_commands, (size_t)FAKE_MAX_COMMANDS - 1)];
 	struct cloud *c = find(f, cloud);
 
+	f->n_commands++;
 	snprintf(rec->cloud, sizeof(rec->cloud), "%s", cloud);
 	rec->cmd = cmd;
 	rec->flag = flag;
@@ -278,6 +280,10 @@ int fleet_create(struct fleet *f, struct cloud_conf *conf, const struct fleet_wh
 	int r = refuse(f, errors);
 
 	f->who = *who;
+	if (r == 0 && f->n_clouds == FAKE_MAX_CLOUDS) {
+		strv_add(errors, "there are many already");
+		r = -EDQUOT;
+	}
 	if (r == 0 && find(f, conf->name)) {
 		strv_add(errors, "there is one already");
 		r = -EEXIST;

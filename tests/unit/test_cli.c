@@ -402,12 +402,12 @@ static void test_logs(void **state)
 
 	for (int i = 0; i < 2; i++) {
 		_cleanup_free_ char *path = xasprintf("%s/dev-%d.log", s->dir, i);
-		_cleanup_free_ char *text = xasprintf("old\nnode\033[5m %d\n", i);
+		_cleanup_free_ char *text = xasprintf("old\nnode\033[5m\302\233\177 %d\n", i);
 
 		assert_int_equal(file_write_atomic(path, text, strlen(text), 0600, false, NULL), 0);
 	}
 	assert_int_equal(run(s, &o, "logs dev/1 -n1"), 0);
-	assert_string_equal(o.out, "node\\x1b[5m 1\n");
+	assert_string_equal(o.out, "node\\x1b[5m\\xc2\\x9b\\x7f 1\n");
 	output_close(&o);
 	assert_int_equal(run(s, &o, "logs --json dev/1 -n1"), 0);
 	{
@@ -416,12 +416,16 @@ static void test_logs(void **state)
 
 		assert_int_equal(json_integer_value(json_object_get(log, "index")), 1);
 		assert_true(json_is_integer(json_object_get(log, "index")));
+		assert_string_equal(json_string_value(json_object_get(log, "log")),
+			"node\033[5m\302\233\177 1\n");
+		/* The same, but nothing that a terminal would obey. */
+		assert_has(o.out, "\\u009b\\u007f 1");
 		json_decref(j);
 	}
 	output_close(&o);
 	assert_int_equal(run(s, &o, "logs dev -n1"), 0);
-	assert_string_equal(o.out, "dev/0  node\\x1b[5m 0\n"
-				   "dev/1  node\\x1b[5m 1\n");
+	assert_string_equal(o.out, "dev/0  node\\x1b[5m\\xc2\\x9b\\x7f 0\n"
+				   "dev/1  node\\x1b[5m\\xc2\\x9b\\x7f 1\n");
 	output_close(&o);
 }
 

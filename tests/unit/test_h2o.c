@@ -53,6 +53,7 @@ static void test_names(void **state _unused_)
 		{"attachment; filename=..", "_."},
 		{"attachment; filename=.bashrc", "_bashrc"},
 		{"attachment; filename=\"a\x1b[31m\\b\"", "a_[31m_b"},
+		{"attachment; filename=\"a\302\2335m\303\251\"", "a__5m\303\251"},
 		{"attachment; filename=\"\"", NULL},
 		{"attachment; filename=a/", NULL},
 		{"attachment", NULL},

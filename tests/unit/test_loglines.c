@@ -38,6 +38,10 @@ static void test_heads(void **state _unused_)
 		{"\tat water.H2O.main(H2O.java:1)", 0, LOG_NO_LEVEL},
 		{"01-02 11:59:58,250 x", 0, LOG_NO_LEVEL},
 		{"01-02", 0, LOG_NO_LEVEL},
+		/* No days, and no time that has been: what follows would be of that time, too. */
+		{INFO("48-22 12:00:00.000", "x"), 0, LOG_NO_LEVEL},
+		{"--- h2ofleet: cloud dev, node 0, generation 3, 9999-01-02 11:00:00", 0,
+			LOG_NO_LEVEL},
 		{"", 0, LOG_NO_LEVEL},
 	};
 

@@ -1,0 +1,24 @@
+/* The control socket: the bytes of one request or of several, as they come. Whatever they are, each
+ * answer is HTTP with JSON, each refusal a problem, and a client that hangs up leaves nothing
+ * behind. The first byte says who asks, and how. */
+#include "control.h"
+#include "fuzz.h"
+
+int LLVMFuzzerInitialize(int *argc, char ***argv)
+{
+	(void)argc;
+	(void)argv;
+	control_begin();
+	return 0;
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+	struct fuzz_input in = {data, size};
+	uint8_t how = fuzz_byte(&in);
+	struct control_talk talk = {
+		.group = how & 1, .half_open = how & 2, .step = how & 4 ? 1 + in.n / 8 : 0};
+
+	control_talk(&talk, (const char *)in.at, in.n);
+	return 0;
+}
