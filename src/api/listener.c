@@ -19,6 +19,10 @@
 #define LOCK_TRIES    100
 #define LOCK_PAUSE_US 20000
 
+/* Users below belong to the system, as does their group, which a person may share with everybody.
+ */
+#define FIRST_PERSON 1000
+
 static int make_address(const char *path, struct sockaddr_un *sa, struct err *e)
 {
 	size_t max = sizeof(sa->sun_path) - 1;
@@ -46,7 +50,17 @@ static struct sockaddr_un temp_address(const char *path, int dir_fd)
 	return sa;
 }
 
-/* A lock on the directory itself: it leaves nothing behind, and ends with its holder. */
+/* Whoever may read a directory can lock it, too. */
+static bool others_can_lock(int fd)
+{
+	struct stat st;
+
+	return fstat(fd, &st) == 0 && (st.st_uid != geteuid() || st.st_mode & (S_IRGRP | S_IROTH));
+}
+
+/* A lock on the directory itself: it leaves nothing behind, and ends with its holder. It is against
+ * two daemons at this very step, of whom one notices later all the same; so a user who keeps it
+ * keeps nobody out. */
 static int lock_dir(const char *dir, bool patient, int *fd, struct err *e)
 {
 	*fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -59,6 +73,10 @@ static int lock_dir(const char *dir, bool patient, int *fd, struct err *e)
 			return err_set_errno(e, -errno, "cannot lock directory %s", dir);
 		if (patient)
 			usleep(LOCK_PAUSE_US);
+	}
+	if (others_can_lock(*fd)) {
+		log_warning("some process keeps a lock on directory %s; going on without", dir);
+		return 0;
 	}
 	return err_set(e, -EADDRINUSE, "another process holds a lock on directory %s", dir);
 }
@@ -188,7 +206,9 @@ int listener_open(struct listener *l, const char *path, bool patient, int *fd_ou
 		return r;
 	slash = strrchr(dir, '/');
 	slash[slash == dir] = '\0';
-	r = file_mkdirs(dir, 0755, e);
+	r = file_mkdirs(dir, geteuid() < FIRST_PERSON ? 0755 : 0700, e);
+	if (r == 0)
+		r = file_check_way(path, e);
 	if (r == 0)
 		r = lock_dir(dir, patient, &dir_fd, e);
 	if (r == 0)

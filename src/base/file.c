@@ -3,9 +3,11 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
 #include <sys/stat.h>
 
+#include "base/log.h"
 #include "base/strbuf.h"
 
 static void closedirp(DIR **d)
@@ -37,9 +39,131 @@ int file_mkdirs(const char *path, mode_t mode, struct err *e)
 	return 0;
 }
 
+/* ---- who may have put it there ---- */
+
+/* As many as the kernel follows. */
+#define MAX_LINKS 40
+
+static bool is_trusted(const struct stat *st)
+{
+	return st->st_uid == 0 || st->st_uid == geteuid();
+}
+
+/* `path`, which is `st`, within the directory `parent`. That this is sticky is not asked for: where
+ * it is not (a container's volumes often are not) nothing in it could be relied on. */
+static int check_step(
+	const char *path, const struct stat *parent, const struct stat *st, struct err *e)
+{
+	if (!(parent->st_mode & S_IWOTH) || is_trusted(st))
+		return 0;
+	return err_set(e, -EPERM,
+		"%s is user %u's, who could make it because everybody may write to the directory "
+		"that it is in: remove it, or use another",
+		path, (unsigned)st->st_uid);
+}
+
+static int check_way(const char *path, unsigned links, struct err *e);
+
+/* `rest` is what follows the link at `path`. */
+static int check_link(const char *path, const char *rest, unsigned links, struct err *e)
+{
+	_cleanup_free_ char *next = NULL;
+	char target[PATH_MAX];
+	ssize_t n = readlink(path, target, sizeof(target) - 1);
+
+	if (n < 0)
+		return err_set_errno(e, -errno, "cannot look at %s", path);
+	target[n] = '\0';
+	next = *target == '/' ? xasprintf("%s%s", target, rest)
+			      : xasprintf("%.*s%s%s", (int)(strrchr(path, '/') + 1 - path), path,
+					target, rest);
+	return check_way(next, links + 1, e);
+}
+
+static int check_way(const char *path, unsigned links, struct err *e)
+{
+	_cleanup_free_ char *p = xstrdup(path);
+	struct stat parent, st;
+	char *slash = p;
+	int r;
+
+	if (*path != '/' || links > MAX_LINKS)
+		return err_set(e, links ? -ELOOP : -EINVAL, "cannot use %s", path);
+	if (stat("/", &parent) < 0)
+		return err_set_errno(e, -errno, "cannot look at /");
+	while (slash) {
+		char *name = slash + 1;
+		slash = strchr(name, '/');
+		if (*name == '/' || *name == '\0')
+			continue;
+		if (slash)
+			*slash = '\0';
+		if (lstat(p, &st) < 0)
+			return errno == ENOENT ? 0
+					       : err_set_errno(e, -errno, "cannot look at %s", p);
+		r = check_step(p, &parent, &st, e);
+		if (r < 0)
+			return r;
+		if (slash)
+			*slash = '/';
+		if (S_ISLNK(st.st_mode)) {
+			size_t len = slash ? (size_t)(slash - p) : strlen(p);
+			_cleanup_free_ char *link = xstrndup(p, len);
+
+			return check_link(link, slash ? slash : "", links, e);
+		}
+		parent = st;
+	}
+	return 0;
+}
+
+int file_check_way(const char *path, struct err *e)
+{
+	return check_way(path, 0, e);
+}
+
+int file_own_dir(const char *path, mode_t mode, struct err *e)
+{
+	struct stat st;
+	int r = file_mkdirs(path, mode, e);
+
+	if (r == 0)
+		r = file_check_way(path, e);
+	if (r < 0)
+		return r;
+	if (stat(path, &st) < 0)
+		return err_set_errno(e, -errno, "cannot look at %s", path);
+	if (!is_trusted(&st))
+		return err_set(e, -EPERM,
+			"%s is user %u's, who could make this daemon do anything; chown it to user "
+			"%u, or use another",
+			path, (unsigned)st.st_uid, (unsigned)geteuid());
+	if (st.st_mode & S_IWOTH && chmod(path, st.st_mode & 07777 & ~(mode_t)S_IWOTH) < 0)
+		log_warning("everybody may write to %s, and could make this daemon do anything: "
+			    "chmod o-w it, unless nobody else is here",
+			path);
+	return 0;
+}
+
+/* Not a named pipe that somebody has put there, which would hold us up. Those that a shell gives
+ * are below /dev/fd. */
+static int open_to_read(const char *path)
+{
+	bool given = has_prefix(path, "/dev/") || has_prefix(path, "/proc/");
+	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | (given ? 0 : O_NONBLOCK));
+	struct stat st;
+
+	if (fd >= 0 && !given && fstat(fd, &st) == 0 && S_ISFIFO(st.st_mode)) {
+		close(fd);
+		errno = EINVAL;
+		return -1;
+	}
+	return fd;
+}
+
 int file_read(const char *path, size_t max, char **data, size_t *len)
 {
-	_cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY);
+	_cleanup_close_ int fd = open_to_read(path);
 	_cleanup_(strbuf_free) struct strbuf b = STRBUF_NULL;
 	char chunk[16384];
 	ssize_t n;
@@ -124,7 +248,11 @@ int file_write_atomic(
 	_cleanup_close_ int fd = -1;
 	int r;
 
-	fd = open(tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, mode);
+	/* Never into what is there: it may be a pipe, which would hold us up, or another name of a
+	 * file that is not ours to write. */
+	fd = unlink(tmp) == 0 || errno == ENOENT
+		     ? open(tmp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, mode)
+		     : -1;
 	if (fd < 0)
 		return err_set_errno(e, -errno, "cannot write %s", tmp);
 	r = write_all(fd, data, len);
@@ -140,8 +268,34 @@ int file_write_atomic(
 	return r < 0 ? err_set_errno(e, r, "cannot sync the directory of %s", path) : 0;
 }
 
+/* Directories may be nested deeper than the stack and the descriptors last: what lies below this
+ * many is moved to the top first, and emptied from there. */
+#define EMPTY_DEPTH 40
+/* Somebody could make them as fast as we remove them. */
+#define EMPTY_ROUNDS 10000
+
+struct emptying {
+	int top;
+	dev_t dev;
+	unsigned number; /* of the next name at the top */
+	bool moved;
+};
+
+static void move_to_top(struct emptying *x, int fd, const char *name)
+{
+	char to[32];
+	int r;
+
+	do {
+		snprintf(to, sizeof(to), ".deep-%u", x->number++);
+		r = renameat2(fd, name, x->top, to, RENAME_NOREPLACE);
+	} while (r < 0 && errno == EEXIST);
+	x->moved = x->moved || r == 0;
+}
+
 /* Takes ownership of `fd`. */
-static int empty_dir_fd(int fd, dev_t dev, const char *shown, struct err *e)
+static int empty_dir_fd(
+	struct emptying *x, int fd, unsigned depth, const char *shown, struct err *e)
 {
 	_cleanup_(closedirp) DIR *d = fdopendir(fd);
 	struct dirent *de;
@@ -161,13 +315,15 @@ static int empty_dir_fd(int fd, dev_t dev, const char *shown, struct err *e)
 		/* In an overlay only its directories are of one device; a file that something is
 		 * mounted on cannot be unlinked. */
 		if (fstatat(fd, de->d_name, &st, AT_SYMLINK_NOFOLLOW) < 0 ||
-			(S_ISDIR(st.st_mode) && st.st_dev != dev))
+			(S_ISDIR(st.st_mode) && st.st_dev != x->dev))
 			continue;
-		if (S_ISDIR(st.st_mode)) {
+		if (S_ISDIR(st.st_mode) && depth == EMPTY_DEPTH) {
+			move_to_top(x, fd, de->d_name);
+		} else if (S_ISDIR(st.st_mode)) {
 			sub = openat(
 				fd, de->d_name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 			if (sub >= 0)
-				empty_dir_fd(sub, dev, de->d_name, NULL);
+				empty_dir_fd(x, sub, depth + 1, de->d_name, NULL);
 		}
 		if (unlinkat(fd, de->d_name, S_ISDIR(st.st_mode) ? AT_REMOVEDIR : 0) < 0 &&
 			errno != ENOENT && r == 0)
@@ -178,16 +334,27 @@ static int empty_dir_fd(int fd, dev_t dev, const char *shown, struct err *e)
 
 int file_empty_dir(const char *path, struct err *e)
 {
-	int fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	_cleanup_close_ int top = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	struct emptying x = {.top = top};
 	struct stat st;
+	int r, rounds = 0;
 
-	if (fd < 0)
+	if (top < 0)
 		return errno == ENOENT ? 0 : err_set_errno(e, -errno, "cannot open %s", path);
-	if (fstat(fd, &st) < 0) {
-		close(fd);
+	if (fstat(top, &st) < 0)
 		return err_set_errno(e, -errno, "cannot look at %s", path);
-	}
-	return empty_dir_fd(fd, st.st_dev, path, e);
+	x.dev = st.st_dev;
+	do {
+		int fd = openat(top, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+		if (fd < 0)
+			return err_set_errno(e, -errno, "cannot open %s", path);
+		x.moved = false;
+		if (e)
+			err_clear(e); /* what the pass before could not remove */
+		r = empty_dir_fd(&x, fd, 0, path, e);
+	} while (x.moved && ++rounds < EMPTY_ROUNDS);
+	return r;
 }
 
 int file_remove_tree(const char *path, struct err *e)

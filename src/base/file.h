@@ -9,8 +9,18 @@
 /* mkdir -p; new directories get `mode`. */
 int file_mkdirs(const char *path, mode_t mode, struct err *e);
 
+/* Has nobody but root and ourselves put in place what `path` leads through? In a directory where
+ * everybody may make files (/tmp) only what is root's or ours counts; links are followed in the
+ * same way. What does not exist yet is well. Else -EPERM, and a sentence that says what is wrong.
+ */
+int file_check_way(const char *path, struct err *e);
+
+/* Makes a directory (file_mkdirs()) that is to be root's or ours, as is the way to it; else -EPERM.
+ * One to which everybody may write is shut, or warned of. */
+int file_own_dir(const char *path, mode_t mode, struct err *e);
+
 /* Reads at most `max` bytes; *data is owned by the caller and NUL-terminated; *len may be NULL.
- * -EFBIG when the file is longer. Works for /proc files. */
+ * -EFBIG when the file is longer, -EINVAL for a named pipe. Works for /proc files. */
 int file_read(const char *path, size_t max, char **data, size_t *len);
 
 /* The first bytes of a regular file, at most `max`, as file_read() gives them; the rest is left

@@ -13,6 +13,7 @@
 #include <sys/wait.h>
 #include <time.h>
 
+#include "base/file.h"
 #include "cli/guardian.h"
 
 /* Somebody who kills it again and again means it. */
@@ -87,7 +88,7 @@ int run_place_choose(struct run_place *p, struct err *e)
 	if (strlen(dir) + strlen("/control.sock") > LONGEST_SOCKET)
 		other = xasprintf("%s/" PREFIX "%012" PRIx64, short_dir(), id >> 16);
 	run_place_set(p, dir, other ? other : "");
-	return 0;
+	return file_check_way(dir, e) < 0 ? err_wrap(e, "TMPDIR") : 0;
 }
 
 int run_place_hold(const char *path)
@@ -275,10 +276,18 @@ static void end_stale(const struct guard *g, const char *dir)
 	run_place_free(&place);
 }
 
+/* Not where everybody can rename what is ours: what looks like a run's place would be removed, and
+ * the configuration in it be obeyed. */
 static void sweep(const struct guard *g, const char *base)
 {
 	DIR *d = opendir(base);
 	struct dirent *de;
+	struct stat st;
+
+	if (d && (fstat(dirfd(d), &st) < 0 || (st.st_mode & S_IWOTH && !(st.st_mode & S_ISVTX)))) {
+		closedir(d);
+		return;
+	}
 
 	while (d && (de = readdir(d))) {
 		_cleanup_free_ char *path = xasprintf("%s/%s", base, de->d_name);

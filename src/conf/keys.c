@@ -446,7 +446,7 @@ static const struct key table[] = {
 		.help = "Size at which H2O begins a new log file, in H2O's form: 1MB to 99999MB "
 			"(max_log_file_size of h2o.init)."},
 	{CLOUD(log_to), .name = "log_to", .type = &type_word, .dflt = "file", .words = log_targets,
-		.reload = RELOAD_CLOUD,
+		.reload = RELOAD_CLOUD, .privilege = PRIVILEGE_CHANGE,
 		.help = "Where the nodes' output goes: file, below log_dir; journal, to journald "
 			"under the identifier h2o-CLOUD-N; inherit, to the daemon's own standard "
 			"output, as containers want it."},

@@ -3,6 +3,8 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
 
 #include "base/file.h"
 #include "base/strbuf.h"
@@ -411,8 +413,26 @@ static bool is_passing(int r)
 	return r == -EMFILE || r == -ENFILE || r == -ENOMEM || r == -EIO;
 }
 
+/* What stands in it is run, so who can write to it, or put another in its place, is us. A file
+ * without a name is our own. */
+static int check_trust(const char *file, struct err *e)
+{
+	_cleanup_free_ char *path = realpath(file, NULL);
+	struct statvfs fs;
+	struct stat st;
+
+	if (!path || stat(path, &st) < 0 || !S_ISREG(st.st_mode) || st.st_nlink == 0)
+		return 0; /* reading it tells what is wrong */
+	if (st.st_mode & S_IWOTH && (statvfs(path, &fs) < 0 || !(fs.f_flag & ST_RDONLY)))
+		return err_set(e, -EPERM,
+			"everybody may write to it, and could make the daemon run anything: chmod "
+			"o-w it");
+	return file_check_way(*file == '/' ? file : path, e);
+}
+
 static void load_file(struct loader *l, const char *file)
 {
+	_cleanup_(err_clear) struct err e = ERR_NULL;
 	_cleanup_free_ char *data = NULL;
 	size_t len = 0;
 	int r = file_read(file, FILE_MAX_SIZE, &data, &len);
@@ -428,6 +448,10 @@ static void load_file(struct loader *l, const char *file)
 			r == -EFBIG ? "it is larger than 1 MB" : strerror(-r));
 		if (!ours)
 			l->code = l->code ? l->code : r;
+		return;
+	}
+	if (check_trust(file, &e) < 0) {
+		add_fault(l, l->created_name ? here(l, 0) : NOWHERE, "%s: %s", file, err_msg(&e));
 		return;
 	}
 	ini_read(data, len, &ini, l);

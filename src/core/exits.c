@@ -64,16 +64,17 @@ static char *crash_report_of(const struct member *m)
 /* The JVM's performance file, which SIGKILL leaves behind; java.io.tmpdir does not move it. By
  * path, for that needs no descriptor: in /tmp nobody else can put another in our directory's place.
  */
-void exits_remove_perf_file(const struct fleet *f, pid_t pid)
+void exits_remove_perf_file(struct fleet *f, pid_t pid)
 {
+	const char *user = fleet_user(f);
 	_cleanup_free_ char *dir = NULL, *path = NULL;
 	struct process_stat ps;
 	struct stat st;
 
 	/* The number may be another JVM's by now: a daemon learns late of what died before it. */
-	if (!f->user || (process_stat_read(pid, &ps) == 0 && ps.state != 'Z' && ps.state != 'X'))
+	if (!user || (process_stat_read(pid, &ps) == 0 && ps.state != 'Z' && ps.state != 'X'))
 		return;
-	dir = xasprintf("/tmp/hsperfdata_%s", f->user);
+	dir = xasprintf("/tmp/hsperfdata_%s", user);
 	path = xasprintf("%s/%d", dir, (int)pid);
 	if (lstat(dir, &st) == 0 && S_ISDIR(st.st_mode) && st.st_uid == geteuid())
 		unlink(path);

@@ -163,9 +163,12 @@ int flatfile_make(struct member *m, struct err *e)
 
 void flatfiles_adopt(struct supervised *s)
 {
+	bool some = false;
+
 	if (!is_forming(s) || s->cloud->n_nodes == 1)
 		return;
 	for (unsigned i = 0; i < s->cloud->n_nodes; i++)
-		s->members[i].awaits_flatfile = s->members[i].proc != NULL;
-	look_out(s);
+		some |= s->members[i].awaits_flatfile = s->members[i].proc != NULL;
+	if (some) /* else it has no ports yet at which anybody could listen */
+		look_out(s);
 }

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <sys/file.h>
 #include <sys/random.h>
+#include <sys/stat.h>
 
 #include "base/clock.h"
 #include "base/file.h"
@@ -41,9 +42,10 @@ static int take_lock(struct fleet *f, struct err *e)
 	f->lock_fd = handover_take_fd("lock %s", f->conf->fleet.state_dir);
 	if (f->lock_fd >= 0)
 		return 0;
-	f->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0640);
+	f->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
 	if (f->lock_fd < 0)
 		return err_set_errno(e, -errno, "cannot open %s", path);
+	fchmod(f->lock_fd, 0600); /* who can read it can lock it, and keep us out */
 	r = lock_patiently(f->lock_fd);
 	if (r < 0) {
 		if (r != -EBUSY)
@@ -85,9 +87,12 @@ static int load_id(struct fleet *f, struct err *e)
 
 static int make_dirs(const struct fleet_conf *c, struct err *e)
 {
-	int r = file_mkdirs(c->state_dir, 0750, e);
+	int r = file_own_dir(c->state_dir, 0750, e);
 
-	return r < 0 ? r : file_mkdirs(c->log_dir, 0750, e);
+	if (r < 0)
+		return err_wrap(e, "state_dir");
+	r = file_own_dir(c->log_dir, 0750, e);
+	return r < 0 ? err_wrap(e, "log_dir") : 0;
 }
 
 /* ---- clouds ---- */
@@ -204,12 +209,14 @@ void supervised_free(struct supervised *s)
 	free(s);
 }
 
-/* As the JVM takes it for /tmp/hsperfdata_NAME: from the user database, not from $USER. */
-static char *own_name(void)
+/* From the user database, not from $USER. */
+const char *fleet_user(struct fleet *f)
 {
-	const struct passwd *pw = getpwuid(geteuid());
+	const struct passwd *pw = f->user ? NULL : getpwuid(geteuid());
 
-	return pw ? xstrdup(pw->pw_name) : NULL;
+	if (pw)
+		f->user = xstrdup(pw->pw_name);
+	return f->user;
 }
 
 #define DISK_BEATS 10
@@ -248,7 +255,7 @@ int fleet_new(uv_loop_t *loop, struct conf *conf, struct fleet **out, struct err
 	f->loop = loop;
 	f->conf = conf;
 	f->lock_fd = -1;
-	f->user = own_name();
+	fleet_user(f); /* now, while nobody waits for us */
 	f->awake = awake_new(loop);
 	f->beat = xcalloc(1, sizeof(*f->beat));
 	uv_timer_init(loop, f->beat);

@@ -48,14 +48,17 @@ static void start(struct gate *g);
 
 /* ---- its program and its mark ---- */
 
-/* Beside our own. What is run is the newest, also after an upgrade of the package. */
+/* Beside our own. What is run is the newest, also after an upgrade of the package. NULL, and errno:
+ * it cannot be told now. */
 static char *find_program(void)
 {
 	char path[4096];
 	ssize_t n = readlink("/proc/self/exe", path, sizeof(path) - 1);
 	char *slash;
 
-	path[MAX(n, 0)] = '\0';
+	if (n < 0)
+		return NULL;
+	path[n] = '\0';
 	slash = strrchr(path, '/');
 	return xasprintf("%.*s/h2ofleet-gate", slash ? (int)(slash - path) : 0, path);
 }
@@ -231,13 +234,13 @@ static void lost_link(struct gate *g)
 	g->lost_ms = fleet_now(g->fleet);
 	if (!g->proc || g->ending)
 		return;
+	doors_unknown(g->fleet); /* what it was told last it may not have read */
 	if (again && gate_link_open(g->fleet->loop, g->path, &g->link) == 0) {
 		gate_link_start(g->link, on_message, on_room, g);
 		say_hello(g);
 		doors_look(g->fleet);
 		return;
 	}
-	doors_unknown(g->fleet);
 	proc_kill_group(g->proc);
 }
 
@@ -270,11 +273,15 @@ static int spawn(struct gate *g, int listening, struct err *e)
 	_cleanup_free_ char *token = token_of(g->fleet);
 	_cleanup_(strv_free) struct strv env = STRV_NULL;
 	struct spawn_request rq = {
-		.argv = (char *const[]){g->program, NULL},
 		.input_fd = listening,
 		.output_fd = STDERR_FILENO,
 	};
 
+	if (!g->program)
+		g->program = find_program();
+	if (!g->program)
+		return err_set_errno(e, -errno, "cannot tell where h2ofleet-gate is");
+	rq.argv = (char *const[]){g->program, NULL};
 	plan_clean_env(environ, &env);
 	strv_add(&env, token);
 	rq.env = env.v;

@@ -266,6 +266,9 @@ json_t *emit_text_json(const char *s);
 /* "SIGKILL"; null for none. */
 json_t *emit_signal_json(int sig);
 
+/* fleet.c: our name as the JVM takes it for /tmp/hsperfdata_NAME; NULL: none can be told now. */
+const char *fleet_user(struct fleet *f);
+
 /* launch.c */
 /* Both when the turn of the cloud comes. */
 void launch_prepare(struct supervised *s);
@@ -275,7 +278,7 @@ void launch_prepare_now(struct supervised *s);
 void launch_next_now(struct supervised *s);
 /* What java_ask() has found out. */
 void launch_java_is_known(struct supervised *s, int major, const char *version);
-void launch_java_failed(struct supervised *s, const char *sentence);
+void launch_java_failed(struct supervised *s, int r, const char *sentence);
 void launch_release(struct supervised *s);
 /* Children that wait until their identity is on disk. */
 bool launch_anyone_waits(const struct supervised *s);
@@ -322,6 +325,8 @@ void clean_free(struct fleet *f);
 void clean_begin(struct supervised *s);
 /* Its turn has come: work.c. */
 void clean_now(struct supervised *s);
+/* The files that a dead member leaves in its directory; also of an earlier life, at other ports. */
+int clean_dir(const char *dir, struct err *e);
 
 /* java.c: which version runtime.java is -> launch_java_is_known() or launch_java_failed(). A
  * negative errno with a sentence when it cannot be asked. */
@@ -428,7 +433,7 @@ void exits_report(struct proc *p, const struct proc_exit *exit, void *member);
 /* A member of an earlier daemon that was gone before it could be adopted. */
 void exits_report_gone(struct member *m);
 /* Removes the JVM's /tmp/hsperfdata_USER/PID, which SIGKILL leaves behind. */
-void exits_remove_perf_file(const struct fleet *f, pid_t pid);
+void exits_remove_perf_file(struct fleet *f, pid_t pid);
 /* Remembers how often the kernel's OOM killer has struck. */
 void oom_sample(struct fleet *f);
 

@@ -1,5 +1,7 @@
 /* Which Java it is: `java -version`, run once for all clouds that wait for the same answer. It is
  * not kept, for what a path starts may be another Java the next time. */
+#include <errno.h>
+
 #include "base/log.h"
 #include "core/internal.h"
 #include "drv/runtime.h"
@@ -50,7 +52,7 @@ static char *complaint(
 
 	return xasprintf("%s is no usable Java: `java -version` %s%s%s", p->java,
 		exec_errno      ? strerror(exec_errno)
-		: exit_code < 0 ? "did not end in time"
+		: exit_code < 0 ? "was killed or did not end in time"
 				: "failed",
 		*first ? ": " : "", first);
 }
@@ -59,7 +61,8 @@ static void on_answer(int exit_code, int exec_errno, const char *output, void *a
 {
 	struct java_probe *p = arg;
 	_cleanup_free_ char *version = NULL, *sentence = NULL;
-	int major = 0;
+	/* What was killed, or had no processor, may do better the next time. */
+	int major = 0, r = exec_errno ? -exec_errno : exit_code < 0 ? -EBUSY : -ENOEXEC;
 
 	p->command = NULL;
 	if (exec_errno || exit_code || runtime_parse_java_version(output, &major, &version) < 0)
@@ -71,7 +74,7 @@ static void on_answer(int exit_code, int exec_errno, const char *output, void *a
 			continue;
 		s->awaits_java = false;
 		if (sentence)
-			launch_java_failed(s, sentence);
+			launch_java_failed(s, r, sentence);
 		else
 			launch_java_is_known(s, major, version);
 	}

@@ -67,6 +67,8 @@ static int make_ice_dir(const struct supervised *s, const struct member *m, stru
 	if (r < 0 && s->cloud->conf->ice_root)
 		return err_wrap(e, "ice_root");
 	if (r == 0)
+		r = file_check_way(m->ice_dir, e);
+	if (r == 0)
 		r = check_ours(parent, e);
 	return r < 0 ? r : check_ours(m->ice_dir, e);
 }
@@ -287,9 +289,10 @@ void launch_java_is_known(struct supervised *s, int major, const char *version)
 	work_soon(s);
 }
 
-void launch_java_failed(struct supervised *s, const char *sentence)
+void launch_java_failed(struct supervised *s, int r, const char *sentence)
 {
-	prepare_failed(s, true, sentence);
+	say_shortage(s, r, sentence);
+	prepare_failed(s, is_permanent(s, r), sentence);
 }
 
 static bool waits_for_strays(struct supervised *s)
@@ -318,7 +321,7 @@ static void ask_java(struct supervised *s)
 	int r = runtime_find_java(s->cloud->conf->java, NULL, &rt->java, &e);
 
 	if (r < 0) {
-		prepare_failed(s, true, err_msg(&e));
+		launch_java_failed(s, r, err_msg(&e));
 		return;
 	}
 	if (runtime_java_release(rt->java, &rt->java_major, &rt->java_version) == 0) {
@@ -326,10 +329,8 @@ static void ask_java(struct supervised *s)
 		return;
 	}
 	r = java_ask(s, &e);
-	if (r < 0) {
-		say_shortage(s, r, err_msg(&e));
-		prepare_failed(s, false, err_msg(&e));
-	}
+	if (r < 0)
+		launch_java_failed(s, r, err_msg(&e));
 }
 
 void launch_prepare_now(struct supervised *s)

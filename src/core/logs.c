@@ -80,10 +80,12 @@ static int write_heading(const struct member *m, int fd)
 	return write(fd, line, strlen(line)) < 0 ? -errno : 0;
 }
 
+/* Not blocking: a node that put a named pipe there would hold us up for ever. */
+#define LOG_FLAGS (O_WRONLY | O_APPEND | O_CREAT | O_NONBLOCK)
+
 static int begin_file(struct member *m, struct err *e)
 {
-	_cleanup_close_ int fd =
-		open(m->log, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0640);
+	_cleanup_close_ int fd = open(m->log, LOG_FLAGS | O_CLOEXEC | O_NOFOLLOW, 0640);
 	int r;
 
 	if (fd < 0)

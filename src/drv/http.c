@@ -11,6 +11,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/strbuf.h"
+#include "drv/who.h"
 
 #define MAX_BODY_DEFAULT (4u << 20)
 #define RECEIVE_BUFFER   16384L
@@ -32,6 +33,8 @@ struct http_request {
 	size_t max_body;
 	bool too_long;
 	bool self_connected;
+	bool impostor;
+	uid_t impostor_uid;
 	curl_socket_t fd; /* of the connection that was opened for it, or CURL_SOCKET_BAD */
 	bool ended;       /* its callback has begun */
 	int own_errno;    /* what we lacked to ask; 0: nothing */
@@ -50,6 +53,7 @@ struct http {
 	unsigned n_handles; /* open ones of libuv */
 	CURLM *multi;
 	struct http_request *requests; /* on their way */
+	struct who who;
 	bool closing;
 };
 
@@ -93,6 +97,17 @@ static bool is_shortage(long e)
 	       e == EAGAIN || e == ENOSPC;
 }
 
+static void say_impostor(struct http_request *r)
+{
+	if (r->impostor_uid == UID_UNKNOWN)
+		snprintf(r->error, sizeof(r->error),
+			"whoever answered is gone, so it is not known who it was");
+	else
+		snprintf(r->error, sizeof(r->error),
+			"a process of user %u answers there, not a node of ours",
+			(unsigned)r->impostor_uid);
+}
+
 static void judge(struct http_request *r, CURLcode code, struct http_response *rsp)
 {
 	long os_errno = 0;
@@ -110,6 +125,8 @@ static void judge(struct http_request *r, CURLcode code, struct http_response *r
 		rsp->result = HTTP_REFUSED;
 		snprintf(r->error, sizeof(r->error),
 			"nobody listens: we were connected to ourselves");
+	} else if (r->impostor) {
+		say_impostor(r);
 	} else if (code == CURLE_OK) {
 		long status = 0;
 
@@ -347,6 +364,25 @@ static const char *header_value(const char *line, const char *name, char *buf, s
 	return buf;
 }
 
+/* Before the JVM has its port any user can take it, and can answer as the node would: pid and name
+ * are in /proc for all to read. Asked once of each connection, when its first answer comes: then
+ * the other side has accepted it. Where the kernel tells nothing at all, everybody is believed. */
+static bool is_impostor(struct http_request *r)
+{
+	curl_socket_t fd = r->fd;
+	uid_t uid;
+
+	r->fd = CURL_SOCKET_BAD;
+	if (fd == CURL_SOCKET_BAD)
+		return false;
+	uid = who_is(&r->h->who, fd);
+	if (uid == UID_UNKNOWN) /* one that answers and closes at once */
+		uid = who_listens(&r->h->who, fd);
+	r->impostor = uid == UID_UNKNOWN ? r->h->who.diag_works : uid != geteuid();
+	r->impostor_uid = uid;
+	return r->impostor;
+}
+
 static size_t on_header(char *data, size_t size, size_t n, void *arg)
 {
 	_cleanup_free_ char *line = xstrndup(data, size * n);
@@ -354,6 +390,8 @@ static size_t on_header(char *data, size_t size, size_t n, void *arg)
 	const char *value;
 	char buf[32];
 
+	if (is_impostor(r))
+		return 0;
 	if (has_prefix(line, "HTTP/")) { /* after a 1xx everything begins anew */
 		r->cluster_good = true;
 		r->cluster_id = 0;
@@ -538,6 +576,7 @@ int http_new(uv_loop_t *loop, struct http **out, struct err *e)
 	uv_timer_init(loop, &h->deadline);
 	h->timer.data = h->deadline.data = h;
 	h->deadline_ms = UINT64_MAX;
+	h->who = WHO_NULL;
 	h->n_handles = 2;
 	curl_multi_setopt(h->multi, CURLMOPT_SOCKETFUNCTION, set_socket);
 	curl_multi_setopt(h->multi, CURLMOPT_SOCKETDATA, h);
@@ -556,6 +595,7 @@ void http_free(struct http *h)
 	while (h->requests)
 		http_cancel(h->requests);
 	h->closing = true;
+	who_free(&h->who);
 	curl_multi_cleanup(h->multi); /* closes the kept connections, and with them their watches */
 	uv_close((uv_handle_t *)&h->timer, on_timer_closed);
 	uv_close((uv_handle_t *)&h->deadline, on_timer_closed);

@@ -4,7 +4,8 @@
  * addresses, so nothing resolves names. Connections are kept alive per node: when one turns out to
  * have been closed by the node before a byte of the answer came, a HEAD or GET is repeated on a new
  * connection (so a node that is gone is HTTP_REFUSED, not HTTP_BROKEN). A POST always gets a new
- * connection, and is sent at most once. */
+ * connection, and is sent at most once. Only processes of our own user are believed: an answer of
+ * another's is HTTP_BROKEN. */
 #pragma once
 
 #include <uv.h>

@@ -210,7 +210,8 @@ static int rotate_log(struct rotation *t, struct err *e)
 
 bool logrotate_due(const char *log, uint64_t max_size, uint64_t max_age_ms)
 {
-	_cleanup_close_ int fd = open(log, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NOCTTY);
+	_cleanup_close_ int fd =
+		open(log, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NOCTTY | O_NONBLOCK);
 	struct loglive l;
 
 	if (fd < 0 || loglive_look(log, fd, &l) < 0)
@@ -223,10 +224,11 @@ bool logrotate_due(const char *log, uint64_t max_size, uint64_t max_age_ms)
 static int take_lock(const char *dir, struct err *e)
 {
 	_cleanup_free_ char *path = xasprintf("%s/" LOGROTATE_LOCK, dir);
-	_cleanup_close_ int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0640);
+	_cleanup_close_ int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
 
 	if (fd < 0)
 		return err_set_errno(e, -errno, "cannot open %s", path);
+	fchmod(fd, 0600); /* who can read it can lock it, and the logs would grow and grow */
 	if (flock(fd, LOCK_EX | LOCK_NB) == 0)
 		return TAKE_FD(fd);
 	if (errno == EWOULDBLOCK)
@@ -244,7 +246,7 @@ static int rotate_named(
 	const struct logrotate *rq, const char *name, bool may_collapse, struct err *e)
 {
 	_cleanup_free_ char *log = xasprintf("%s/%s", rq->dir, name);
-	_cleanup_close_ int fd = open(log, O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NOCTTY);
+	_cleanup_close_ int fd = open(log, O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NOCTTY | O_NONBLOCK);
 	struct rotation t = {.rq = rq, .log = log, .fd = fd, .may_collapse = may_collapse};
 	struct stat st;
 

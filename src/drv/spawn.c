@@ -31,6 +31,7 @@ struct proc {
 	uint64_t start_ticks;
 	int pidfd;
 	int stage; /* our end of the child's release and exec status socket; -1 for adopted ones */
+	int release_errno; /* it could not be told to execute */
 	bool released;
 	bool exited;
 	bool freed;
@@ -414,7 +415,7 @@ static void proc_ended(struct proc *p)
 		uv_timer_start(&p->timer, on_retry, STATUS_RETRY_MS, 0);
 		return;
 	}
-	x.exec_errno = read_exec_errno(p->stage);
+	x.exec_errno = p->release_errno ? p->release_errno : read_exec_errno(p->stage);
 	p->exited = true;
 	list_remove(p);
 	if (p->freed)
@@ -496,10 +497,18 @@ int proc_spawn(uv_loop_t *loop, const struct spawn_request *rq, proc_exit_cb cb,
 
 void proc_release(struct proc *p)
 {
+	ssize_t n;
+
 	if (p->released || p->exited || p->stage < 0)
 		return;
 	p->released = true;
-	send(p->stage, "", 1, MSG_NOSIGNAL);
+	do
+		n = send(p->stage, "", 1, MSG_NOSIGNAL);
+	while (n < 0 && errno == EINTR);
+	if (n < 0 && errno != EPIPE) {
+		p->release_errno = errno;
+		close(TAKE_FD(p->stage)); /* so it exits by itself */
+	}
 }
 
 int proc_adopt(uv_loop_t *loop, pid_t pid, uint64_t start_ticks, proc_exit_cb cb, void *arg,

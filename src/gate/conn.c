@@ -121,7 +121,7 @@ static bool client_waits(struct conn *c)
 	if (getsockopt(c->client.w.fd, IPPROTO_TCP, TCP_INFO, &info, &len) < 0 ||
 		info.tcpi_state != TCP_ESTABLISHED)
 		return false;
-	return c->uid == UID_UNKNOWN || who_is(c->door->gate, c->client.w.fd) == c->uid;
+	return c->uid == UID_UNKNOWN || who_is(&c->door->gate->who, c->client.w.fd) == c->uid;
 }
 
 static void fail(struct conn *c, int error)
@@ -310,7 +310,7 @@ static enum verdict judge(struct conn *c)
 
 	if (conf->anyone)
 		return VERDICT_YES;
-	c->uid = who_is(c->door->gate, c->client.w.fd);
+	c->uid = who_is(&c->door->gate->who, c->client.w.fd);
 	if (c->uid == UID_UNKNOWN)
 		return VERDICT_NO;
 	if (is_listed(conf, c->uid))

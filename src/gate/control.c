@@ -46,6 +46,12 @@ static void drop_daemon(struct gate *g)
 
 /* --- telling -------------------------------------------------------------------------------- */
 
+/* EPOLLHUP drops it: who called may be in the midst of its messages. */
+static void hang_up(struct gate *g)
+{
+	shutdown(g->daemon.fd, SHUT_RDWR);
+}
+
 /* 1 told; 0 not now; -1 the daemon is gone. */
 static int send_now(struct gate *g, const json_t *body, const int *fds, unsigned n_fds)
 {
@@ -58,8 +64,7 @@ static int send_now(struct gate *g, const json_t *body, const int *fds, unsigned
 		return 1;
 	if (rc == -EAGAIN)
 		return 0;
-	/* EPOLLHUP drops it: who called may be in the midst of its messages. */
-	shutdown(g->daemon.fd, SHUT_RDWR);
+	hang_up(g);
 	return -1;
 }
 
@@ -175,6 +180,7 @@ static void on_door(struct gate *g, struct gate_message *m)
 	log_error("cloud %s: what came with its door are not counters and listening sockets",
 		conf.cloud);
 	door_conf_clear(&conf);
+	hang_up(g); /* the daemon would take it for known: it is to tell again */
 }
 
 static void on_forget(struct gate *g, const struct gate_message *m)

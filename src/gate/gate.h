@@ -5,7 +5,6 @@
  *	report.c	who was refused, what did not answer: said now and then
  *	door_conf.c	how a door is told to be
  *	door.c		listeners, the mode, who waits
- *	who.c		whose socket is at the other end
  *	groups.c	what the name service says of a user, asked by a child
  *	conn.c		one connection, from accept(2) to its end
  *	pass.c		its bytes
@@ -26,6 +25,7 @@
 #include "base/err.h"
 #include "base/strv.h"
 #include "drv/gate_wire.h"
+#include "drv/who.h"
 #include "gate/loop.h"
 
 #define GATE_LISTENERS 2 /* of a door, at most */
@@ -79,8 +79,7 @@ struct gate {
 	struct list lookups;
 	unsigned n_children;
 
-	int diag; /* who.c: sock_diag(7); -1: not yet */
-	bool diag_works;
+	struct who who;
 };
 
 /* The program; its exit status. */
@@ -115,22 +114,6 @@ struct door_conf {
 /* 0, or -EINVAL and what is wrong with it; then *out is empty. */
 int door_conf_parse(json_t *body, struct door_conf *out, struct err *e);
 void door_conf_clear(struct door_conf *c);
-
-/* --- who.c ---------------------------------------------------------------------------------- */
-
-#define UID_UNKNOWN ((uid_t)-1)
-
-/* Whose socket is at the other end of the connected `sock`; UID_UNKNOWN when it is not of this
- * machine, or belongs to nobody (any more). */
-uid_t who_is(struct gate *g, int sock);
-
-/* The uid in a line of /proc/net/tcp or tcp6, when it is of a socket from `local` to `remote` that
- * somebody holds; else UID_UNKNOWN. */
-uid_t who_in_line(const char *line, const struct sockaddr_storage *local,
-	const struct sockaddr_storage *remote);
-
-/* ::ffff:127.0.0.1 -> 127.0.0.1; others stay. */
-void who_unmap(struct sockaddr_storage *a);
 
 /* --- groups.c ------------------------------------------------------------------------------- */
 

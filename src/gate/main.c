@@ -104,7 +104,7 @@ static int init(struct gate *g)
 
 	list_init(&g->doors);
 	list_init(&g->lookups);
-	g->diag = -1;
+	g->who = WHO_NULL;
 	if (rc == 0)
 		rc = init_signals(g);
 	if (rc == 0 && fcntl(STDIN_FILENO, F_SETFL, fcntl(STDIN_FILENO, F_GETFL) | O_NONBLOCK) < 0)
@@ -122,7 +122,7 @@ static void end(struct gate *g)
 	groups_free(g);
 	control_free(g);
 	pipes_free(&g->pipes);
-	closep(&g->diag);
+	who_free(&g->who);
 	closep(&g->signals.fd);
 	loop_free(&g->loop);
 }

@@ -1,5 +1,6 @@
 #include "model/cause.h"
 
+#include <errno.h>
 #include <signal.h>
 #include <stdio.h>
 
@@ -54,7 +55,8 @@ struct symptom {
 static const struct symptom symptoms[] = {
 	{-1, "Terminating due to java.lang.OutOfMemoryError", CAUSE_JAVA_OOM,
 		"ran out of Java heap (OutOfMemoryError); give it more with max_mem_size"},
-	{3, "Only Java versions", CAUSE_JAVA_VERSION, "this Java is not supported by this H2O"},
+	/* "Only Java versions 8-17 are", of old ones "Only Java 8, 9 and 10 are supported" */
+	{3, "Only Java ", CAUSE_JAVA_VERSION, "this Java is not supported by this H2O"},
 	{1, "Could not create the Java Virtual Machine", CAUSE_JVM_OPTIONS,
 		"the JVM refused its options"},
 	{1, "Could not reserve enough space", CAUSE_JVM_OPTIONS,
@@ -81,14 +83,15 @@ static const struct symptom symptoms[] = {
  * (h2o-core water/api/RequestServer.java, water/UDPRebooted.java). */
 #define ORDERLY "Orderly shutdown"
 
+/* Of one that was not ended by a signal, as far as is known. */
 static const struct symptom *find_symptom(const struct exit_evidence *ev)
 {
 	for (size_t i = 0; i < ARRAY_SIZE(symptoms); i++) {
 		const struct symptom *s = &symptoms[i];
 
 		/* Where the status is not known the log has to do, but not for a final verdict. */
-		bool fits = s->code < 0 || (ev->known ? ev->signal == 0 && s->code == ev->code
-						      : !cause_is_permanent(s->cause));
+		bool fits = s->code < 0 ||
+			    (ev->known ? s->code == ev->code : !cause_is_permanent(s->cause));
 
 		if (fits && strstr(ev->log_tail, s->text))
 			return s;
@@ -121,7 +124,16 @@ static enum cause judge_exec(const struct exit_evidence *ev, char **why)
 {
 	*why = xasprintf("node %u: cannot execute %s: %s", ev->node, ev->exec_path,
 		strerror(ev->exec_errno));
-	return CAUSE_EXEC;
+	switch (ev->exec_errno) { /* what the machine lacks for now says nothing of java */
+	case EAGAIN:
+	case EMFILE:
+	case ENFILE:
+	case ENOBUFS:
+	case ENOMEM:
+		return CAUSE_UNKNOWN;
+	default:
+		return CAUSE_EXEC;
+	}
 }
 
 static enum cause judge_signal(const struct exit_evidence *ev, char **why)

@@ -92,11 +92,10 @@ bool cloud_usable(const struct cloud *c)
 	return c->state == CLOUD_READY || c->state == CLOUD_DEGRADED;
 }
 
-/* What ends now is followed by another generation. */
+/* What ends now is followed by another generation, unless the daemon ends. */
 static bool comes_again(const struct cloud *c)
 {
-	return !c->shutting_down &&
-	       (c->restart_asked || (c->leaving && c->conf->restart == RESTART_ALWAYS));
+	return c->restart_asked || (c->leaving && c->conf->restart == RESTART_ALWAYS);
 }
 
 bool cloud_armed(const struct cloud *c)

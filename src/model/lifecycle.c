@@ -382,7 +382,7 @@ static char *last_lines(const char *log, unsigned lines)
 {
 	const char *p = log + strlen(log);
 
-	while (p > log && (p[-1] != '\n' || !p[0] || lines-- > 0))
+	while (p > log && (p[-1] != '\n' || !p[0] || --lines > 0))
 		p--;
 	return xstrdup(p);
 }
@@ -416,7 +416,7 @@ static bool left_in_order(const struct cloud *c, const struct last_exit *x)
 {
 	if (!x->known) /* its log said so */
 		return x->cause == CAUSE_ORDERLY;
-	return x->known && x->signal == 0 && x->code >= 0 && x->code < (int)MAX(c->n_nodes, 1u);
+	return x->signal == 0 && x->code < (int)c->n_nodes;
 }
 
 void cloud_leave(struct cloud *c, uint64_t now_ms)

@@ -266,6 +266,7 @@ static const char *const dropped[] = {
 	"H2O_KUBERNETES_",
 	"H2O_ASSISTED_CLUSTERING_",
 	"DO_NOT_TRACK=",
+	"H2OFLEET_H2O_AUTH=", /* a client's login */
 	TOKEN_ENV "=",
 };
 

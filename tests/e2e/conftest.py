@@ -10,7 +10,7 @@ import subprocess
 import pytest
 
 from fleet import (FAKEJAVA, H2OFLEET, H2OFLEETD, REPO, SYSTEM_CACHE, WRAPPER, Fleet,
-                   prepare_boot_cache)
+                   prepare_boot_cache, unsupported_java)
 
 KEEP = pathlib.Path(os.environ.get("H2OFLEET_E2E_DIR", REPO / ".cache" / "check" / "e2e"))
 
@@ -115,7 +115,7 @@ def real_keys():
     def keys(nodes=3, **more):
         return {
             "nodes": nodes, "jar_path": jar, "java": java, "max_mem_size": "512m",
-            "restart_delay": "0s", **more,
+            "restart_delay": "0s", **unsupported_java(), **more,
         }
 
     return keys

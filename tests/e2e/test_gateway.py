@@ -1029,7 +1029,6 @@ def test_daemon_that_does_not_read(gate):
     b"{", b"[]", b'{"op":7}', b'{"op":"unknown"}', b'{"op":"door"}', b'{"op":"forget"}',
     b'{"op":"door","cloud":"x","mode":"ajar","address":"127.0.0.1","port":1}',
     b'{"op":"door","cloud":"x","mode":"open","address":"localhost","port":1}',
-    b'{"op":"door","cloud":"x","mode":"open","address":"127.0.0.1","port":1}',
     b'{"op":"door","cloud":"x","mode":"open","address":"127.0.0.1","port":1,"uids":[-1]}',
     b'{"op":"door","cloud":"x","mode":"open","address":"127.0.0.1","port":1,"names":["bob"]}',
     b'{"op":"forget","cloud":"x"}', b"x" * 65000,
@@ -1042,6 +1041,14 @@ def test_nonsense(gate, message):
     socket.send_fds(gate.daemon, [message], [0, 1, 2])
     gate.sync()
     assert gate.fd_count() == before
+    assert ask(door) == "ping"
+
+
+def test_door_that_cannot_be_made(gate):
+    """The daemon is hung up on: else it would take the gate for one that knows of this door."""
+    door = gate.door("c", gate.member(echo))
+    gate.daemon.send(b'{"op":"door","cloud":"x","mode":"open","address":"127.0.0.1","port":1}')
+    assert gate.daemon.recv(1) == b""
     assert ask(door) == "ping"
 
 

@@ -196,6 +196,7 @@ struct job {
 	char key[80];
 	char description[64];
 	const char *status;
+	const char *makes; /* "Grid": the type of its result */
 	uint64_t started, started_wall, length, ended;
 	char *recovery_dir; /* emptied on success */
 };

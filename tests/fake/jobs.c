@@ -30,7 +30,7 @@ static void finish(struct node *n, int64_t slot)
 }
 
 static struct job *add_job(struct node *n, const char *key, const char *description, uint64_t ms,
-	const char *recovery_dir)
+	const char *makes, const char *recovery_dir)
 {
 	for (int64_t i = 0; i < MAX_JOBS; i++) {
 		struct job *j = &n->jobs[i];
@@ -40,6 +40,7 @@ static struct job *add_job(struct node *n, const char *key, const char *descript
 		free(j->recovery_dir);
 		*j = (struct job){.used = true,
 			.status = "RUNNING",
+			.makes = makes,
 			.length = ms,
 			.started = clock_monotonic_ms(),
 			.started_wall = clock_wall_ms(),
@@ -67,7 +68,7 @@ void jobs_start_grid(struct node *n, int64_t ms)
 	_cleanup_free_ char *key = xasprintf("$0301fake_%d_%u$_grid", getpid(), ++count);
 	_cleanup_free_ char *json = NULL, *path = NULL, *grid = NULL;
 
-	add_job(n, key, "gbm Grid Build", (uint64_t)ms, dir);
+	add_job(n, key, "gbm Grid Build", (uint64_t)ms, "Grid", dir);
 	if (!dir)
 		return;
 	file_mkdirs(dir, 0755, NULL);
@@ -114,7 +115,7 @@ void jobs_resume(struct node *n, struct conn *c)
 		key = json_string(text, "jobKey");
 		console_log(n, LVL_INFO, "FJ-1-1", "Initializing recovery from %s", dir);
 		add_job(n, key ? key : "$0301fake$_grid", "gbm Grid Build (Recovered)",
-			(uint64_t)knob(n, KNOB_resume_ms), dir);
+			(uint64_t)knob(n, KNOB_resume_ms), "Grid", dir);
 	} else {
 		console_log(n, LVL_ERROR, "FJ-1-1", "No recovery.json found in %s", dir);
 	}
@@ -143,12 +144,13 @@ static void add_job_view(const struct node *n, struct strbuf *b, const struct jo
 	strbuf_printf(b,
 		",\"status\":\"%s\",\"progress\":%.4f,\"progress_msg\":\"Working...\",\"start_"
 		"time\":"
-		"%llu,\"msec\":%llu,\"dest\":{\"name\":\"Grid_fake\"},\"warnings\":null,"
+		"%llu,\"msec\":%llu,\"dest\":{\"name\":\"%s_fake\",\"type\":\"Key<%s>\"},"
+		"\"warnings\":null,"
 		"\"exception\":null,\"stacktrace\":null,\"ready_for_view\":true,"
 		"\"auto_recoverable\":%s}",
 		j->status, j->ended ? 1.0 : MIN(progress, 0.99),
 		(unsigned long long)j->started_wall, (unsigned long long)(end - j->started),
-		n->h2o.auto_recovery_dir ? "true" : "false");
+		j->makes, j->makes, n->h2o.auto_recovery_dir ? "true" : "false");
 }
 
 /* `wrapped`: in a member "job", as of model builders. */
@@ -163,12 +165,12 @@ static void reply_job(struct node *n, struct conn *c, const struct job *j, bool 
 	strbuf_free(&b);
 }
 
-static struct job *short_job(struct node *n, const char *what)
+static struct job *short_job(struct node *n, const char *what, const char *makes)
 {
 	static unsigned count;
 	_cleanup_free_ char *key = xasprintf("$0301job_%d_%u$_%s", getpid(), ++count, what);
 
-	return add_job(n, key, what, SHORT_JOB_MS, NULL);
+	return add_job(n, key, what, SHORT_JOB_MS, makes, NULL);
 }
 
 /* Of the frame only the name and the number of rows are kept. */
@@ -178,7 +180,7 @@ void jobs_create_frame(struct node *n, struct conn *c)
 
 	snprintf(n->frame, sizeof(n->frame), "%s", dest ? dest : "");
 	n->frame_rows = rows ? atoll(rows) : 10000;
-	reply_job(n, c, short_job(n, "CreateFrame"), false);
+	reply_job(n, c, short_job(n, "CreateFrame", "Frame"), false);
 }
 
 void jobs_build_model(struct node *n, struct conn *c)
@@ -191,7 +193,7 @@ void jobs_build_model(struct node *n, struct conn *c)
 			"water.exceptions.H2OKeyNotFoundArgumentException");
 		return;
 	}
-	j = short_job(n, "GBM");
+	j = short_job(n, "GBM", "Model");
 	if (n->archive_mapped && knob(n, KNOB_archive_model)) {
 		j->status = "FAILED";
 		j->ended = clock_monotonic_ms();

@@ -27,7 +27,7 @@ static void view_thread_dump(struct node *n, struct conn *c)
 static const struct rest_route routes[] = {
 	{"GET", "/3/Cloud", 0, NULL, view_cloud},
 	{"GET", "/3/About", 0, NULL, view_about},
-	{"GET", "/3/ModelBuilders", 0, NULL, view_empty},
+	{"GET", "/3/ModelBuilders", LOCKS, V3 "ModelBuildersV3", view_empty},
 	{"GET", "/3/Typeahead/files", 0, NULL, view_empty},
 	{"GET", "/3/NodePersistentStorage/*", 0, NULL, view_empty},
 	{"GET", "/3/Ping", LOCKS, V3 "PingV3", view_ping},

@@ -113,14 +113,14 @@ static void end_gate(struct gate *g)
 	groups_free(g);
 	control_free(g);
 	pipes_free(&g->pipes);
-	closep(&g->diag);
+	who_free(&g->who);
 	loop_free(&g->loop);
 }
 
 /* The gate as gate_main() makes it, its standard input aside. */
 static void begin_gate(struct gate *g, int fd)
 {
-	*g = (struct gate){.diag = -1};
+	*g = (struct gate){.who = WHO_NULL};
 	list_init(&g->doors);
 	list_init(&g->lookups);
 	fuzz_check(loop_init(&g->loop) == 0);

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 
 #include "base/err.h"
@@ -201,6 +202,108 @@ static void test_write_atomic(void **state)
 	assert_int_equal(file_read(path, 3, &data, NULL), -EFBIG);
 }
 
+/* Proves: what somebody has put in the place of the file that is written first is never written to,
+ * nor waited for: not another name of a file that is not ours, not a pipe that nobody else has
+ * open. */
+static void test_write_into_nothing(void **state)
+{
+	struct dir *d = *state;
+	_cleanup_free_ char *path = in(d, "f"), *new = in(d, "f.new"), *kept = in(d, "kept");
+	_cleanup_free_ char *data = NULL, *same = NULL;
+	struct stat st;
+
+	write_text(kept, "kept");
+	assert_int_equal(link(kept, new), 0);
+	write_text(path, "one");
+	assert_int_equal(mkfifo(new, 0600), 0);
+	alarm(20); /* instead of waiting for ever */
+	assert_int_equal(file_read(new, 100, &data, NULL), -EINVAL);
+	write_text(path, "two");
+	alarm(0);
+	assert_int_equal(file_read(kept, 100, &data, NULL), 0);
+	assert_string_equal(data, "kept");
+	assert_true(lstat(path, &st) == 0 && S_ISREG(st.st_mode));
+	assert_int_equal(file_read(path, 100, &same, NULL), 0);
+	assert_string_equal(same, "two");
+}
+
+static bool is_safe(const char *path, const char *word)
+{
+	_cleanup_(err_clear) struct err e = ERR_NULL;
+	int r = file_check_way(path, &e);
+
+	assert_true(r == 0 || r == -EPERM || r == -ELOOP);
+	if (r < 0)
+		assert_non_null(strstr(err_msg(&e), word));
+	return r == 0;
+}
+
+/* Proves: what is ours is safe, also in a directory of everybody's, through links, and before it is
+ * there; links that lead nowhere end. */
+static void test_check_way(void **state)
+{
+	struct dir *d = *state;
+	_cleanup_free_ char *open = in(d, "open"), *below = in(d, "open/a/b"),
+			    *link = in(d, "link");
+	_cleanup_free_ char *through = in(d, "link/a"), *rel = in(d, "rel"), *loop = in(d, "loop");
+	_cleanup_free_ char *none = in(d, "none/x/y");
+
+	assert_int_equal(file_mkdirs(below, 0700, NULL), 0);
+	assert_int_equal(symlink(open, link), 0);
+	assert_int_equal(symlink("./open//a/", rel), 0);
+	assert_int_equal(symlink("loop", loop), 0);
+	assert_true(is_safe(below, "") && is_safe(through, "") && is_safe(rel, ""));
+	assert_true(is_safe(none, "") && is_safe("/", "") && is_safe("/tmp//", ""));
+	assert_false(is_safe(loop, "cannot use"));
+	assert_int_equal(chmod(open, 01777), 0);
+	assert_true(is_safe(below, "") && is_safe(through, "") && is_safe(rel, ""));
+}
+
+/* Proves: in a sticky directory of everybody's, what another user has made there is not ours to
+ * use: no directory, no link, however well both look. */
+static void test_check_way_of_others(void **state)
+{
+	struct dir *d = *state;
+	_cleanup_free_ char *open = in(d, "open"), *their = in(d, "open/a"),
+			    *link = in(d, "open/l");
+	_cleanup_free_ char *below = in(d, "open/a/b"), *through = in(d, "open/l/x");
+
+	if (geteuid() != 0)
+		skip(); /* gives files away */
+	assert_int_equal(file_mkdirs(their, 0755, NULL), 0);
+	assert_int_equal(symlink(d->path, link), 0);
+	assert_int_equal(chmod(open, 01777), 0);
+	assert_true(is_safe(below, "") && is_safe(through, ""));
+	assert_int_equal(chown(their, 64332, 64332), 0);
+	assert_int_equal(lchown(link, 64332, 64332), 0);
+	assert_false(is_safe(their, "is user 64332's"));
+	assert_false(is_safe(below, "is user 64332's"));
+	assert_false(is_safe(through, "is user 64332's"));
+}
+
+/* Proves: a directory of our own is made; one that is there is taken only when it is root's or
+ * ours, and is shut to everybody but its group. */
+static void test_own_dir(void **state)
+{
+	struct dir *d = *state;
+	_cleanup_free_ char *path = in(d, "own/a");
+	_cleanup_(err_clear) struct err e = ERR_NULL;
+	struct stat st;
+
+	assert_int_equal(file_own_dir(path, 0750, &e), 0);
+	assert_true(stat(path, &st) == 0 && (st.st_mode & 0777) == 0750);
+	assert_int_equal(chmod(path, 0770), 0);
+	assert_int_equal(file_own_dir(path, 0750, &e), 0);
+	assert_int_equal(chmod(path, 01777), 0);
+	assert_int_equal(file_own_dir(path, 0750, &e), 0);
+	assert_true(stat(path, &st) == 0 && (st.st_mode & 07777) == 01775);
+	if (geteuid() == 0) {
+		assert_int_equal(chown(path, 64332, 0), 0);
+		assert_int_equal(file_own_dir(path, 0750, &e), -EPERM);
+		assert_non_null(strstr(err_msg(&e), "is user 64332's"));
+	}
+}
+
 /* Proves: removal takes all below, and never what a symbolic link leads to. */
 static void test_remove_tree(void **state)
 {
@@ -222,6 +325,39 @@ static void test_remove_tree(void **state)
 	assert_int_equal(file_remove_tree(tree, NULL), 0);
 	assert_int_equal(file_remove_tree(tree, NULL), 0); /* gone already */
 	assert_int_equal(file_empty_dir(tree, NULL), 0);
+}
+
+/* Proves: neither the stack nor the descriptors set a bound to how deep a tree may be that is
+ * removed, and names that lie there already are in nobody's way. */
+static void test_remove_deep_tree(void **state)
+{
+	enum { DEPTH = 3000, DESCRIPTORS = 128 };
+	struct dir *d = *state;
+	_cleanup_free_ char *tree = in(d, "deep"), *there = in(d, "deep/.deep-0/x");
+	_cleanup_(err_clear) struct err e = ERR_NULL;
+	struct rlimit saved, few;
+	int fd, r;
+
+	assert_int_equal(file_mkdirs(there, 0700, NULL), 0);
+	fd = open(tree, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	for (int i = 0; i < DEPTH; i++) {
+		int next;
+
+		assert_int_equal(mkdirat(fd, "d", 0700), 0);
+		next = openat(fd, "d", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+		assert_true(next >= 0);
+		close(fd);
+		fd = next;
+	}
+	close(fd);
+	assert_int_equal(getrlimit(RLIMIT_NOFILE, &saved), 0);
+	few = (struct rlimit){DESCRIPTORS, saved.rlim_max};
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &few), 0);
+	r = file_remove_tree(tree, &e);
+	setrlimit(RLIMIT_NOFILE, &saved);
+	if (r < 0)
+		fail_msg("%s", err_msg(&e));
+	assert_int_equal(access(tree, F_OK), -1);
 }
 
 static void test_mkdirs(void **state)
@@ -265,7 +401,12 @@ int main(void)
 		cmocka_unit_test(test_words),
 		cmocka_unit_test(test_errors),
 		cmocka_unit_test_setup_teardown(test_write_atomic, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_write_into_nothing, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_remove_tree, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_remove_deep_tree, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_check_way, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_check_way_of_others, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_own_dir, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_mkdirs, set_up, tear_down),
 		cmocka_unit_test(test_last_lines),
 	};

@@ -41,6 +41,9 @@ static const struct sample samples[] = {
 	{ENV(.code = 3,
 		 .log_tail = "Only Java versions 8-17 are supported, system version is 25\n"),
 		CAUSE_JAVA_VERSION, "system version is 25"},
+	{ENV(.code = 3, .log_tail = "Only Java 8, 9, 10, 11, 12 and 13 are supported, system "
+				    "version is 17.0.15\n"),
+		CAUSE_JAVA_VERSION, "system version is 17.0.15"},
 	{ENV(.code = 3, .log_tail = "Terminating due to java.lang.OutOfMemoryError: Java heap "
 				    "space\n"),
 		CAUSE_JAVA_OOM, "max_mem_size"},
@@ -69,8 +72,32 @@ static const struct sample samples[] = {
 		CAUSE_SETUP, "/nowhere/h2o.jar"},
 	{ENV(.exec_errno = ENOENT, .exec_path = "/no/java"), CAUSE_EXEC,
 		"cannot execute /no/java: No such file"},
+	{ENV(.exec_errno = EMFILE, .exec_path = "/a/java"), CAUSE_UNKNOWN,
+		"cannot execute /a/java: Too many open files"},
 	{ENV(.known = false), CAUSE_UNKNOWN, "earlier daemon"},
 	{ENV(.known = false, .sent_signal = SIGTERM), CAUSE_STOPPED, "by us"},
+	/* A signal without a name, and the third of those that a JVM makes exit codes of. */
+	{ENV(.signal = 40), CAUSE_SIGNAL, "killed by SIG?, not by us"},
+	{ENV(.code = 129), CAUSE_SIGNAL, "ended by SIGHUP, not by us"},
+	{ENV(.code = 137), CAUSE_UNKNOWN, "exited with code 137"},
+	/* The line of the log is shown without its prefix and its indentation. */
+	{ENV(.code = 1, .log_tail = "11-22 12:50:43.682 127.0.0.1:54321    812  main FATAL "
+				    "water.default: \t ERROR: Unknown argument (-x)\n"),
+		CAUSE_ARGUMENTS, "arguments: ERROR: Unknown argument (-x); correct"},
+	{ENV(.code = 1, .log_tail = "Error: Could not create the Java Virtual Machine.\n"),
+		CAUSE_JVM_OPTIONS, "the JVM refused its options; correct"},
+	/* Of whom only the log is left: what may pass is believed of it, a final verdict is not. */
+	{ENV(.known = false, .log_tail = "the required ports 1, 2 are not available"),
+		CAUSE_PORT_TAKEN, "its port was taken"},
+	{ENV(.known = false, .log_tail = "ERROR: Unknown argument (-x)"), CAUSE_UNKNOWN,
+		"exit status is not known"},
+	{ENV(.known = false, .log_tail = "INFO water.default: Orderly shutdown: ...\n"),
+		CAUSE_ORDERLY, "in good order"},
+	/* Its output is not ours to read: the sentence says where it went. */
+	{ENV(.code = 2, .output_elsewhere = "see the journal"), CAUSE_UNKNOWN,
+		"code 2; see the journal"},
+	{ENV(.known = false, .output_elsewhere = "see the journal"), CAUSE_UNKNOWN,
+		"is not known; see the journal"},
 };
 
 /* Proves: each known end is named as what it is, in a sentence that says which node. */

@@ -532,6 +532,361 @@ static void test_backoff_arithmetic(void **state)
 	assert_int_equal(backoff_delay(&h, &conf, &rng), 0);
 }
 
+/* An answer of member `node` as answers() makes it, of a whole cloud that H2O calls unhealthy. */
+static void unhealthy(struct scene *s, unsigned node)
+{
+	struct h2o_member m[N] = {0};
+	struct h2o_cloud_view v = {
+		.node_idx = node, .cloud_size = N, .consensus = true, .members = m, .n_members = N};
+	struct answer a = {.kind = ANSWER_OK, .full = true, .view = &v, .h2o_boot_ms = 7 + node};
+
+	snprintf(v.cloud_name, sizeof(v.cloud_name), "%s", s->c->h2o_name);
+	for (unsigned i = 0; i < N; i++) {
+		snprintf(m[i].ip_port, sizeof(m[i].ip_port), MEMBER_ADDR ":%u",
+			s->c->nodes[i].api_port);
+		m[i].pid = s->c->nodes[i].pid;
+		m[i].max_mem = 1000 + i;
+		m[i].healthy = i != 2;
+	}
+	feed(s, (struct cloud_event){.type = EVENT_ANSWER, .node = node, .answer = &a});
+}
+
+/* Proves: a cloud that calls itself unhealthy is degraded, with H2O's complaint, asked in full and
+ * not given up before hang_timeout; a healthy answer clears it. What it says of its memory counts.
+ */
+static void test_unhealthy_for_a_while(void **state)
+{
+	struct scene *s = *state;
+
+	to_ready(s);
+	unhealthy(s, 0);
+	assert_int_equal(s->c->state, CLOUD_DEGRADED);
+	assert_non_null(strstr(s->c->reason, "has not heard from its member 127.0.0.1:54325"));
+	assert_int_equal(s->c->usage.max_mem, 3003);
+	assert_int_equal(s->c->nodes[1].max_mem, 1001);
+	while (!s->c->nodes[0].polling)
+		tick(s);
+	for (size_t i = 0; i < s->c->n_actions; i++)
+		assert_true(s->c->actions[i].type != ACTION_POLL || s->c->actions[i].node != 0 ||
+			    s->c->actions[i].full);
+	answers(s, 0, N, true, true);
+	assert_int_equal(s->c->state, CLOUD_READY);
+	assert_null(s->c->reason);
+}
+
+/* Proves: unhealthy for hang_timeout is a loss, by the complaint, and only then. */
+static void test_unhealthy_for_too_long(void **state)
+{
+	struct scene *s = *state;
+	uint64_t began;
+
+	to_ready(s);
+	began = s->now;
+	unhealthy(s, 0);
+	while (cloud_usable(s->c)) {
+		tick(s);
+		for (unsigned i = 0; i < N && cloud_usable(s->c); i++)
+			if (s->c->nodes[i].polling && i == 0)
+				unhealthy(s, 0);
+			else if (s->c->nodes[i].polling)
+				head_answer(s, i, 7 + i);
+	}
+	assert_in_range(s->now - began, 60000, 60100);
+	assert_int_equal(s->c->state, CLOUD_RECOVERING);
+	assert_non_null(strstr(s->c->reason, "has not heard from its member"));
+	assert_int_equal(s->c->history.n, 1);
+}
+
+/* Proves: time in which it could not be asked does not make an unhealthy cloud any worse. */
+static void test_unhealthy_and_unasked(void **state)
+{
+	struct scene *s = *state;
+	uint64_t blind;
+
+	to_ready(s);
+	unhealthy(s, 0);
+	for (blind = s->now; s->now - blind < 200000;) {
+		tick(s);
+		for (unsigned i = 0; i < N; i++)
+			if (s->c->nodes[i].polling)
+				cannot_ask(s, i);
+		assert_true(cloud_usable(s->c));
+	}
+	while (!s->c->nodes[0].polling)
+		tick(s);
+	unhealthy(s, 0);
+	assert_true(cloud_usable(s->c));
+	assert_true(s->now - s->c->nodes[0].unhealthy_ms < 10000);
+}
+
+/* Proves: a HEAD that says "not good" is no verdict: it is asked in full at once. An answer without
+ * H2O's boot time does not make an impostor of a member. */
+static void test_doubt(void **state)
+{
+	struct scene *s = *state;
+	struct answer bad = {.kind = ANSWER_OK, .h2o_boot_ms = 7},
+		      nameless = {.kind = ANSWER_OK, .good = true};
+
+	to_ready(s);
+	feed(s, (struct cloud_event){.type = EVENT_ANSWER, .node = 0, .answer = &bad});
+	assert_int_equal(s->c->state, CLOUD_READY);
+	assert_true(s->c->nodes[0].poll_due_ms - s->now <= 50);
+	tick(s);
+	assert_int_equal(count(s, ACTION_POLL, 0), 1);
+	assert_true(s->c->actions[0].full);
+	answers(s, 0, N, true, false);
+	feed(s, (struct cloud_event){.type = EVENT_ANSWER, .node = 0, .answer = &nameless});
+	assert_int_equal(s->c->state, CLOUD_READY);
+	assert_int_equal(s->c->nodes[0].h2o_boot_ms, 7);
+}
+
+/* Proves: who lists its members in another order is understood just as well. */
+static void test_members_in_any_order(void **state)
+{
+	struct scene *s = *state;
+
+	to_ready(s);
+	s->c->nodes[0].api_port = 54325; /* as if H2O sorted them otherwise than we do */
+	s->c->nodes[2].api_port = 54321;
+	s->c->nodes[0].pid = 102;
+	s->c->nodes[2].pid = 100;
+	unhealthy(s, 0);
+	assert_int_equal(s->c->state, CLOUD_DEGRADED);
+	assert_int_equal(s->c->nodes[1].max_mem, 1001);
+}
+
+/* Proves: an answer that comes when its cloud is being ended changes nothing. */
+static void test_answer_too_late(void **state)
+{
+	struct scene *s = *state;
+
+	to_ready(s);
+	feed(s, (struct cloud_event){.type = EVENT_STOP});
+	head_answer(s, 0, 4711);
+	answers(s, 1, 1, true, true);
+	cannot_ask(s, 2);
+	assert_int_equal(s->c->state, CLOUD_STOPPING);
+	assert_int_equal(s->c->wanted, WANTED_STOPPED);
+	assert_int_equal(s->c->short_locks, 0);
+	assert_false(cloud_is_blind(s->c));
+}
+
+/* Proves: the end of the daemon at once is SIGKILL for all, from any state; it cleans once. */
+static void test_shutdown_at_once(void **state)
+{
+	struct scene *s = *state;
+
+	to_ready(s);
+	feed(s, (struct cloud_event){.type = EVENT_STOP});
+	assert_int_equal(count(s, ACTION_SIGNAL, SIGTERM), N);
+	feed(s, (struct cloud_event){.type = EVENT_SHUTDOWN, .flag = true});
+	assert_int_equal(count(s, ACTION_SIGNAL, SIGKILL), N);
+	for (unsigned i = 0; i < N; i++)
+		ended(s, i, 0, SIGKILL);
+	assert_int_equal(count(s, ACTION_CLEAN, 0), 1);
+	assert_false(cloud_quiet(s->c));
+	feed(s, (struct cloud_event){.type = EVENT_SHUTDOWN, .flag = true});
+	assert_int_equal(count(s, ACTION_CLEAN, 0), 0);
+	feed(s, (struct cloud_event){.type = EVENT_CLEANED});
+	assert_int_equal(s->c->state, CLOUD_STOPPED);
+	assert_true(cloud_quiet(s->c));
+	feed(s, (struct cloud_event){.type = EVENT_CLEANED}); /* nothing to conclude from it */
+	assert_int_equal(s->c->state, CLOUD_STOPPED);
+	feed(s, (struct cloud_event){.type = EVENT_RESTART});
+	assert_int_equal(s->c->state, CLOUD_STOPPED);
+}
+
+/* Proves: a stop, or the end of the daemon, does not wait for a thread dump. */
+static void test_stop_while_gathering(void **state)
+{
+	struct scene *s = *state;
+
+	for (int at_once = 0; at_once < 2; at_once++) {
+		to_ready(s);
+		s->now += 70000; /* nobody was asked for so long */
+		feed(s, (struct cloud_event){.type = EVENT_TICK});
+		assert_int_equal(count(s, ACTION_EVIDENCE, 0), 1);
+		if (at_once)
+			feed(s, (struct cloud_event){.type = EVENT_SHUTDOWN, .flag = true});
+		else
+			feed(s, (struct cloud_event){.type = EVENT_STOP});
+		assert_int_equal(s->c->state, CLOUD_STOPPING);
+		/* The hung one is killed either way. */
+		assert_int_equal(count(s, ACTION_SIGNAL, SIGKILL), at_once ? N : 1);
+		all_end(s);
+		feed(s, (struct cloud_event){.type = EVENT_CLEANED});
+		assert_int_equal(s->c->state, CLOUD_STOPPED);
+	}
+}
+
+/* Proves: with restart = never a loss is the end of it, with the reason kept. */
+static void test_restart_never(void **state)
+{
+	struct scene *s = *state;
+
+	s->conf.restart = RESTART_NEVER;
+	to_ready(s);
+	ended(s, 1, 0, SIGKILL);
+	all_end(s);
+	feed(s, (struct cloud_event){.type = EVENT_CLEANED});
+	assert_int_equal(s->c->state, CLOUD_FAILED);
+	assert_int_equal(count(s, ACTION_RELEASE_PORTS, 0), 1);
+	assert_non_null(strstr(s->c->reason, "SIGKILL"));
+}
+
+/* Proves: what hinders a launch is tried again after 1, 2, 4, 8, then every 10 s, for ever. */
+static void test_prepare_again(void **state)
+{
+	static const uint64_t waits[] = {1000, 2000, 4000, 8000, 10000, 10000, 10000};
+	struct scene *s = *state;
+
+	feed(s, (struct cloud_event){.type = EVENT_START});
+	for (size_t i = 0; i < ARRAY_SIZE(waits); i++) {
+		feed(s, (struct cloud_event){.type = EVENT_PREPARE_FAILED, .text = "full"});
+		assert_int_equal(s->c->state, CLOUD_BACKOFF);
+		assert_int_equal(s->c->next_start_ms - s->now, waits[i]);
+		tick(s);
+		assert_int_equal(s->c->state, CLOUD_STARTING);
+	}
+}
+
+/* Proves: of a long log the last lines are kept; nothing of one that we have ended. */
+static void test_log_tail(void **state)
+{
+	struct scene *s = *state;
+	struct exit_evidence ev = {.known = true, .code = 2, .node = 1};
+	char log[64 * 20] = "", *end = log;
+
+	for (int i = 0; i < 30; i++)
+		end += sprintf(end, "line %d\n", i);
+	ev.log_tail = log;
+	to_ready(s);
+	feed(s, (struct cloud_event){.type = EVENT_EXITED, .node = 1, .exit = &ev});
+	assert_string_equal(s->c->nodes[1].last_exit.log_tail, strstr(log, "line 18\n"));
+	ev = (struct exit_evidence){
+		.known = true, .code = 143, .sent_signal = SIGTERM, .node = 0, .log_tail = log};
+	feed(s, (struct cloud_event){.type = EVENT_EXITED, .node = 0, .exit = &ev});
+	assert_int_equal(s->c->nodes[0].last_exit.cause, CAUSE_STOPPED);
+	assert_null(s->c->nodes[0].last_exit.log_tail);
+}
+
+/* Proves: a member that found its cloud locked makes the formation begin anew, uncounted; with
+ * port = N the ports stay what they are, whoever has taken them. */
+static void test_locked_out(void **state)
+{
+	struct scene *s = *state;
+	struct exit_evidence locked = {.known = true,
+				     .code = 255,
+				     .log_tail =
+					     "a cloud that is no longer accepting new H2O nodes",
+				     .node = 2},
+			     taken = {.known = true,
+				     .code = 255,
+				     .log_tail = "some of the required ports 54325 are taken",
+				     .node = 2};
+
+	s->conf.port.exact = true;
+	feed(s, (struct cloud_event){.type = EVENT_START});
+	to_forming(s);
+	feed(s, (struct cloud_event){.type = EVENT_EXITED, .node = 2, .exit = &locked});
+	assert_int_equal(s->c->short_locks, 1);
+	assert_int_equal(s->c->history.n, 0);
+	all_end(s);
+	feed(s, (struct cloud_event){.type = EVENT_CLEANED});
+	prepared(s);
+	launched(s, 2);
+	feed(s, (struct cloud_event){.type = EVENT_EXITED, .node = 2, .exit = &taken});
+	assert_int_equal(s->c->state, CLOUD_RECOVERING);
+	assert_int_equal(s->c->history.n, 1);
+	assert_int_equal(count(s, ACTION_RELEASE_PORTS, 0), 0);
+	assert_true(s->c->ports_planned);
+}
+
+/* Proves: a member that leaves in good order before the cloud has formed is a loss, not a client's
+ * shutdown; one that served and then says that it was locked out is a loss that counts. */
+static void test_odd_ends(void **state)
+{
+	struct scene *s = *state;
+	struct exit_evidence locked = {.known = true,
+		.code = 255,
+		.log_tail = "a cloud that is no longer accepting new H2O nodes",
+		.node = 2};
+
+	feed(s, (struct cloud_event){.type = EVENT_START});
+	prepared(s);
+	launched(s, 2);
+	ended(s, 2, 0, 0);
+	assert_int_equal(s->c->state, CLOUD_RECOVERING);
+	assert_int_equal(s->c->history.n, 1);
+	launched(s, 1);
+	launched(s, 0);
+	all_end(s);
+	feed(s, (struct cloud_event){.type = EVENT_CLEANED});
+	to_forming(s);
+	for (unsigned i = 0; i < N; i++)
+		answers(s, i, N, true, false);
+	feed(s, (struct cloud_event){.type = EVENT_EXITED, .node = 2, .exit = &locked});
+	assert_int_equal(s->c->short_locks, 0);
+	assert_int_equal(s->c->history.n, 2);
+}
+
+/* Proves: clients of a cloud with a gate are sent to the gate's port; what a grid search left is of
+ * no interest once the cloud is down. */
+static void test_gate_port_and_late_recovery(void **state)
+{
+	static const uint16_t ports[N] = {54331, 54333, 54335};
+	struct scene *s = *state;
+
+	feed(s, (struct cloud_event){.type = EVENT_START});
+	assert_false(cloud_quiet(s->c));
+	feed(s, (struct cloud_event){
+			.type = EVENT_PREPARED, .ports = ports, .endpoint_port = 54321});
+	assert_int_equal(s->c->endpoint.port, 54321);
+	assert_int_equal(s->c->nodes[0].api_port, 54331);
+	feed(s, (struct cloud_event){.type = EVENT_RECOVERY, .flag = true});
+	assert_int_equal(count(s, ACTION_RESUME, 0), 0);
+	assert_false(s->c->resuming);
+	cloud_free(NULL);
+}
+
+/* Proves: a launch that fails while the cloud is already being ended only ends it sooner, and does
+ * not count as a failure of its own. */
+static void test_launch_fails_while_ending(void **state)
+{
+	struct scene *s = *state;
+
+	feed(s, (struct cloud_event){.type = EVENT_START});
+	prepared(s);
+	launched(s, 2);
+	ended(s, 2, 0, SIGSEGV);
+	assert_int_equal(s->c->state, CLOUD_RECOVERING);
+	for (unsigned i = 0; i < 2; i++) {
+		assert_int_equal(count(s, ACTION_CLEAN, 0), 0);
+		feed(s, (struct cloud_event){
+				.type = EVENT_LAUNCH_FAILED, .node = i, .text = "no memory"});
+	}
+	assert_int_equal(count(s, ACTION_CLEAN, 0), 1);
+	assert_int_equal(s->c->history.n, 1);
+	assert_int_equal(s->c->prepare_failures, 0);
+	assert_non_null(strstr(s->c->reason, "SIGSEGV"));
+}
+
+/* Proves: a member that serves and suddenly names fewer members is asked again before that is
+ * believed, also when it says that a client has locked the cloud. */
+static void test_shrunk_and_locked(void **state)
+{
+	struct scene *s = *state;
+
+	to_ready(s);
+	answers(s, 0, 2, true, true);
+	assert_int_equal(s->c->state, CLOUD_READY);
+	answers(s, 0, 2, true, true);
+	assert_int_equal(s->c->state, CLOUD_RECOVERING);
+	assert_non_null(strstr(s->c->reason, "has come apart"));
+	assert_int_equal(s->c->short_locks, 0);
+	assert_int_equal(s->c->history.n, 1);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -555,6 +910,22 @@ int main(void)
 		scene_test(test_commands_in_between),
 		scene_test(test_ready_timeout),
 		cmocka_unit_test(test_backoff_arithmetic),
+		scene_test(test_unhealthy_for_a_while),
+		scene_test(test_unhealthy_for_too_long),
+		scene_test(test_unhealthy_and_unasked),
+		scene_test(test_doubt),
+		scene_test(test_members_in_any_order),
+		scene_test(test_answer_too_late),
+		scene_test(test_shutdown_at_once),
+		scene_test(test_stop_while_gathering),
+		scene_test(test_restart_never),
+		scene_test(test_prepare_again),
+		scene_test(test_log_tail),
+		scene_test(test_locked_out),
+		scene_test(test_odd_ends),
+		scene_test(test_gate_port_and_late_recovery),
+		scene_test(test_launch_fails_while_ending),
+		scene_test(test_shrunk_and_locked),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

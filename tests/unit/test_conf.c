@@ -864,6 +864,284 @@ static void random_files_do_no_harm(void **state)
 	}
 }
 
+/* --- values at their edges --- */
+
+static void refused_with(const char *key, const char *value, int code, const char *part)
+{
+	_cleanup_(cloud_conf_freep) struct cloud_conf *c = cloud_conf_new("dev");
+	_cleanup_(err_clear) struct err e = ERR_NULL;
+
+	assert_int_equal(cloud_conf_set(c, key, value, &e), code);
+	if (!strstr(err_msg(&e), part) || strncmp(err_msg(&e), key, strlen(key)) != 0)
+		fail_msg("%s = %s: %s", key, value, err_msg(&e));
+}
+
+static void taken_as(const char *key, const char *value, const char *printed)
+{
+	_cleanup_(cloud_conf_freep) struct cloud_conf *c = cloud_conf_new("dev");
+	_cleanup_(err_clear) struct err e = ERR_NULL;
+	_cleanup_free_ char *got = NULL;
+
+	if (cloud_conf_set(c, key, value, &e) < 0)
+		fail_msg("%s = %s: %s", key, value, err_msg(&e));
+	got = cloud_conf_get(c, key);
+	assert_string_equal(got, printed);
+}
+
+/* Proves: numbers beyond what any integer holds are out of range, not something else; what looks
+ * like a number and is none is not taken for one; the bounds themselves are taken. */
+static void numbers_at_their_edges(void **state _unused_)
+{
+	static const char huge[] = "99999999999999999999999999";
+	_cleanup_free_ char *huge_percent = xasprintf("%s%%", huge);
+	_cleanup_free_ char *huge_limit = xasprintf("%s in 10m", huge);
+	_cleanup_free_ char *huge_window = xasprintf("5 in %sd", huge);
+	_cleanup_free_ char *huge_size = xasprintf("%sg", huge);
+
+	refused_with("cpu_quota", huge_percent, -ERANGE, "out of range");
+	refused_with("cpu_quota", "1000001%", -ERANGE, "out of range");
+	taken_as("cpu_quota", "1000000%", "1000000%");
+	refused_with("max_mem_size", huge_percent, -ERANGE, "1% to 100%");
+	refused_with("max_mem_size", "0%", -ERANGE, "1% to 100%");
+	refused_with("max_mem_size", "101%", -ERANGE, "1% to 100%");
+	refused_with("max_mem_size", "x%", -EINVAL, "is not");
+	refused_with("max_mem_size", "%", -EINVAL, "is not");
+	refused_with("max_mem_size", huge_size, -ERANGE, "out of range");
+	taken_as("max_mem_size", "100%", "100%");
+	refused_with("log_max_total", huge_size, -ERANGE, "out of range");
+	refused_with("log_max_total", "1", -ERANGE, "(bytes) is out of range");
+	refused_with("start_limit", huge_limit, -ERANGE, "1 to ");
+	refused_with("start_limit", "0 in 10m", -ERANGE, "1 to ");
+	refused_with("start_limit", "61 in 10m", -ERANGE, "1 to ");
+	refused_with("start_limit", huge_window, -ERANGE, "out of range");
+	refused_with("start_limit", "5 in 0s", -ERANGE, "out of range");
+	refused_with("start_limit", "5 in 10000d", -ERANGE, "out of range");
+	refused_with("start_limit", "5 in soon", -EINVAL, "is not");
+	refused_with("start_limit", "x in 10m", -EINVAL, "is not");
+	refused_with("start_limit", "5 in", -EINVAL, "is not");
+	refused_with("start_limit", "5 inside 10m", -EINVAL, "is not");
+	refused_with("start_limit", "5", -EINVAL, "is not");
+	taken_as("start_limit", "60 \t in \t 10m", "60 in 10m");
+}
+
+/* Proves: names that become arguments of H2O are what H2O takes, and nothing that a shell, a log or
+ * a URL would read as something else. */
+static void names_at_their_edges(void **state _unused_)
+{
+	char long_name[66];
+
+	memset(long_name, 'x', 65);
+	long_name[65] = '\0';
+	refused_with("name", long_name, -ERANGE, "at most 64");
+	taken_as("name", long_name + 1, long_name + 1);
+	refused_with("name", "two words", -EINVAL, "no blanks");
+	refused_with("name", "na\xc3\xafve", -EINVAL, "printable ASCII");
+	taken_as("name", "!~", "!~");
+	taken_as("main_class", "a1._b.$c2", "a1._b.$c2");
+	refused_with("main_class", "1a", -EINVAL, "not the name of a Java class");
+	refused_with("main_class", "a.2b", -EINVAL, "not the name of a Java class");
+	refused_with("main_class", "a..b", -EINVAL, "not the name of a Java class");
+	refused_with("main_class", "a.", -EINVAL, "not the name of a Java class");
+	refused_with("main_class", "a-b", -EINVAL, "not the name of a Java class");
+	taken_as("context_path", "h2o", "/h2o");
+	refused_with("context_path", "h2o/", -EINVAL, "must have something behind it");
+	refused_with("context_path", "/", -EINVAL, "must have something behind it");
+	refused_with("context_path", "a//b", -EINVAL, "must have something behind it");
+	refused_with("context_path", "a?b", -EINVAL, "letters, digits");
+}
+
+/* Proves: who may pass the gate is a word, a name or the number of a user that can be: not of
+ * nobody ((uid_t)-1), and not a number with something behind it. */
+static void gate_allow_at_its_edges(void **state _unused_)
+{
+	taken_as("gate_allow", "0 4294967294 user group:g user:u",
+		"0 4294967294 user group:g user:u");
+	refused_with("gate_allow", "4294967295", -EINVAL, "the number of a user");
+	refused_with("gate_allow", "99999999999999999999", -EINVAL, "the number of a user");
+	refused_with("gate_allow", "12x", -EINVAL, "the number of a user");
+	refused_with("gate_allow", "group:", -EINVAL, "group:NAME");
+	refused_with("gate_allow", "user:", -EINVAL, "user:NAME");
+	refused_with("gate_allow", "\"\"", -EINVAL, "anyone, user");
+}
+
+/* Proves: paths are absolute or below the home directory, which may be the root; where a word could
+ * stand as well the sentence names it; what a comment would swallow is refused. */
+static void paths_at_their_edges(void **state _unused_)
+{
+	setenv("HOME", "/", 1);
+	taken_as("ice_root", "~/ice", "/ice");
+	setenv("HOME", HOME_DIR, 1);
+	taken_as("ice_root", "~/ice", HOME_DIR "/ice");
+	refused_with("auto_recovery_dir", "of", -EINVAL, "an absolute path is wanted, or");
+	refused_with("auto_recovery_dir", "\"/x\"", -EINVAL, "without quotes");
+	refused_with("auto_recovery_dir", "'/x'", -EINVAL, "without quotes");
+	refused_with("ice_root", "ice", -EINVAL, "not an absolute path");
+	refused_with("extra_classpath", "/a::/b", -EINVAL, "empty path");
+	refused_with("extra_classpath", "/a:b", -EINVAL, "not an absolute path");
+	refused_with("java", "/a #b", -EINVAL, "as comments do");
+	refused_with("java", "/a\t;b", -EINVAL, "as comments do");
+	refused_with("java", "/a\\b", -EINVAL, "contains a backslash");
+	refused_with("main_class", ";x", -EINVAL, "as comments do");
+	refused_with("main_class", " x", -EINVAL, "begins or ends with a blank");
+}
+
+/* Proves: no word of a list is longer than the kernel takes, nor so full of blanks that a line of a
+ * file could not hold it; a message that cuts a value cuts no character in two. */
+static void words_at_their_edges(void **state _unused_)
+{
+	_cleanup_free_ char *long_word = xmalloc(131073), *gap = xasprintf("\"a%200sb\"", "");
+	char shown[64 * 3];
+
+	memset(long_word, 'x', 131072);
+	long_word[131072] = '\0';
+	refused_with("env", gap, -EINVAL, "too many blanks in a row");
+	memcpy(long_word, "A=", 2);
+	refused_with("env", long_word, -ERANGE, "is too long");
+	refused_with("env", "\"A=1", -EINVAL, "a quote is left open");
+	for (size_t i = 0; i < 63; i++)
+		memcpy(shown + 3 * i, "\xe2\x82\xac", 4); /* the euro sign */
+	refused_with("nodes", shown, -EINVAL, "\xe2\x82\xac...'");
+}
+
+/* Proves: arguments of H2O begin with a dash, and one or two of them hide nothing that is ours; a
+ * lone dash is no option of ours. */
+static void dashes_hide_nothing(void **state _unused_)
+{
+	refused_with("h2o_args", "name", -EINVAL, "is no option of H2O");
+	refused_with("h2o_args", "--port 5", -EINVAL, "'--port'");
+	refused_with("h2o_args", "-port 5", -EINVAL, "'-port'");
+	taken_as("h2o_args", "- x", "- x");
+	taken_as("h2o_args", "-- x", "-- x");
+	taken_as("h2o_args", "", "");
+	refused_with("jvm_custom_args", "-Dai.h2o.name=x", -EINVAL, "-Dai.h2o.name");
+}
+
+/* Proves: sizes are compared only where both are sizes; ports and directories of two clouds only
+ * where both insist on them. */
+static void pairs_at_their_edges(void **state _unused_)
+{
+	_cleanup_(cloud_conf_freep) struct cloud_conf *a = cloud_conf_new("a");
+	_cleanup_(cloud_conf_freep) struct cloud_conf *b = cloud_conf_new("b");
+	_cleanup_(err_clear) struct err e = ERR_NULL;
+
+	assert_int_equal(cloud_conf_set(a, "max_mem_size", "1g", NULL), 0);
+	assert_int_equal(cloud_conf_set(a, "min_mem_size", "50%", NULL), 0);
+	assert_int_equal(cloud_conf_check(a, 54321, NULL), 0);
+	assert_int_equal(cloud_conf_set(a, "min_mem_size", "1g", NULL), 0);
+	assert_int_equal(cloud_conf_check(a, 54321, NULL), 0);
+	assert_int_equal(cloud_conf_set(a, "min_mem_size", "2g", NULL), 0);
+	assert_int_equal(cloud_conf_check(a, 54321, &e), -EINVAL);
+	assert_non_null(strstr(err_msg(&e), "min_mem_size (2g) must be at most max_mem_size (1g)"));
+	assert_int_equal(cloud_conf_first_port(a), a->baseport);
+	assert_false(cloud_conf_insists_on(a, 54321));
+	assert_int_equal(cloud_conf_set(a, "port", "50000+", NULL), 0);
+	assert_false(cloud_conf_insists_on(a, 50000));
+	assert_int_equal(cloud_conf_set(a, "port", "50000", NULL), 0);
+	assert_int_equal(cloud_conf_first_port(a), 50000);
+	assert_false(cloud_conf_insists_on(a, 49999));
+	assert_true(cloud_conf_insists_on(a, 50000));
+	assert_true(cloud_conf_insists_on(a, 50002)); /* the gate, and two of its node */
+	assert_false(cloud_conf_insists_on(a, 50003));
+	assert_int_equal(cloud_conf_set(b, "port", "50002", NULL), 0);
+	assert_true(cloud_conf_ports_overlap(a, b));
+	assert_int_equal(cloud_conf_set(b, "port", "49998", NULL), 0);
+	assert_true(cloud_conf_ports_overlap(a, b));
+	assert_int_equal(cloud_conf_set(b, "port", "49997", NULL), 0);
+	assert_false(cloud_conf_ports_overlap(a, b));
+	assert_int_equal(cloud_conf_set(b, "gate_mode", "off", NULL), 0);
+	assert_int_equal(cloud_conf_set(b, "port", "65533", NULL), 0);
+	assert_int_equal(cloud_conf_check(b, 54321, NULL), 0);
+	assert_int_equal(cloud_conf_set(b, "nodes", "2", NULL), 0);
+	err_clear(&e);
+	assert_int_equal(cloud_conf_check(b, 54321, &e), -EINVAL);
+	assert_non_null(strstr(err_msg(&e), "2 nodes need 4 ports"));
+}
+
+/* Proves: directories that the environment names in vain (relative, or not at all) are passed over,
+ * also the home directory, for that of the user's entry. */
+static void relative_directories_are_passed_over(void **state _unused_)
+{
+	_cleanup_free_ char *state_dir = NULL, *xdg = NULL, *socket = NULL, *home = NULL;
+
+	setenv("STATE_DIRECTORY", "relative", 1);
+	setenv("XDG_STATE_HOME", "relative", 1);
+	setenv("XDG_RUNTIME_DIR", "relative", 1);
+	state_dir = dirs_state(0);
+	xdg = dirs_state(4711);
+	socket = dirs_socket(4711);
+	setenv("HOME", "relative", 1);
+	home = dirs_home();
+	unsetenv("STATE_DIRECTORY");
+	unsetenv("XDG_STATE_HOME");
+	unsetenv("XDG_RUNTIME_DIR");
+	setenv("HOME", HOME_DIR, 1);
+	assert_string_equal(state_dir, "/var/lib/h2ofleet");
+	assert_string_equal(xdg, HOME_DIR "/.local/state/h2ofleet");
+	assert_string_equal(socket, "/tmp/h2ofleet-4711/control.sock");
+	assert_int_equal(*home, '/');
+}
+
+/* Proves: what stands in the way of a configuration (a file where a folder should be, no descriptor
+ * left) is told as what it is, and never taken for "there is none". */
+static void folders_that_are_none(void **state)
+{
+	struct scratch *s = *state;
+	_cleanup_free_ char *below = xasprintf("%s/text.conf/x", s->dir);
+	_cleanup_free_ char *conf_d = xasprintf("%s/conf.d", s->dir);
+	_cleanup_(conf_errors_free) struct conf_errors one = {0}, two = {0};
+	struct conf *c = load_text(s, "");
+
+	conf_free(c);
+	c = NULL;
+	assert_int_equal(conf_load_dir(below, &c, &one), -ENOTDIR);
+	assert_int_equal(one.list.n, 2);
+	assert_non_null(strstr(one.list.v[0], "h2ofleet.conf: cannot be read: Not a directory"));
+	write_text(conf_d, "");
+	assert_int_equal(conf_load_dir(s->dir, &c, &two), -ENOTDIR);
+	assert_int_equal(two.list.n, 1);
+	assert_non_null(strstr(two.list.v[0], "conf.d: cannot be read"));
+	assert_null(c);
+}
+
+/* Proves: several faults of one line are told in the order in which they were found, and what
+ * follows from a value that was refused is not told at all, whichever of two clouds has it. */
+static void faults_in_order(void **state)
+{
+	struct scratch *s = *state;
+	_cleanup_free_ char *path = xasprintf("%s/text.conf", s->dir), *shown = NULL;
+	_cleanup_(conf_errors_free) struct conf_errors errors = {0};
+	struct conf *c = NULL;
+
+	write_text(path, "[cloud a]\nlate_after = 2m\nhang_timeout = x\nport = 5000\n"
+			 "[cloud b]\nport = 5000\nnodes = 0\n"
+			 "[cloud c]\nlate_after = 2m\nrestart_delay = 2m\nrestart_delay_max = 1m\n"
+			 "health_interval = 90s\n");
+	assert_int_equal(conf_load(path, &c, &errors), -EINVAL);
+	shown = show_errors(&errors, s->dir);
+	assert_string_equal(shown,
+		"text.conf:3: hang_timeout: 'x' is not a time such as 250ms, 10s, 5m or 1h\n"
+		"text.conf:7: nodes: '0' is out of range: 1 to 1024\n"
+		"text.conf:9: late_after (2m) must be less than hang_timeout (1m)\n"
+		"text.conf:10: restart_delay (2m) must be at most restart_delay_max (1m)\n"
+		"text.conf:12: health_interval (90s) must be less than hang_timeout (1m)\n");
+}
+
+/* Proves: it is known of each key where it was set, and of which cloud; nothing of others. */
+static void places_are_found(void **state)
+{
+	struct scratch *s = *state;
+	_cleanup_(conf_freep) struct conf *c = load_text(
+		s, "[fleet]\nbaseport = 5000\n[cloud a]\nnodes = 2\n[cloud b]\n\nnodes = 3\n");
+	const char *nodes = keys_find(SECTION_CLOUD, "nodes")->name;
+	const char *baseport = keys_find(SECTION_FLEET, "baseport")->name;
+
+	assert_int_equal(conf_find_place(c, "a", nodes)->line, 4);
+	assert_int_equal(conf_find_place(c, "b", nodes)->line, 7);
+	assert_int_equal(conf_find_place(c, NULL, baseport)->line, 2);
+	assert_null(conf_find_place(c, NULL, nodes));
+	assert_null(conf_find_place(c, "c", nodes));
+}
+
 int main(void)
 {
 #define SCRATCH_TEST(f) cmocka_unit_test_setup_teardown(f, make_scratch, remove_scratch)
@@ -895,6 +1173,17 @@ int main(void)
 		cmocka_unit_test(cloud_names),
 		SCRATCH_TEST(too_many_clouds_are_refused),
 		SCRATCH_TEST(random_files_do_no_harm),
+		cmocka_unit_test(numbers_at_their_edges),
+		cmocka_unit_test(names_at_their_edges),
+		cmocka_unit_test(gate_allow_at_its_edges),
+		cmocka_unit_test(paths_at_their_edges),
+		cmocka_unit_test(words_at_their_edges),
+		cmocka_unit_test(dashes_hide_nothing),
+		cmocka_unit_test(pairs_at_their_edges),
+		cmocka_unit_test(relative_directories_are_passed_over),
+		SCRATCH_TEST(folders_that_are_none),
+		SCRATCH_TEST(faults_in_order),
+		SCRATCH_TEST(places_are_found),
 	};
 	static const char *const variables[] = {"RUNTIME_DIRECTORY", "STATE_DIRECTORY",
 		"CACHE_DIRECTORY", "LOGS_DIRECTORY", "XDG_RUNTIME_DIR", "XDG_STATE_HOME",

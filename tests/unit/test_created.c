@@ -6,6 +6,7 @@
 #include <cmocka.h>
 
 #include <errno.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 
 #include "base/file.h"
@@ -294,6 +295,137 @@ static void test_default_cloud(void **state)
 	conf_free(c);
 }
 
+/* Proves: control characters never get into a file, whoever sends them; what everybody may set may
+ * also be set again; several errors are all told, and the code is EPERM only if that is all. */
+static void test_several_errors(void **state _unused_)
+{
+	_cleanup_(cloud_conf_freep) struct cloud_conf *c = cloud_conf_new("x");
+	static const char *const controls[] = {"a\x7f", "a\tb", "a\nb"};
+	static const struct {
+		struct key_edit edits[2];
+		int r;
+	} cases[] = {
+		{{{"nodes", "0"}, {"env", "A=b"}}, -EINVAL},
+		{{{"env", "A=b"}, {"nodes", "0"}}, -EINVAL},
+		{{{"env", "A=b"}, {"java", "/x"}}, -EPERM},
+		{{{"nodes", "2"}, {"java", "/x"}}, -EPERM},
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(controls); i++) {
+		_cleanup_(strv_free) struct strv errors = STRV_NULL;
+
+		assert_int_equal(
+			created_edit(c, &(struct key_edit){"name", controls[i]}, 1, true, &errors),
+			-EINVAL);
+		assert_string_equal(
+			errors.v[0], "name: a value is one line, without control characters");
+	}
+	assert_int_equal(edit_one(c, "bind_to_localhost", "yes", false), 0);
+	assert_int_equal(edit_one(c, "bind_to_localhost", "true", false), 0);
+	assert_int_equal(edit_one(c, "bind_to_localhost", "perhaps", false), -EINVAL);
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		_cleanup_(strv_free) struct strv errors = STRV_NULL;
+
+		assert_int_equal(created_edit(c, cases[i].edits, 2, false, &errors), cases[i].r);
+		assert_int_equal(errors.n, 1 + !streq(cases[i].edits[0].value, "2"));
+	}
+}
+
+/* Proves: a value that would smuggle a line into the file, however it came there, is not written.
+ */
+static void test_text_that_is_read_otherwise(void **state _unused_)
+{
+	_cleanup_(cloud_conf_freep) struct cloud_conf *c = cloud_conf_new("x");
+	_cleanup_(err_clear) struct err e = ERR_NULL;
+
+	assert_int_equal(edit_one(c, "java", "/a", true), 0);
+	free(c->java);
+	c->java = xstrdup("/a\nnodes = 7");
+	assert_null(created_text(c, &e));
+	assert_int_equal(e.code, -EINVAL);
+	free(c->java);
+	c->java = xstrdup("/a ; b");
+	assert_null(created_text(c, NULL));
+	assert_null(conf_parse_cloud("[cloud x]\nnodse = 1\n", 20, "x"));
+	assert_null(conf_parse_cloud("; nothing\n", 10, "x"));
+}
+
+/* Proves: who may not see a key cannot tell from the tag what it is, only that it is set. */
+static void test_hash_shows_no_secrets(void **state _unused_)
+{
+	_cleanup_(cloud_conf_freep) struct cloud_conf *a = cloud_conf_new("x"),
+						      *b = cloud_conf_new("x"),
+						      *none = cloud_conf_new("x");
+
+	assert_int_equal(edit_one(a, "env", "A=1", true), 0);
+	assert_int_equal(edit_one(b, "env", "A=2", true), 0);
+	assert_true(created_hash(a, true) != created_hash(b, true));
+	assert_true(created_hash(a, false) == created_hash(b, false));
+	assert_true(created_hash(a, false) != created_hash(none, false));
+	assert_int_equal(edit_one(a, "nodes", "2", true), 0);
+	assert_true(created_hash(a, false) != created_hash(b, false));
+}
+
+/* Proves: several faults of one created file are one cloud that is left out, with the first of
+ * them; clouds share no directory that must be their own, created or not; a place of created clouds
+ * that cannot be read is told, not taken for an empty one. */
+static void test_left_out_once(void **state)
+{
+	struct scene *s = *state;
+	_cleanup_(conf_freep) struct conf *c = NULL, *none = NULL;
+	_cleanup_(conf_errors_free) struct conf_errors errors = {0}, told = {0};
+	const struct conf_source from = {.file = s->conf, .state_dir = s->conf};
+
+	put(s, "h2ofleet.conf",
+		"[fleet]\nsocket = /tmp/s\n[cloud c]\nport = 20000\nice_root = /x\n");
+	put(s, "created/d.conf", "[cloud d]\nnodes = 0\nport = x\n");
+	put(s, "created/e.conf", "[cloud e]\nice_root = /x\n");
+	put(s, "created/f.conf", "[cloud f]\nice_root = /y\nauto_recovery_dir = off\n");
+	put(s, "created/g.conf", "[cloud g]\nice_root = /z\nauto_recovery_dir = off\n");
+	assert_int_equal(load(s, false, &c, &errors), 0);
+	assert_int_equal(c->n_aside, 2);
+	assert_non_null(strstr(c->aside[0].why, "nodes: '0'"));
+	assert_non_null(strstr(c->aside[1].why, "must be this cloud's own"));
+	assert_int_equal(c->n_clouds, 3);
+	assert_int_equal(conf_load_all(&from, &none, &told), -ENOTDIR);
+	assert_non_null(strstr(told.list.v[0], "created: cannot be read: Not a directory"));
+}
+
+/* Proves: without a state directory named by the caller it is the configuration's own; a created
+ * file that cannot be read is left out by a start, one that cannot be read for want of descriptors
+ * is nobody's fault, and no start comes of it. */
+static void test_unreadable(void **state)
+{
+	struct scene *s = *state;
+	_cleanup_(conf_freep) struct conf *c = NULL, *none = NULL;
+	_cleanup_(conf_errors_free) struct conf_errors errors = {0}, told = {0};
+	_cleanup_free_ char *text = xasprintf("[fleet]\nsocket = /tmp/s\nstate_dir = %s\n"
+					      "[cloud c]\n",
+				    s->dir),
+			    *folder = xasprintf("%s/created/d.conf", s->dir);
+	const struct conf_source from = {.file = s->conf};
+	struct rlimit was, few;
+	int r;
+
+	put(s, "h2ofleet.conf", text);
+	put(s, "created/e.conf", "[cloud e]\n");
+	assert_int_equal(mkdir(folder, 0700), 0);
+	assert_int_equal(conf_load_all(&from, &c, &errors), 0);
+	assert_int_equal(c->n_aside, 1);
+	assert_string_equal(c->aside[0].name, "d");
+	assert_non_null(strstr(c->aside[0].why, "Is a directory"));
+	assert_non_null(conf_find_cloud(c, "e"));
+
+	assert_int_equal(getrlimit(RLIMIT_NOFILE, &was), 0);
+	few = (struct rlimit){0, was.rlim_max};
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &few), 0);
+	r = conf_load_all(&from, &none, &told);
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &was), 0);
+	assert_int_equal(r, -EMFILE);
+	assert_null(none);
+	assert_true(told.list.n >= 1);
+}
+
 int main(void)
 {
 #define SCENE(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
@@ -307,6 +439,11 @@ int main(void)
 		SCENE(test_left_out_counts_no_more),
 		SCENE(test_configuration_errors),
 		SCENE(test_default_cloud),
+		cmocka_unit_test(test_several_errors),
+		cmocka_unit_test(test_text_that_is_read_otherwise),
+		cmocka_unit_test(test_hash_shows_no_secrets),
+		SCENE(test_left_out_once),
+		SCENE(test_unreadable),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -376,6 +376,67 @@ static void test_idle_then_knock(void **state)
 	assert_int_equal(s->c->idled_ms, 0);
 }
 
+/* Proves: the door of a cloud that a client has shut down holds when another generation follows by
+ * itself, and is shut when none does, or when the daemon ends. */
+static void test_door_while_leaving(void **state)
+{
+	struct scene *s = *state;
+
+	s->conf.gate_mode = GATE_HOLD;
+	to_ready(s);
+	ended(s, 0, 0, 0);
+	assert_int_equal(s->c->state, CLOUD_STOPPING);
+	assert_int_equal(cloud_door(s->c), DOOR_SHUT);
+	s->conf.restart = RESTART_ALWAYS;
+	assert_int_equal(cloud_door(s->c), DOOR_HOLD);
+	feed(s, (struct cloud_event){.type = EVENT_SHUTDOWN});
+	assert_int_equal(cloud_door(s->c), DOOR_SHUT);
+}
+
+/* Proves: a cloud is armed only as long as a connection may start it: not with a gate that refuses,
+ * not without start_on = connect, not when it was removed from the configuration, and not when the
+ * daemon ends. */
+static void test_who_is_armed(void **state)
+{
+	struct scene *s = *state;
+
+	arm(s);
+	assert_true(cloud_armed(s->c));
+	s->conf.gate_mode = GATE_REFUSE;
+	assert_false(cloud_armed(s->c));
+	s->conf.gate_mode = GATE_HOLD;
+	s->conf.start_on = START_ON_COMMAND;
+	assert_false(cloud_armed(s->c));
+	s->conf.start_on = START_ON_CONNECT;
+	s->c->removed = true;
+	assert_false(cloud_armed(s->c));
+	feed(s, (struct cloud_event){.type = EVENT_KNOCK});
+	assert_int_equal(s->c->state, CLOUD_STOPPED);
+	s->c->removed = false;
+	feed(s, (struct cloud_event){.type = EVENT_SHUTDOWN});
+	assert_false(cloud_armed(s->c));
+	feed(s, (struct cloud_event){.type = EVENT_KNOCK});
+	assert_int_equal(s->c->state, CLOUD_STOPPED);
+}
+
+/* Proves: an answer that comes when idle stop has been turned off stops nothing, and a touch of a
+ * cloud that has none plans nothing. */
+static void test_turned_off_while_asked(void **state)
+{
+	struct scene *s = *state;
+	uint64_t ready = begin(s);
+
+	until_asked(s);
+	s->conf.max_idle_duration_ms = 0;
+	cloud_configure(s->c, &s->conf, s->now);
+	idle(s, s->now - ready + MAX_IDLE);
+	assert_int_equal(s->c->state, CLOUD_READY);
+	assert_int_equal(s->c->n_actions, 0);
+	feed(s, (struct cloud_event){.type = EVENT_TOUCH});
+	assert_int_equal(s->c->active_ms, s->now);
+	assert_int_equal(s->c->timers[TIMER_IDLE], 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -391,6 +452,9 @@ int main(void)
 		scene_test(test_knock_while_stopping),
 		scene_test(test_start_while_leaving),
 		scene_test(test_idle_then_knock),
+		scene_test(test_door_while_leaving),
+		scene_test(test_who_is_armed),
+		scene_test(test_turned_off_while_asked),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

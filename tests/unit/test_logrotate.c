@@ -8,6 +8,7 @@
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 
 #include "log_test.h"
@@ -123,7 +124,8 @@ static bool rotate_killed_at(const struct logrotate *rq, unsigned n)
 	if (pid == 0) {
 		ptrace(PTRACE_TRACEME, 0, NULL, NULL);
 		raise(SIGSTOP);
-		_exit(logrotate_run(rq, NULL) == 0 ? 0 : 1);
+		/* Not _exit(), which makes many more calls where coverage is counted. */
+		syscall(SYS_exit_group, logrotate_run(rq, NULL) == 0 ? 0 : 1);
 	}
 	assert_int_equal(waitpid(pid, &status, 0), pid);
 	assert_true(WIFSTOPPED(status));

@@ -250,6 +250,202 @@ static void test_back_off_goes_on(void **state)
 	assert_int_equal(count(s, ACTION_PREPARE, 0), 1);
 }
 
+/* Gives the scene's cloud, which is gone, as a daemon would that reads `j`. */
+static int remember(struct scene *s, const json_t *j, enum cloud_state *was, struct err *e)
+{
+	cloud_free(s->c);
+	s->c = cloud_new(&s->conf, 2);
+	return cloud_remember(s->c, j, s->now, 0, was, e);
+}
+
+static void refuse(struct scene *s, const json_t *j, const char *part_of_why)
+{
+	_cleanup_(err_clear) struct err e = ERR_NULL;
+	struct cloud *c = cloud_new(&s->conf, 2);
+	enum cloud_state was;
+
+	assert_int_equal(cloud_remember(c, j, s->now, 0, &was, &e), -EINVAL);
+	assert_non_null(strstr(err_msg(&e), part_of_why));
+	cloud_free(c);
+}
+
+/* Proves: a value of the right kind that no daemon of ours writes is refused: words that mean
+ * nothing, numbers out of range, nodes in another order or number. */
+static void test_impossible_values(void **state)
+{
+	static const struct {
+		const char *key;
+		json_int_t number;
+		const char *word; /* instead of the number */
+	} top[] = {{"state", 0, "dancing"}, {"generation", -1, NULL}, {"restarts", -1, NULL},
+		{"endpoint_port", -1, NULL}, {"endpoint_port", 65536, NULL}},
+	  node[] = {{"state", 0, "dancing"}, {"index", 2, NULL}, {"api_port", -1, NULL},
+		  {"api_port", 65536, NULL}, {"api_port", 0, NULL}, {"api_port", 65535, NULL},
+		  {"pid", -1, NULL}, {"pid", 1ll << 31, NULL}, {"hung", 7, NULL}};
+	struct scene *s = *state;
+	json_auto_t *j = NULL;
+
+	become_ready(s);
+	ended(s, 1, 0, SIGKILL);
+	j = cloud_memory(s->c, s->now);
+	for (size_t i = 0; i < ARRAY_SIZE(top); i++) {
+		json_auto_t *bad = json_copy(j);
+
+		json_object_set_new(bad, top[i].key,
+			top[i].word ? json_string(top[i].word) : json_integer(top[i].number));
+		refuse(s, bad, "state, generation or port");
+	}
+	for (size_t i = 0; i < ARRAY_SIZE(node); i++) {
+		json_auto_t *bad = json_deep_copy(j);
+		json_t *first = json_array_get(json_object_get(bad, "nodes"), 0);
+
+		json_object_set_new(first, node[i].key,
+			node[i].word ? json_string(node[i].word) : json_integer(node[i].number));
+		refuse(s, bad, "a node");
+	}
+	json_array_remove(json_object_get(j, "nodes"), 2);
+	refuse(s, j, "a cloud of 2 nodes, and this has 3");
+}
+
+/* Proves: how a node ended is refused just so when it is not what we write. */
+static void test_impossible_exit(void **state)
+{
+	struct scene *s = *state;
+	json_auto_t *j = NULL;
+	json_t *exit;
+
+	become_ready(s);
+	ended(s, 1, 0, SIGKILL);
+	j = cloud_memory(s->c, s->now);
+	exit = json_object_get(json_array_get(json_object_get(j, "nodes"), 1), "last_exit");
+	json_object_set_new(exit, "cause", json_string("boredom"));
+	refuse(s, j, "last_exit's cause");
+	json_object_del(exit, "cause");
+	refuse(s, j, "last_exit");
+}
+
+/* Proves: a time from before this machine was up is its first moment, not the future; more failures
+ * than are counted do no harm, nor do ports that were not planned yet. */
+static void test_odd_but_taken(void **state)
+{
+	struct scene *s = *state;
+	_cleanup_(err_clear) struct err e = ERR_NULL;
+	json_auto_t *j = NULL;
+	enum cloud_state was;
+	json_t *failures, *first;
+
+	become_ready(s);
+	j = cloud_memory(s->c, s->now);
+	json_object_set_new(j, "since_age_ms", json_integer((json_int_t)s->now + 1));
+	failures = json_object_get(j, "failures");
+	for (int i = 0; i < 1000; i++)
+		json_array_append_new(failures, json_integer(i));
+	json_object_set_new(j, "ports_planned", json_false());
+	first = json_array_get(json_object_get(j, "nodes"), 0);
+	json_object_set_new(first, "api_port", json_integer(0));
+	assert_int_equal(remember(s, j, &was, &e), 0);
+	assert_int_equal(s->c->since_ms, 1);
+	assert_int_equal(s->c->history.n, ARRAY_SIZE(s->c->history.at_ms));
+	assert_false(s->c->ports_planned);
+}
+
+/* Proves: a recovery that was being resumed when the daemon ended is looked at again. */
+static void test_resume_goes_on(void **state)
+{
+	struct scene *s = *state;
+	enum cloud_state was;
+	struct cloud *c;
+
+	become_ready(s);
+	s->c->resuming = s->c->resume_sent = true;
+	c = reborn(s, 0, &was);
+	cloud_free(s->c);
+	s->c = c;
+	feed(s, (struct cloud_event){.type = EVENT_RESUME, .was = was});
+	assert_int_equal(count(s, ACTION_INSPECT_RECOVERY, 0), 1);
+}
+
+/* Proves: a formation goes on with what is left of ready_timeout, at least 5 s; with all of it
+ * where that was not written. */
+static void test_forming_goes_on(void **state)
+{
+	struct scene *s = *state;
+	_cleanup_(err_clear) struct err e = ERR_NULL;
+	json_auto_t *j = NULL;
+	enum cloud_state was;
+
+	feed(s, (struct cloud_event){.type = EVENT_START});
+	to_forming(s);
+	j = cloud_memory(s->c, s->now);
+	assert_int_equal(remember(s, j, &was, &e), 0);
+	feed(s, (struct cloud_event){.type = EVENT_RESUME, .was = was});
+	assert_int_equal(s->c->state, CLOUD_FORMING);
+	assert_int_equal(s->c->timers[TIMER_READY], s->now + 120000);
+	json_object_set_new(j, "ready_left_ms", json_integer(10));
+	assert_int_equal(remember(s, j, &was, &e), 0);
+	feed(s, (struct cloud_event){.type = EVENT_RESUME, .was = was});
+	assert_int_equal(s->c->timers[TIMER_READY], s->now + 5000);
+	json_object_set_new(j, "ready_left_ms", json_integer(-1));
+	assert_int_equal(remember(s, j, &was, &e), 0);
+	feed(s, (struct cloud_event){.type = EVENT_RESUME, .was = was});
+	assert_int_equal(s->c->timers[TIMER_READY], s->now + 120000);
+}
+
+/* Proves: a file whose parts contradict each other (a cloud at rest with members that run, a ready
+ * one that lacks one) leaves nobody running unseen: what runs is ended. */
+static void test_contradictions(void **state)
+{
+	struct scene *s = *state;
+	_cleanup_(err_clear) struct err e = ERR_NULL;
+	json_auto_t *j = NULL;
+	enum cloud_state was;
+	json_t *first;
+
+	become_ready(s);
+	j = cloud_memory(s->c, s->now);
+	assert_int_equal(remember(s, j, &was, &e), 0);
+	feed(s, (struct cloud_event){.type = EVENT_RESUME, .was = CLOUD_STOPPED});
+	assert_int_equal(s->c->state, CLOUD_STOPPING);
+	assert_int_equal(count(s, ACTION_SIGNAL, SIGTERM), N);
+	first = json_array_get(json_object_get(j, "nodes"), 0);
+	json_object_set_new(first, "pid", json_integer(0));
+	assert_int_equal(remember(s, j, &was, &e), 0);
+	feed(s, (struct cloud_event){.type = EVENT_RESUME, .was = was});
+	assert_int_equal(s->c->state, CLOUD_RECOVERING);
+	assert_int_equal(count(s, ACTION_SIGNAL, SIGTERM), N - 1);
+}
+
+/* Proves: a daemon that ends before it has taken a cloud over starts nothing: what waits comes to
+ * rest, what was being restarted is ended only. */
+static void test_ends_before_it_resumes(void **state)
+{
+	static const enum cloud_state waits[] = {CLOUD_RECOVERING, CLOUD_STOPPING, CLOUD_BACKOFF};
+	struct scene *s = *state;
+	_cleanup_(err_clear) struct err e = ERR_NULL;
+	json_auto_t *j = NULL;
+	enum cloud_state was;
+
+	s->conf.restart = RESTART_ALWAYS;
+	feed(s, (struct cloud_event){.type = EVENT_START});
+	feed(s, (struct cloud_event){.type = EVENT_PREPARE_FAILED, .text = "full"});
+	j = cloud_memory(s->c, s->now);
+	json_object_set_new(j, "leaving", json_true());
+	json_object_set_new(j, "backoff_left_ms", json_integer(-1));
+	for (size_t i = 0; i < ARRAY_SIZE(waits); i++) {
+		assert_int_equal(remember(s, j, &was, &e), 0);
+		feed(s, (struct cloud_event){.type = EVENT_SHUTDOWN});
+		feed(s, (struct cloud_event){.type = EVENT_RESUME, .was = waits[i]});
+		assert_int_equal(count(s, ACTION_PREPARE, 0), 0);
+		feed(s, (struct cloud_event){.type = EVENT_CLEANED});
+		assert_int_equal(count(s, ACTION_PREPARE, 0), 0);
+		assert_int_equal(s->c->state, CLOUD_STOPPED);
+	}
+	assert_int_equal(remember(s, j, &was, &e), 0); /* and else a wait without an end is over */
+	feed(s, (struct cloud_event){.type = EVENT_RESUME, .was = was});
+	tick(s);
+	assert_int_equal(count(s, ACTION_PREPARE, 0), 1);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -261,6 +457,13 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_idle_time_goes_on, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_half_launched, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_back_off_goes_on, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_impossible_values, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_impossible_exit, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_odd_but_taken, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_resume_goes_on, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_forming_goes_on, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_contradictions, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_ends_before_it_resumes, set_up, tear_down),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

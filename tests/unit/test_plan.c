@@ -285,7 +285,7 @@ static void test_env(void **state)
 		(char *)"MEMORY_PRESSURE_WATCH=/x", (char *)"STATE_DIRECTORY=/var/lib/h2ofleet",
 		(char *)"JAVA_TOOL_OPTIONS=-Xrs", (char *)"_JAVA_OPTIONS=-Xmx1m",
 		(char *)"H2O_KUBERNETES_SERVICE_DNS=x", (char *)"H2OFLEET_TOKEN=old",
-		(char *)"TZ=UTC", NULL};
+		(char *)"H2OFLEET_H2O_AUTH=user:secret", (char *)"TZ=UTC", NULL};
 	struct cloud_conf conf = conf_of(1);
 	_cleanup_(strv_free) struct strv env = STRV_NULL;
 	struct cloud *c;
@@ -303,6 +303,74 @@ static void test_env(void **state)
 	strv_free(&conf.env);
 }
 
+/* Proves: a class path or a main class of one's own takes the place of -jar, with H2O's main class
+ * where none is named; Java 8 knows nothing of --add-opens. */
+static void test_class_path(void **state)
+{
+	struct cloud_conf conf = conf_of(1);
+	struct launch_place java8 = place;
+	_cleanup_free_ char *more = NULL, *own = NULL, *old = NULL;
+
+	(void)state;
+	conf.extra_classpath = (char *)"/x/a.jar:/x/b";
+	more = command_line(&conf);
+	assert_non_null(strstr(more, "-cp /h/h2o.jar:/x/a.jar:/x/b water.H2OApp -name"));
+	assert_non_null(strstr(more, "--add-opens=java.base/java.lang=ALL-UNNAMED"));
+	conf.extra_classpath = NULL;
+	conf.main_class = (char *)"my.App";
+	own = command_line(&conf);
+	assert_non_null(strstr(own, "-cp /h/h2o.jar my.App -name"));
+	java8.java_major = 8;
+	old = command_line_at(&conf, &java8);
+	assert_null(strstr(old, "--add-opens"));
+	assert_non_null(strstr(old, "-cp /h/h2o.jar my.App -name"));
+}
+
+/* Proves: without room for its heaps there is no command line, but a sentence. */
+static void test_no_room(void **state)
+{
+	struct cloud_conf conf = conf_of(1);
+	_cleanup_(strv_free) struct strv argv = STRV_NULL;
+	_cleanup_(err_clear) struct err e = ERR_NULL;
+	struct cloud *c;
+
+	(void)state;
+	conf.max_mem_size = (struct mem_spec){MEM_BYTES, 1ull << 40};
+	c = cloud_of(&conf);
+	assert_int_equal(plan_argv(c, 0, &place, &machine, &argv, &e), -ERANGE);
+	assert_int_equal(argv.n, 0);
+	assert_non_null(strstr(err_msg(&e), "max_mem_size asks for"));
+	conf.max_mem_size = (struct mem_spec){MEM_UNSET, 0};
+	conf.min_mem_size = (struct mem_spec){MEM_BYTES, 1};
+	err_clear(&e);
+	assert_int_equal(plan_argv(c, 0, &place, &machine, &argv, &e), -ERANGE);
+	assert_non_null(strstr(err_msg(&e), "min_mem_size comes to"));
+	cloud_free(c);
+}
+
+/* Proves: who has no cloud, such as a builder of boot caches, gets an environment without what is
+ * ours or systemd's, too, and nothing else is lost. A member binds to localhost behind a gate
+ * whatever is configured. */
+static void test_clean_env(void **state)
+{
+	static char *const base[] = {(char *)"PATH=/bin", (char *)"NOTIFY_SOCKET=/run/x",
+		(char *)"LISTEN_FDS=3", (char *)"JAVA_TOOL_OPTIONS=-Dx", (char *)"NOTIFY=1", NULL};
+	struct cloud_conf conf = conf_of(1);
+	_cleanup_(strv_free) struct strv env = STRV_NULL;
+
+	(void)state;
+	plan_clean_env(base, &env);
+	assert_int_equal(env.n, 2);
+	assert_string_equal(env.v[0], "PATH=/bin");
+	assert_string_equal(env.v[1], "NOTIFY=1");
+	conf.gate_mode = GATE_OFF;
+	assert_true(plan_binds_to_localhost(&conf));
+	conf.bind_to_localhost = false;
+	assert_false(plan_binds_to_localhost(&conf));
+	conf.gate_mode = GATE_HOLD;
+	assert_true(plan_binds_to_localhost(&conf));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -314,6 +382,9 @@ int main(void)
 		cmocka_unit_test(test_argv_boot),
 		cmocka_unit_test(test_boot_parts),
 		cmocka_unit_test(test_env),
+		cmocka_unit_test(test_class_path),
+		cmocka_unit_test(test_no_room),
+		cmocka_unit_test(test_clean_env),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

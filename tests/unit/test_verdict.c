@@ -167,6 +167,74 @@ static void test_odd(void **state)
 	assert_int_equal(judge(&v, &recorded, 0, "a stranger"), VERDICT_WRONG);
 }
 
+/* Proves: members are found wherever H2O lists them, not only in our order, and one that is listed
+ * twice does not stand for another. */
+static void test_any_order(void **state)
+{
+	_cleanup_(h2o_cloud_view_free) struct h2o_cloud_view v = {0};
+	struct h2o_member first;
+
+	(void)state;
+	load("cloud-whole-locked.json", &v);
+	first = v.members[0];
+	v.members[0] = v.members[2];
+	v.members[2] = first;
+	v.node_idx = 2;
+	assert_int_equal(judge(&v, &recorded, 0, NULL), VERDICT_WHOLE);
+	v.members[1] = first;
+	assert_int_equal(
+		judge(&v, &recorded, 0, "node 1 (127.0.0.1:45323) is not among"), VERDICT_WRONG);
+}
+
+/* Proves: size and list of members are believed only together; who answers may be unknown, or not
+ * have sent a heartbeat yet; the verdict does not depend on whether its sentence is wanted. */
+static void test_size_and_list(void **state)
+{
+	_cleanup_(h2o_cloud_view_free) struct h2o_cloud_view v = {0};
+	const struct expected_cloud two = {"rec", members, 2};
+
+	(void)state;
+	load("cloud-whole-locked.json", &v);
+	v.cloud_size = 2; /* but three are listed */
+	assert_int_equal(judge(&v, &two, 0, "a stranger"), VERDICT_WRONG);
+	v.cloud_size = 3; /* but two are listed */
+	v.n_members = 2;
+	v.locked = false;
+	assert_int_equal(judge(&v, &recorded, 0, "members have joined"), VERDICT_INCOMPLETE);
+	v.n_members = 3;
+	v.node_idx = -1;
+	assert_int_equal(judge(&v, &recorded, 0, NULL), VERDICT_WHOLE);
+	v.node_idx = 3;
+	assert_int_equal(judge(&v, &recorded, 0, NULL), VERDICT_WHOLE);
+	v.node_idx = 1;
+	v.members[1].pid = 0;
+	assert_int_equal(
+		judge(&v, &recorded, 1, "node 1 has not sent a heartbeat"), VERDICT_INCOMPLETE);
+	assert_int_equal(verdict_of(&v, &recorded, 1, NULL), VERDICT_INCOMPLETE);
+	v.members[1].pid = members[1].pid;
+	assert_int_equal(verdict_of(&v, &recorded, 1, NULL), VERDICT_WHOLE);
+	v.bad_nodes = 1;
+	assert_int_equal(judge(&v, &recorded, 1, "not healthy"), VERDICT_UNHEALTHY);
+	assert_int_equal(verdict_of(&v, &recorded, 1, NULL), VERDICT_UNHEALTHY);
+}
+
+/* Proves: numbers are taken as H2O writes them, whole or not, and a missing index is unknown, not
+ * member 0. */
+static void test_numbers(void **state)
+{
+	static const char body[] =
+		"{\"cloud_size\":1,\"consensus\":false,\"cloud_name\":\"rec\","
+		"\"nodes\":[{\"ip_port\":\"127.0.0.1:45321\",\"sys_load\":1.5},{\"sys_load\":2}]}";
+	_cleanup_(h2o_cloud_view_free) struct h2o_cloud_view v = {0};
+
+	(void)state;
+	assert_int_equal(h2o_cloud_view_parse(body, strlen(body), &v, NULL), 0);
+	assert_int_equal(v.node_idx, -1);
+	assert_false(v.consensus);
+	assert_true(v.members[0].sys_load > 1.4 && v.members[0].sys_load < 1.6);
+	assert_true(v.members[1].sys_load > 1.9 && v.members[1].sys_load < 2.1);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -176,6 +244,9 @@ int main(void)
 		cmocka_unit_test(test_unhealthy),
 		cmocka_unit_test(test_garbage),
 		cmocka_unit_test(test_odd),
+		cmocka_unit_test(test_any_order),
+		cmocka_unit_test(test_size_and_list),
+		cmocka_unit_test(test_numbers),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

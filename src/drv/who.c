@@ -3,7 +3,7 @@
  *
  * A socket that was closed right after it had sent, or that is in TIME_WAIT, is shown as root's
  * (uid 0) in both, but with inode 0: nobody holds it, so nobody knows whose it was. */
-#include "gate/gate.h"
+#include "drv/who.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -13,7 +13,8 @@
 #include <linux/sock_diag.h>
 #include <netinet/tcp.h>
 #include <stdio.h>
-#include <sys/socket.h>
+
+#include "base/util.h"
 
 void who_unmap(struct sockaddr_storage *a)
 {
@@ -85,10 +86,10 @@ static uid_t uid_of(const struct inet_diag_msg *m, const struct sockaddr_storage
 	return m->idiag_uid;
 }
 
-/* 0 and *uid; -ENOENT: there is no such socket, or no sock_diag for TCP. The kernel answers within
+/* 0 and *out; -ENOENT: there is no such socket, or no sock_diag for TCP. The kernel answers within
  * send(2), so nothing here waits. */
-static int ask_diag(struct gate *g, const struct sockaddr_storage *local,
-	const struct sockaddr_storage *remote, uid_t *uid)
+static int ask_diag(struct who *w, const struct sockaddr_storage *local,
+	const struct sockaddr_storage *remote, struct inet_diag_msg *out)
 {
 	union {
 		struct nlmsghdr head;
@@ -97,16 +98,16 @@ static int ask_diag(struct gate *g, const struct sockaddr_storage *local,
 	ssize_t n;
 	int rc;
 
-	if (g->diag < 0)
-		g->diag = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_SOCK_DIAG);
-	if (g->diag < 0)
+	if (w->diag < 0)
+		w->diag = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_SOCK_DIAG);
+	if (w->diag < 0)
 		return -errno;
-	while (recv(g->diag, &r, sizeof(r), MSG_DONTWAIT) > 0)
+	while (recv(w->diag, &r, sizeof(r), MSG_DONTWAIT) > 0)
 		; /* nothing is left of an earlier one */
-	rc = diag_send(g->diag, local, remote);
+	rc = diag_send(w->diag, local, remote);
 	if (rc < 0)
 		return rc;
-	n = recv(g->diag, &r, sizeof(r), MSG_DONTWAIT);
+	n = recv(w->diag, &r, sizeof(r), MSG_DONTWAIT);
 	if (n < (ssize_t)sizeof(r.head) || !NLMSG_OK(&r.head, (size_t)n))
 		return n < 0 ? -errno : -EBADMSG;
 	if (r.head.nlmsg_type == NLMSG_ERROR) {
@@ -118,7 +119,8 @@ static int ask_diag(struct gate *g, const struct sockaddr_storage *local,
 	if (r.head.nlmsg_type != SOCK_DIAG_BY_FAMILY ||
 		r.head.nlmsg_len < NLMSG_LENGTH(sizeof(struct inet_diag_msg)))
 		return -EBADMSG;
-	*uid = uid_of(NLMSG_DATA(&r.head), remote);
+	memcpy(out, NLMSG_DATA(&r.head), sizeof(*out));
+	w->diag_works = true;
 	return 0;
 }
 
@@ -203,11 +205,11 @@ static uid_t ask_proc(struct sockaddr_storage *local, struct sockaddr_storage *r
 }
 
 /* What is local to the client is the peer to us. */
-uid_t who_is(struct gate *g, int sock)
+uid_t who_is(struct who *w, int sock)
 {
 	struct sockaddr_storage local = {0}, remote = {0};
 	socklen_t local_len = sizeof(local), remote_len = sizeof(remote);
-	uid_t uid = UID_UNKNOWN;
+	struct inet_diag_msg m;
 	int rc;
 
 	if (getpeername(sock, (struct sockaddr *)&local, &local_len) < 0 ||
@@ -215,10 +217,26 @@ uid_t who_is(struct gate *g, int sock)
 		return UID_UNKNOWN;
 	who_unmap(&local);
 	who_unmap(&remote);
-	rc = ask_diag(g, &local, &remote, &uid);
+	rc = ask_diag(w, &local, &remote, &m);
 	if (rc == 0)
-		g->diag_works = true;
-	if (rc == 0 || (rc == -ENOENT && g->diag_works))
-		return uid;
-	return ask_proc(&local, &remote);
+		return uid_of(&m, &remote);
+	return rc == -ENOENT && w->diag_works ? UID_UNKNOWN : ask_proc(&local, &remote);
+}
+
+uid_t who_listens(struct who *w, int sock)
+{
+	struct sockaddr_storage there = {0}, nobody = {0};
+	socklen_t len = sizeof(there);
+	struct inet_diag_msg m;
+
+	if (getpeername(sock, (struct sockaddr *)&there, &len) < 0)
+		return UID_UNKNOWN;
+	nobody.ss_family = there.ss_family;
+	return ask_diag(w, &there, &nobody, &m) == 0 && m.idiag_state == TCP_LISTEN ? m.idiag_uid
+										    : UID_UNKNOWN;
+}
+
+void who_free(struct who *w)
+{
+	closep(&w->diag);
 }
