@@ -3,6 +3,9 @@
  * What they have left running is known by its environment, so every process of the machine is
  * looked at: once for all clouds that wait for it, and seldom enough to leave the loop time for
  * others. What follows is done by work.c. */
+#include <dirent.h>
+#include <errno.h>
+
 #include "base/file.h"
 #include "base/log.h"
 #include "core/internal.h"
@@ -100,16 +103,41 @@ static void look_soon(struct fleet *f)
 
 /* ---- what is left in files ---- */
 
+/* H2O's own, which it leaves behind unless it ends in order: ice<port>. */
+static bool is_ice(const char *name)
+{
+	return has_prefix(name, "ice") && name[3] &&
+	       strspn(name + 3, "0123456789") == strlen(name + 3);
+}
+
+int clean_dir(const char *dir, struct err *e)
+{
+	_cleanup_free_ char *tmp = xasprintf("%s/tmp", dir);
+	int r = file_empty_dir(tmp, e);
+	DIR *d = r < 0 ? NULL : opendir(dir);
+	struct dirent *de;
+
+	if (!d)
+		return r < 0 || errno == ENOENT ? r
+						: err_set_errno(e, -errno, "cannot open %s", dir);
+	while (r == 0 && (de = readdir(d))) {
+		_cleanup_free_ char *path = xasprintf("%s/%s", dir, de->d_name);
+
+		if (is_ice(de->d_name))
+			r = file_remove_tree(path, e);
+	}
+	closedir(d);
+	return r;
+}
+
 static void clean_member(struct supervised *s, struct member *m)
 {
-	_cleanup_free_ char *ice =
-		xasprintf("%s/ice%u", m->ice_dir, s->cloud->nodes[m->index].api_port);
 	_cleanup_(err_clear) struct err e = ERR_NULL;
 
 	if (!m->last_pid)
 		return;
 	m->last_pid = 0;
-	if (file_empty_dir(m->tmp_dir, &e) < 0 || file_remove_tree(ice, &e) < 0)
+	if (clean_dir(m->ice_dir, &e) < 0)
 		log_warning("cloud %s: node %u: %s", s->cloud->conf->name, m->index, err_msg(&e));
 }
 

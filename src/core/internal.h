@@ -325,6 +325,8 @@ void clean_free(struct fleet *f);
 void clean_begin(struct supervised *s);
 /* Its turn has come: work.c. */
 void clean_now(struct supervised *s);
+/* The files that a dead member leaves in its directory; also of an earlier life, at other ports. */
+int clean_dir(const char *dir, struct err *e);
 
 /* java.c: which version runtime.java is -> launch_java_is_known() or launch_java_failed(). A
  * negative errno with a sentence when it cannot be asked. */

@@ -5,7 +5,6 @@
 #include <signal.h>
 #include <stdio.h>
 
-#include "base/file.h"
 #include "base/log.h"
 #include "core/internal.h"
 #include "drv/machine.h"
@@ -19,8 +18,8 @@ struct stray {
 	struct fleet *fleet;
 	struct proc *proc;
 	uv_timer_t *timer;
-	char *token;   /* owned: "NAME=value" */
-	char *tmp_dir; /* owned: its java.io.tmpdir, which it may leave full; NULL: not a node's */
+	char *token; /* owned: "NAME=value" */
+	char *dir;   /* owned: where it ran, and may leave files; NULL: not a node's */
 };
 
 static void on_closed(uv_handle_t *h)
@@ -33,7 +32,7 @@ static void stray_free(struct stray *t)
 	proc_free(t->proc);
 	uv_close((uv_handle_t *)t->timer, on_closed);
 	free(t->token);
-	free(t->tmp_dir);
+	free(t->dir);
 	free(t);
 }
 
@@ -48,9 +47,9 @@ static void on_gone(struct proc *p, const struct proc_exit *exit, void *arg)
 	while (*at != t)
 		at = &(*at)->next;
 	*at = t->next;
-	if (t->tmp_dir) {
+	if (t->dir) {
 		proc_kill_stragglers(t->token);
-		file_empty_dir(t->tmp_dir, NULL);
+		clean_dir(t->dir, NULL);
 		exits_remove_perf_file(f, proc_pid(p));
 	}
 	stray_free(t);
@@ -67,7 +66,7 @@ static void on_patience_over(uv_timer_t *timer)
 
 /* Members run in their ice directory, which has their number as its name (launch.c). What they have
  * started may be anywhere, where "tmp" is none of our business. Owned by the caller. */
-static char *tmp_dir_of(pid_t pid)
+static char *dir_of(pid_t pid)
 {
 	_cleanup_free_ char *link = xasprintf("/proc/%d/cwd", (int)pid);
 	char cwd[4096];
@@ -78,7 +77,7 @@ static char *tmp_dir_of(pid_t pid)
 	name = strrchr(cwd, '/');
 	if (!name || !name[1] || strspn(name + 1, "0123456789") != strlen(name + 1))
 		return xstrdup("/nonexistent");
-	return xasprintf("%s/tmp", cwd);
+	return xstrdup(cwd);
 }
 
 static struct stray *stray_new(struct fleet *f, pid_t pid, uint64_t ticks, const char *token)
@@ -130,7 +129,7 @@ static void end_stray(struct fleet *f, pid_t pid, uint64_t ticks, const char *to
 	log_warning("pid %d (%s) was left behind by an earlier daemon and belongs to no cloud that "
 		    "runs; ending it",
 		(int)pid, token);
-	t->tmp_dir = tmp_dir_of(pid);
+	t->dir = dir_of(pid);
 	uv_timer_start(t->timer, on_patience_over, STRAY_TERM_MS, 0);
 	proc_signal(t->proc, SIGTERM);
 }

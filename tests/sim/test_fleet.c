@@ -18,11 +18,10 @@
 
 static const char usage[] =
 	"usage: test_fleet [--events N] [--seconds N] [--jobs N] [--first SEED]\n"
-	"                  [--replay \"SEED [STEPS]\"] [--no-shrink]\n";
+	"                  [--replay \"SEED [STEPS]\"] [--no-shrink] [--first-failure]\n";
 
-#define EVENTS      1200000
-#define MAX_JOBS    64
-#define RUN_SECONDS 60 /* a run that takes longer is in an endless loop */
+#define EVENTS   1200000
+#define MAX_JOBS 64
 
 /* Of all workers; in shared memory. */
 struct totals {
@@ -40,6 +39,8 @@ struct worker {
 };
 
 static struct worker *workers;
+/* A run that takes longer is in an endless loop; the usual one takes a twentieth of a second. */
+static unsigned patience = 120;
 static uint64_t *next_seed, *stop;
 
 static double seconds(void)
@@ -108,7 +109,7 @@ static void run_apart(const struct script *s, FILE *log, struct outcome *o)
 		bool ok;
 
 		prctl(PR_SET_PDEATHSIG, SIGKILL);
-		alarm(RUN_SECONDS);
+		alarm(patience);
 		if (log)
 			setvbuf(log, NULL, _IOLBF, 0); /* also of one that crashes */
 		w.log = log;
@@ -190,7 +191,7 @@ static void work(struct worker *me)
 
 		me->seed = __atomic_fetch_add(next_seed, 1, __ATOMIC_SEQ_CST);
 		script_make(&s, me->seed);
-		alarm(RUN_SECONDS);
+		alarm(patience);
 		ok = run_script(&s);
 		script_free(&s);
 		add_up(&me->t);
@@ -248,6 +249,7 @@ struct options {
 	int jobs;
 	const char *replay;
 	bool shrinks, progress;
+	unsigned max_failures; /* so many are enough */
 };
 
 static struct worker *worker_of(pid_t pid, int jobs)
@@ -257,9 +259,6 @@ static struct worker *worker_of(pid_t pid, int jobs)
 			return &workers[i];
 	return NULL;
 }
-
-/* So many failures are enough. */
-#define MAX_FAILURES 5
 
 static unsigned watch(const struct options *o, double begun)
 {
@@ -293,7 +292,7 @@ static unsigned watch(const struct options *o, double begun)
 			report(me->seed, &x, o->shrinks);
 			failures++;
 		}
-		if (!*stop && failures < MAX_FAILURES) {
+		if (!*stop && failures < o->max_failures) {
 			start(me);
 			running++;
 		} else {
@@ -418,7 +417,8 @@ static int parse(int argc, char **argv, struct options *o)
 	static const struct option options[] = {{"events", required_argument, NULL, 'e'},
 		{"seconds", required_argument, NULL, 's'}, {"jobs", required_argument, NULL, 'j'},
 		{"first", required_argument, NULL, 'f'}, {"replay", required_argument, NULL, 'r'},
-		{"no-shrink", no_argument, NULL, 'n'}, {NULL, 0, NULL, 0}};
+		{"no-shrink", no_argument, NULL, 'n'}, {"first-failure", no_argument, NULL, '1'},
+		{NULL, 0, NULL, 0}};
 	int c;
 
 	while ((c = getopt_long(argc, argv, "", options, NULL)) >= 0) {
@@ -435,6 +435,8 @@ static int parse(int argc, char **argv, struct options *o)
 			o->replay = optarg;
 		else if (c == 'n')
 			o->shrinks = false;
+		else if (c == '1')
+			o->max_failures = 1;
 		else
 			return -1;
 	}
@@ -452,12 +454,13 @@ static const char *regressions_file(void)
 
 int main(int argc, char **argv)
 {
-	const char *events = getenv("SIM_EVENTS");
+	const char *events = getenv("SIM_EVENTS"), *slow = getenv("H2OFLEET_SLOW"), *regressions;
 	struct options o = {
 		.events = events ? strtoull(events, NULL, 10) : EVENTS,
 		.first = 1,
 		.jobs = (int)MIN(MAX(sysconf(_SC_NPROCESSORS_ONLN), 1), MAX_JOBS),
 		.shrinks = true,
+		.max_failures = 5,
 	};
 	static char *env[] = {(char *)"PATH=/bin", NULL};
 	extern char **environ;
@@ -467,9 +470,12 @@ int main(int argc, char **argv)
 		fputs(usage, stderr);
 		return 2;
 	}
-	r = argc > 1 ? 0 : check_regressions(regressions_file());
-	environ = env;
+	if (slow)
+		patience *= (unsigned)strtoul(slow, NULL, 10);
+	regressions = regressions_file();
+	environ = env; /* from here on there is none of the machine's */
 	json_object_seed(1);
+	r = argc > 1 ? 0 : check_regressions(regressions);
 	if (o.replay)
 		return replay(o.replay);
 	if (argc == 1)

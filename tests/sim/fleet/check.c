@@ -9,15 +9,23 @@ static struct {
 	/* The clouds that served, whole, when a daemon ended. */
 	struct {
 		bool served, intact;
+		bool wish_known, wanted;
 		uint64_t generation;
 		pid_t pids[MAX_MEMBERS];
 	} before[MAX_CLOUDS];
+	struct {
+		enum cloud_state state;
+		enum cloud_wanted wanted;
+	} seen[MAX_CLOUDS]; /* after the last turn of the loop */
+	uint64_t changes;
+	bool settled;           /* at least one turn of this daemon */
 	uint64_t faults_before; /* hit until its life began */
 	bool in_order;          /* it was ended by somebody who wanted its clouds to end */
 	char epoch[JOURNAL_EPOCH_LEN + 1];
-	uint64_t told; /* the newest event that followers know of */
-	uint64_t losses;
-	uint64_t fault_at; /* when one was hit last */
+	uint64_t told;                   /* the newest event that followers know of */
+	uint64_t losses;                 /* that counted, of this daemon */
+	uint64_t incidents, faults_then; /* there were when it began */
+	uint64_t fault_at;               /* when one was hit last */
 	uint64_t faults_seen;
 	bool known[MAX_CLOUDS]; /* of a created cloud, whether it is there is known */
 	bool dirty[MAX_CLOUDS]; /* what it left could not be removed */
@@ -207,7 +215,7 @@ static void check_hang(const struct cloud *c)
 		if (!c->nodes[i].hung || !p)
 			continue;
 		silent = w.now - p->h2o.good_at;
-		silent -= MIN(silent, w.frozen - p->h2o.good_frozen);
+		silent -= MIN(silent, w.frozen - p->h2o.good_frozen + p->h2o.blind_for);
 		w.hangs++;
 		invariant("pause", silent + 300 * MS >= c->conf->hang_timeout_ms * MS,
 			"%s/%zu is a hang after %" PRIu64 " ms without an answer", c->conf->name, i,
@@ -400,6 +408,41 @@ static void check_under_way(const struct supervised *s)
 		"%s is %s, and nothing follows", c->conf->name, cloud_state_name(c->state));
 }
 
+/* One loss, one incident. */
+static void check_incidents(void)
+{
+	for (size_t i = 0; i < w.fleet->n; i++)
+		if (w.fleet->clouds[i]->work.keep)
+			return; /* they are written in their turn */
+	if (w.faults_hit == k.faults_then)
+		invariant("incidents",
+			incidents_count(fleet_incidents(w.fleet)) ==
+				MIN(k.incidents + k.losses, (uint64_t)INCIDENTS_MAX),
+			"%" PRIu64 " incidents and %" PRIu64 " losses have come to %zu incidents",
+			k.incidents, k.losses, incidents_count(fleet_incidents(w.fleet)));
+}
+
+/* Who waits for changes hears of each. */
+static void check_changes(void)
+{
+	bool changed = false;
+
+	for (size_t i = 0; i < w.fleet->n; i++) {
+		const struct cloud *c = w.fleet->clouds[i]->cloud;
+		unsigned at = plan_index(c->conf->name);
+
+		if (at == MAX_CLOUDS)
+			continue;
+		changed |= k.seen[at].state != c->state || k.seen[at].wanted != c->wanted;
+		k.seen[at].state = c->state;
+		k.seen[at].wanted = c->wanted;
+	}
+	invariant("changes", !changed || !k.settled || k.changes != fleet_changes(w.fleet),
+		"a cloud's state or wish has changed, and fleet_changes() has not");
+	k.changes = fleet_changes(w.fleet);
+	k.settled = true;
+}
+
 void check_turn(void)
 {
 	uint64_t overdue = fleet_overdue_ms(w.fleet);
@@ -414,7 +457,8 @@ void check_turn(void)
 		check_under_way(s);
 	}
 	check_processes();
-	check_daemon_knows();
+	check_incidents();
+	check_changes();
 }
 
 /* ---- from one daemon to the next ---- */
@@ -427,10 +471,11 @@ void check_daemon_gone(void)
 		const struct cloud *c = w.fleet->clouds[i]->cloud;
 		unsigned at = plan_index(c->conf->name);
 
-		if (at == MAX_CLOUDS || !cloud_usable(c) || c->removed ||
-			w.fleet->clouds[i]->save_delay_ms)
+		if (at == MAX_CLOUDS || c->removed || w.fleet->clouds[i]->save_delay_ms)
 			continue;
-		k.before[at].served = true;
+		k.before[at].wish_known = k.settled && k.seen[at].wanted == c->wanted;
+		k.before[at].wanted = c->wanted == WANTED_RUNNING;
+		k.before[at].served = cloud_usable(c) && k.seen[at].state != CLOUD_FORMING;
 		k.before[at].generation = c->generation;
 	}
 }
@@ -442,11 +487,6 @@ static void on_event(void *arg)
 		return;
 	memcpy(k.epoch, journal_epoch(fleet_journal(w.fleet)), sizeof(k.epoch));
 	k.told = journal_last(fleet_journal(w.fleet));
-}
-
-/* Events are told once they are in the file; with the newest of this daemon all are. */
-void check_daemon_knows(void)
-{
 }
 
 static bool stands_whole(unsigned i, const char *name)
@@ -512,11 +552,30 @@ void check_life(void)
 			"event %" PRIu64 " was told, and the next daemon goes on from %" PRIu64,
 			k.told, journal_last(j));
 	check_created();
+	k.losses = 0;
+	k.settled = false;
+	k.incidents = incidents_count(fleet_incidents(w.fleet));
+	k.faults_then = w.faults_hit;
 	journal_observe(j, on_event, NULL);
+}
+
+/* What people were told will be so is so for the next daemon. */
+static void check_wishes(void)
+{
+	for (unsigned i = 0; i < MAX_CLOUDS && !k.in_order; i++) {
+		const struct supervised *s = supervised_find(w.fleet, w.plan[i].name);
+
+		if (s && k.before[i].wish_known && s->memory != MEMORY_NONE && !in_trouble())
+			invariant("wish",
+				(s->cloud->wanted == WANTED_RUNNING) == k.before[i].wanted,
+				"%s was %swanted, and the next daemon takes it otherwise",
+				w.plan[i].name, k.before[i].wanted ? "" : "not ");
+	}
 }
 
 void check_after_life(void)
 {
+	check_wishes();
 	for (unsigned i = 0; i < MAX_CLOUDS; i++) {
 		const struct cloud *c = fleet_find(w.fleet, w.plan[i].name);
 		bool same = c && c->generation == k.before[i].generation;
@@ -568,6 +627,17 @@ void check_deleted(const char *cloud, int r)
 	}
 }
 
+void check_damaged(unsigned cloud)
+{
+	k.before[cloud].served = k.before[cloud].wish_known = false;
+}
+
+void check_reboot(void)
+{
+	memset(k.before, 0, sizeof(k.before));
+	memset(k.dirty, 1, sizeof(k.dirty));
+}
+
 /* ---- the end ---- */
 
 /* It is as people want it, or has been given up. */
@@ -590,14 +660,29 @@ bool check_settled(void)
 	return true;
 }
 
+/* And none is given up. */
+bool check_all_well(void)
+{
+	if (!check_settled())
+		return false;
+	for (size_t i = 0; i < w.fleet->n; i++)
+		if (w.fleet->clouds[i]->cloud->state == CLOUD_FAILED)
+			return false;
+	return true;
+}
+
 void check_nothing_left(void)
 {
 	const char *mark = fleet_mark();
 	const struct inode *perf = disk_find(PERF_DIR);
+	bool other = false;
 
-	for (const struct vproc *p = w.procs; p; p = p->next)
+	for (const struct vproc *p = w.procs; p; p = p->next) {
 		invariant("left-behind", !vproc_runs(p) || !p->token || !has_prefix(p->token, mark),
 			"all is ended, and pid %d (%s) runs", (int)p->pid, p->token);
+		other |= p->kind == V_STRANGER && p->token && vproc_runs(p);
+	}
+	invariant("signals", other, "another fleet's process was ended");
 	invariant(
 		"left-behind", !ports_held(), "all is ended, and %u ports are held", ports_held());
 	if (!in_trouble())

@@ -309,7 +309,7 @@ static int open_at(struct inode *dir, const char *name, int flags)
 		return fail(ENOTDIR);
 	if (i && i->type == I_DIR && writes)
 		return fail(EISDIR);
-	if (i && i->type == I_FIFO && writes && !i->reader)
+	if (i && i->type == I_FIFO && writes && (!i->reader || !vproc_runs(i->reader)))
 		return fail(ENXIO);
 	if ((!i || writes) && change(30) < 0)
 		return -1;

@@ -442,12 +442,12 @@ void gate_client(const char *cloud)
 		return;
 	if (streq(d->mode, "hold")) {
 		d->waiting++;
-		d->files[0]->inode->counters->traffic_ms = w.now / MS;
+		d->files[0]->inode->counters->traffic_ms = monotonic_ms();
 		knock(p->gate, d);
 	} else if (streq(d->mode, "open")) {
 		server = vport(d->port)->listener;
 		check_passed(cloud, server);
-		d->files[0]->inode->counters->traffic_ms = w.now / MS;
+		d->files[0]->inode->counters->traffic_ms = monotonic_ms();
 		check_used(cloud);
 		if (server && server->kind == V_NODE)
 			h2o_lock(server);

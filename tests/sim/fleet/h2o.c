@@ -613,6 +613,7 @@ static void answer(uint64_t id, uint64_t server)
 	if (lie == LIE_NONE) {
 		p->h2o.good_at = w.now;
 		p->h2o.good_frozen = w.frozen;
+		p->h2o.blind_for = 0;
 	} else {
 		lies(p, lie);
 	}
@@ -648,6 +649,19 @@ static void times_out(uint64_t id, uint64_t b)
 		complete(r, HTTP_TIMEOUT, "no answer in time");
 }
 
+/* From the first question that could not be asked to the next one that can. */
+static void note_blindness(struct vproc *p, bool blind)
+{
+	if (!p || p->kind != V_NODE)
+		return;
+	if (blind && !p->h2o.blind_since) {
+		p->h2o.blind_since = w.now;
+	} else if (!blind && p->h2o.blind_since) {
+		p->h2o.blind_for += w.now - p->h2o.blind_since;
+		p->h2o.blind_since = 0;
+	}
+}
+
 int http_start(struct http *h, const struct http_spec *spec, http_cb cb, void *arg,
 	struct http_request **out)
 {
@@ -667,6 +681,7 @@ int http_start(struct http *h, const struct http_spec *spec, http_cb cb, void *a
 	if (out)
 		*out = r;
 	err = fault(FAULT_HTTP);
+	note_blindness(vport(r->port)->listener, err != 0);
 	if (err) {
 		r->rsp.own_errno = err;
 		complete(r, HTTP_NOT_ASKED, strerror(err));

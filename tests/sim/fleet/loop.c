@@ -129,6 +129,13 @@ static void die_now(void)
 	daemon_is_gone(false);
 }
 
+/* In mid-air: what it does from here on is nothing. */
+void daemon_dies(void)
+{
+	if (w.alive)
+		die_now();
+}
+
 void look(unsigned us)
 {
 	if (w.ghost || !w.alive)
@@ -277,7 +284,7 @@ uint64_t uv_now(const uv_loop_t *loop)
 uint64_t uv_hrtime(void)
 {
 	look(1);
-	return w.now * 1000;
+	return (w.now - w.booted) * 1000;
 }
 
 int uv_timer_init(uv_loop_t *loop, uv_timer_t *t)
@@ -476,11 +483,18 @@ static void to_timespec(uint64_t us, struct timespec *ts)
 	ts->tv_nsec = (long)(us % SEC * 1000);
 }
 
+uint64_t monotonic_ms(void)
+{
+	return (w.now - w.booted + SEC) / MS;
+}
+
 int __wrap_clock_gettime(clockid_t id, struct timespec *ts);
 int __wrap_clock_gettime(clockid_t id, struct timespec *ts)
 {
-	uint64_t us = w.now;
+	uint64_t us = w.now - w.booted + SEC;
 
+	if (id == CLOCK_REALTIME)
+		us = w.now;
 	if (id == CLOCK_BOOTTIME || id == CLOCK_REALTIME)
 		us += w.slept;
 	if (id == CLOCK_REALTIME)

@@ -63,20 +63,17 @@ bool port_listen(struct vproc *p, uint16_t port)
 
 void port_leave(struct vproc *p)
 {
-	for (unsigned i = 0; i < N_PORTS; i++) {
-		if (ports[i].listener != p)
-			continue;
-		ports[i].listener = NULL;
-		if (noise(i, w.now, 2))
-			ports[i].remains_until = w.now + noise(i, w.now, 5) * SEC;
-	}
+	for (unsigned i = 0; i < N_PORTS; i++)
+		if (ports[i].listener == p)
+			ports[i].listener = NULL;
 }
 
 /* ---- drv/ports.h ---- */
 
+/* What is left of connections (TIME_WAIT) is no hindrance: drv/ports binds over it. */
 static bool can_bind(const struct vport *v)
 {
-	return !v->listener && !v->connection && !v->door && v->remains_until <= w.now;
+	return !v->listener && !v->connection && !v->door;
 }
 
 static int hold_both(uint16_t api, uint16_t *taken)
@@ -241,9 +238,8 @@ char *port_holder_sentence(uint16_t port)
 
 bool port_has_only_remains(uint16_t port)
 {
-	const struct vport *v = vport(port);
-
-	return !v->listener && !v->connection && v->remains_until > w.now;
+	(void)port;
+	return false;
 }
 
 void port_is_let_go_by(pid_t pid)

@@ -83,6 +83,7 @@ static void tell_end(void *arg)
 	if (x.known) {
 		x.code = v->signal ? 0 : v->code;
 		x.signal = v->signal;
+		x.exec_errno = v->exec_failed ? ENOENT : 0;
 	}
 	v->told = true;
 	v->state = V_GONE;
@@ -154,6 +155,22 @@ void processes_daemon_gone(bool goes_on)
 		if (p->parent == w.image && !goes_on)
 			p->parent = 0;
 	}
+}
+
+/* The machine begins anew: only files are left. */
+void processes_reboot(void)
+{
+	for (struct vproc *p = w.procs; p; p = p->next) {
+		if (p->kind == V_STRANGER && p->token)
+			continue; /* another fleet, which is back at once */
+		vproc_end(p, 0, SIGKILL);
+		p->state = V_GONE;
+	}
+	disk_remove(PERF_DIR); /* /tmp is empty again */
+	disk_mkdirs(PERF_DIR);
+	w.boot++;
+	w.booted = w.now;
+	w.slept = 0;
 }
 
 /* ---- signals ---- */
@@ -265,6 +282,11 @@ static void executed(uint64_t id, uint64_t b)
 	(void)b;
 	if (!p || p->state != V_RUNNING)
 		return;
+	if (!w.peace && noise(id, 9, 80) == 0) {
+		p->exec_failed = true;
+		vproc_end(p, 127, 0);
+		return;
+	}
 	if (p->kind == V_GATE)
 		gate_begin(p);
 	if (p->kind == V_NODE)
@@ -545,7 +567,7 @@ uint64_t machine_disk_free(const char *path)
 
 void machine_boot_id(char out[40])
 {
-	snprintf(out, 40, "00000000-0000-0000-0000-000000000001");
+	snprintf(out, 40, "00000000-0000-0000-0000-0000%08u", w.boot);
 }
 
 uint64_t process_start_ticks(pid_t pid)

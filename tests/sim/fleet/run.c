@@ -19,6 +19,7 @@ struct world w;
 static const struct script *script;
 static uv_loop_t loop;
 static struct {
+	unsigned damage; /* the state file of that cloud (from 1) is torn */
 	bool stray, left, leaving,
 		replaced;   /* the next daemon only ends all; this one detaches, reexecs */
 	uint64_t begins_at; /* the next life */
@@ -335,6 +336,20 @@ static void make_stray(void)
 	w.strays++;
 }
 
+/* Half of it is left. */
+static void damage(unsigned cloud)
+{
+	_cleanup_free_ char *path =
+		xasprintf(STATE_DIR "/clouds/%s/state.json", w.plan[cloud].name);
+	struct inode *i = disk_find(path);
+
+	if (!i)
+		return;
+	i->len /= 2;
+	i->data[i->len] = '\0';
+	check_damaged(cloud);
+}
+
 static void begin_life(void)
 {
 	_cleanup_(err_clear) struct err e = ERR_NULL;
@@ -352,6 +367,9 @@ static void begin_life(void)
 	if (next.stray && !replaced)
 		make_stray();
 	next.stray = false;
+	if (next.damage && !replaced)
+		damage(next.damage - 1);
+	next.damage = 0;
 	w.alive = true;
 	vlog("a daemon begins: pid %d%s", (int)w.pid, left ? ", to end what is left" : "");
 	check_before_life();
@@ -381,18 +399,25 @@ static void begin_life(void)
 
 /* ---- what people ask for: in the daemon's loop, as requests come ---- */
 
-static void reload(const struct step *s)
+/* The file only. */
+static void edit(const struct step *s)
 {
-	struct reload_report report = {0};
-	const struct reload_options opts = {.restart = s->b & 1};
 	struct plan_cloud *p = &w.plan[s->a % MAX_CLOUDS];
-	struct conf *conf;
 
 	if (s->c % 5 == 0 && !p->created)
 		p->there = !p->there;
 	else
 		p->variant = s->c;
 	write_conf();
+}
+
+static void reload(const struct step *s)
+{
+	struct reload_report report = {0};
+	const struct reload_options opts = {.restart = s->b & 1};
+	struct conf *conf;
+
+	edit(s);
 	conf = load_conf(true);
 	if (conf)
 		fleet_reload(w.fleet, conf, &opts, &report);
@@ -571,7 +596,7 @@ static void thief(const char *cloud, const struct step *s)
 	for (p = w.procs; p && !port; p = p->next)
 		if (p->kind == V_NODE && streq(p->h2o.cloud, cloud))
 			port = (uint16_t)(p->h2o.port + s->b % 3 - (s->b % 3 == 2 ? 3 : 0));
-	if (!port)
+	if (port < 54000)
 		return;
 	v = vport(port);
 	if (v->listener || v->door || v->connection)
@@ -702,6 +727,17 @@ static void to_machine(const struct step *s)
 	case STEP_STRAY:
 		next.stray = true;
 		break;
+	case STEP_DAMAGE:
+		next.damage = 1 + s->a % MAX_CLOUDS;
+		break;
+	case STEP_EDIT:
+		edit(s);
+		break;
+	case STEP_REBOOT:
+		daemon_dies();
+		processes_reboot();
+		check_reboot();
+		break;
 	default:
 		break;
 	}
@@ -769,7 +805,7 @@ static void make_peace(void)
 	w.frozen_until = w.crash_in = 0;
 	next.left = false;
 	for (struct vproc *p = w.procs; p; p = p->next) {
-		if (p->kind == V_STRANGER)
+		if (p->kind == V_STRANGER && !p->token)
 			vproc_end(p, 0, 0);
 		p->stuck = p->ignores_term = false;
 		p->h2o.lie = 0;
@@ -806,6 +842,15 @@ static bool has_ended(void)
 	return w.lives && !w.alive && !w.fleet;
 }
 
+/* What was given up works when it is started anew. */
+static void start_failed(void)
+{
+	for (size_t i = 0; !w.violation && i < w.fleet->n; i++)
+		if (w.fleet->clouds[i]->cloud->state == CLOUD_FAILED)
+			fleet_command(
+				w.fleet, w.fleet->clouds[i]->cloud->conf->name, FLEET_START, false);
+}
+
 static void world_new(const struct script *s)
 {
 	FILE *log = w.log;
@@ -825,6 +870,7 @@ static void world_new(const struct script *s)
 		w.plan[i].there = i <= noise(9, 9, MAX_CLOUDS - 1);
 	}
 	write_conf();
+	vproc_new(V_STRANGER, "H2OFLEET_TOKEN=00000000deadbeef/a/0/1"); /* another fleet's */
 	tick(0, 0);
 	for (size_t i = 0; i < s->n; i++)
 		world_at(w.now + s->steps[i].at_ms * MS, do_step, i, 0);
@@ -858,6 +904,10 @@ bool run_script(const struct script *s)
 	make_peace();
 	if (!wait_for(check_settled, 1800 * SEC))
 		violated("liveness", "left in peace for half an hour, it is not as it is wanted");
+	start_failed();
+	if (!wait_for(check_all_well, 600 * SEC))
+		violated(
+			"liveness", "left in peace, a cloud that is started does not become ready");
 	if (!w.violation)
 		fleet_shutdown(w.fleet, false, on_done, NULL);
 	if (!w.violation && !wait_for(has_ended, 300 * SEC))

@@ -113,8 +113,9 @@ struct h2o {
 	uint64_t dead_at;
 	bool hung; /* answers nothing any more; ignores SIGTERM */
 	uint64_t slow_us, slow_until;
-	unsigned lie;                  /* what is wrong with its next answer */
-	uint64_t good_at, good_frozen; /* it has answered well last; w.frozen then */
+	unsigned lie;                    /* what is wrong with its next answer */
+	uint64_t good_at, good_frozen;   /* it has answered well last; w.frozen then */
+	uint64_t blind_since, blind_for; /* it could not be asked, since its last good answer */
 	bool leaving;
 };
 
@@ -133,6 +134,7 @@ struct vproc {
 	bool told;                /* the daemon that watches it has heard of its end */
 	unsigned asked_to_end;    /* signals of ours */
 	int code, signal;
+	bool exec_failed;
 	struct proc *watch;
 	struct command *command;
 	struct h2o h2o;
@@ -148,6 +150,7 @@ uint64_t vproc_id(const struct vproc *p);
 struct vproc *vproc_by_id(uint64_t id);
 bool vproc_runs(const struct vproc *p);
 void processes_free(void);
+void processes_reboot(void);
 /* Children of a daemon that is gone; with `replaced` it goes on under the same number. */
 void processes_daemon_gone(bool replaced);
 
@@ -178,7 +181,6 @@ struct vport {
 	struct vproc *listener; /* a JVM, or a stranger */
 	bool connection;        /* a stranger's outgoing one */
 	bool held, claimed;     /* by the daemon */
-	uint64_t remains_until; /* TIME_WAIT */
 	struct vdoor *door;
 };
 
@@ -232,6 +234,7 @@ typedef void (*world_fn)(uint64_t a, uint64_t b);
 
 /* At that time; the numbers are ids, as what they stand for may be gone by then. */
 void world_at(uint64_t at, world_fn fn, uint64_t a, uint64_t b);
+uint64_t monotonic_ms(void);
 /* Lets the world go on to that time, without the daemon. */
 void world_until(uint64_t at);
 /* A hash of the seed and of both: the same in each run of the seed. */
@@ -248,6 +251,7 @@ bool loop_is_empty(void);
 void world_forget_events(void);
 /* The process has ended, or (reexec) becomes another image. */
 void daemon_is_gone(bool replaced);
+void daemon_dies(void);
 
 /* Something is done that others see. False: the daemon is dead, and nothing happens. */
 bool effect(unsigned us);
@@ -307,6 +311,9 @@ enum step_kind {
 	STEP_FREEZE,
 	STEP_CLOCK,
 	STEP_STRAY,
+	STEP_REBOOT,
+	STEP_DAMAGE,
+	STEP_EDIT,
 	STEP_JOBS,
 	N_STEP_KINDS
 };
@@ -376,15 +383,21 @@ void check_deleted(const char *cloud, int r);
 void check_daemon_gone(void);
 /* The fleet was ended in order: nothing is left. */
 void check_nothing_left(void);
+/* What is known of that cloud is lost. */
+void check_damaged(unsigned cloud);
+/* The machine was booted anew: nothing runs. */
+void check_reboot(void);
 bool check_settled(void);
-void check_daemon_knows(void);
+bool check_all_well(void);
 void check_used(const char *cloud);
 /* By its name; MAX_CLOUDS: none. */
 unsigned plan_index(const char *cloud);
 
 struct world {
 	uint64_t seed;
-	uint64_t now;   /* us; CLOCK_MONOTONIC */
+	uint64_t now;    /* us; CLOCK_MONOTONIC */
+	uint64_t booted; /* us: where this boot's clocks began */
+	unsigned boot;
 	uint64_t slept; /* us in which the machine slept */
 	int64_t wall_skew_ms;
 	struct vproc *procs;
