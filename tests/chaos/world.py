@@ -23,7 +23,9 @@ Member = collections.namedtuple("Member", "pid ticks cloud index generation name
 
 
 class Findings:
-    """What must never be; each kind of sentence once in a while, with its time."""
+    """What must never be; of each kind the first few are said, all are kept."""
+
+    SAID = 5
 
     def __init__(self, log):
         self.log, self.all, self.lock = log, [], threading.Lock()
@@ -31,7 +33,7 @@ class Findings:
     def add(self, kind, sentence):
         with self.lock:
             self.all.append({"at": time.monotonic(), "kind": kind, "sentence": sentence})
-            if sum(f["kind"] == kind for f in self.all) <= 20:
+            if sum(f["kind"] == kind for f in self.all) <= self.SAID:
                 self.log(f"WRONG  {kind}: {sentence}")
 
 
@@ -272,14 +274,14 @@ class Teller(Watcher):
         elif not self.withdrawn_since:
             self.withdrawn_since = time.monotonic()
         else:
-            self._judge_silence(cloud["generation"], begun)
+            self._judge_silence(cloud, begun)
 
-    def _judge_silence(self, generation, now):
+    def _judge_silence(self, cloud, now):
         """There has been no endpoint since `withdrawn_since`, and still there is none; did it answer meanwhile?"""
         sample = next((s for s in reversed(self.world.prober.samples) if s[0] + s[1] < now), None)
-        if sample and sample[2] == generation and sample[0] > self.withdrawn_since + WITHDRAWN_S and \
-                not self.world.scanner.lost_at("c", generation):
-            self.world.findings.add("not withdrawn", f"generation {generation} answered at {sample[0]:.2f}; by the "
+        if sample and sample[2] == cloud["generation"] and sample[0] > self.withdrawn_since + WITHDRAWN_S and \
+                cloud["state"] != "stopping" and not self.world.scanner.lost_at("c", cloud["generation"]):
+            self.world.findings.add("not withdrawn", f"generation {sample[2]} answered at {sample[0]:.2f}; by the "
                                     f"status there is no endpoint since {self.withdrawn_since:.2f}, nor at {now:.2f}")
 
     def _judge(self, cloud, begun):
