@@ -209,6 +209,17 @@ class Chaos:
             self.fleet.assert_clean()
         except AssertionError as e:
             self.world.findings.add("leak", str(e))
+        self.look_for_litter()
+
+    def litter(self):
+        """What H2O leaves when it is killed while its temporary files and what it has swapped out are there; with
+        the boot cache and little data it has none."""
+        for member in self.world.scanner.of("c").values():
+            node = self.fleet.node_dir(member.index)
+            with contextlib.suppress(OSError):
+                (node / "tmp" / f"litter-{member.pid}").touch()
+                (node / f"ice{member.port}").mkdir(exist_ok=True)
+                (node / f"ice{member.port}" / f"litter-{member.pid}").touch()
 
     def note_pids(self):
         self.fleet.seen_pids |= {pid for pid, _ in list(self.world.scanner.lives)}
@@ -278,6 +289,7 @@ class Chaos:
         before = self.generation()
         if fault.outage:
             open_spans.append(self.outages.begin(name))
+        self.litter()
         record = {"fault": name, "parameters": parameters, "generation": before, "at": time.monotonic(), "missed": None}
         self.log(f"{name} {parameters or ''} (generation {before})")
         try:
@@ -356,8 +368,7 @@ class Chaos:
         self.note_pids()
         for sentence in self.fleet.close():
             self.world.findings.add("leak", sentence)
-        for path in self.leftovers():
-            self.world.findings.add("leak", f"file {path}")
+        self.look_for_litter()
 
     def stop_cloud(self):
         """A stop leaves nothing of the cloud, while the daemon lives on; and its journal is whole."""
@@ -373,10 +384,11 @@ class Chaos:
         judge_events(self.world, events, bool(self.world.full.spans))
         self.causes = collections.Counter(e["cause"] for e in events if e["type"] == "node-exited")
 
-    def leftovers(self):
+    def look_for_litter(self):
         """Of nodes, below state_dir."""
         clouds = self.fleet.state_dir / "clouds"
-        return [*files_below(clouds, "ice*"), *clouds.glob("*/*/tmp/*")]
+        for path in [*files_below(clouds, "ice*"), *clouds.glob("*/*/tmp/*")]:
+            self.world.findings.add("leak", f"file {path}")
 
     # --- the report -------------------------------------------------------------------------------
 
