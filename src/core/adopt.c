@@ -207,9 +207,14 @@ void adopt_resume(struct fleet *f)
 		adopt_cloud(f->clouds[i]);
 }
 
-/* The end of the last daemon has stopped it; nobody wants it to run now. */
-static bool comes_to_rest(const struct cloud *c)
+/* The end of the last daemon has stopped it; nobody wants it to run now. Its file still says so, of
+ * another size too, and a daemon that follows a crash would go by that. */
+static bool comes_to_rest(const struct supervised *s)
 {
+	const struct cloud *c = s->cloud;
+
+	if (s->memory == MEMORY_BEGIN_ANEW)
+		return true;
 	return c->wanted == WANTED_RUNNING && !c->restart_asked &&
 	       (c->state == CLOUD_STOPPED || c->state == CLOUD_STOPPING);
 }
@@ -228,7 +233,7 @@ void adopt_clouds(struct fleet *f)
 			starts = s->memory == MEMORY_BEGIN_ANEW;
 		if (starts)
 			supervised_feed(s, &(struct cloud_event){.type = EVENT_START});
-		else if (!goes_on && comes_to_rest(s->cloud))
+		else if (!goes_on && comes_to_rest(s))
 			supervised_feed(s, &(struct cloud_event){.type = EVENT_STOP});
 		door_look(s);
 	}

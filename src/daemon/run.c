@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 
 #include <curl/curl.h>
+#include <jansson.h>
 
 #include "base/handover.h"
 #include "base/log.h"
@@ -303,6 +304,8 @@ int daemon_main(int argc, char **argv)
 	struct conf *conf = NULL;
 	int r;
 
+	json_set_alloc_funcs(
+		xmalloc, free); /* else it would say of a good file that it is damaged */
 	open_stdio();
 	r = options_parse(argc, argv, &o);
 	if (r >= 0)

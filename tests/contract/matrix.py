@@ -7,6 +7,7 @@ import json
 import os
 import pathlib
 import re
+import resource
 import shutil
 import subprocess
 import sys
@@ -104,6 +105,12 @@ def pytest(where, name, *args, **env):
     return tests(xml_file)
 
 
+def cpu_seconds():
+    """Of all that has ended: JVMs, too."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 def only(names):
     """pytest's -k for these tests, whatever their parameters."""
     return ["-k", " or ".join(sorted({n.partition("[")[0] for n in names}))] if names else []
@@ -133,10 +140,10 @@ def try_pair(version, major, java, parts, again, failed):
         if part not in parts or (result[part] and not names):
             continue
         print(f"==> H2O {version}, Java {major}{' (unsupported)' if result['refused'] else ''}: {part}", flush=True)
-        begun = time.monotonic()
+        begun, worked = time.monotonic(), cpu_seconds()
         result[part].update(run_it(version, major, env, parts, names))
         print(f"    {sum(not w for w in result[part].values())} of {len(result[part])} passed, "
-              f"{time.monotonic() - begun:.0f} s", flush=True)
+              f"{time.monotonic() - begun:.0f} s, {cpu_seconds() - worked:.0f} s of CPU", flush=True)
         for test, why in result[part].items():
             if why:
                 print(f"    {test}: {why.splitlines()[0][:150]}", flush=True)

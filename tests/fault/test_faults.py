@@ -46,10 +46,16 @@ REGRESSIONS = [
     ("launch", "getpwuid", "EMFILE", "fleet_user", 1),
     # no gate as long as the daemon lived
     ("launch", "readlink", "ENOMEM", "find_program", 1),
+    # "this machine has 0 bytes", for good
+    ("launch", "open", "EMFILE", "read_number.*prepare_rest", 1),
     # it crashed
     ("launch", "epoll_create1", "EMFILE", "begin_libraries", 1),
+    # a good state file was set aside as a damaged one, and a second generation 1 was begun
+    ("adopt", "malloc", "ENOMEM", "parse_state", 1),
+    # "gate_allow is too long"
+    ("restart", "malloc", "ENOMEM", "door_message", 1),
     # the gate's link was lost with a door in it, which was never told again
-    ("gate-serve", "epoll_ctl", "ENOSPC", "on_listener (control.c", 1),
+    ("gate-serve", "epoll_ctl", "ENOSPC", "on_listener .control.c", 1),
 ]
 
 
@@ -141,9 +147,9 @@ def test_regressions(name, call, error, way, nth, lists, pool):
     """What has failed before does not any more."""
     if ONE:
         pytest.skip("only one point")
-    found = [s for s in lists[name] if s.call == call and way in s.story(name)]
+    found = [s for s in lists[name] if s.call == call and re.search(way, s.story(name))]
     assert found, "nobody comes by there"
-    results = try_points(pool, [Point(name, call, error, s.id, nth) for s in found], 0)
+    results = try_points(pool, [Point(name, call, error, s.id, nth) for s in found[:3]], 0)
     wrong = verdict(results, lists[name])
     assert not wrong, wrong
     assert any(r.fired for r in results)

@@ -627,6 +627,11 @@ void check_deleted(const char *cloud, int r)
 	}
 }
 
+void check_damaged(unsigned cloud)
+{
+	k.before[cloud].served = k.before[cloud].wish_known = false;
+}
+
 void check_reboot(void)
 {
 	memset(k.before, 0, sizeof(k.before));

@@ -19,6 +19,7 @@ struct world w;
 static const struct script *script;
 static uv_loop_t loop;
 static struct {
+	unsigned damage; /* the state file of that cloud (from 1) is torn */
 	bool stray, left, leaving,
 		replaced;   /* the next daemon only ends all; this one detaches, reexecs */
 	uint64_t begins_at; /* the next life */
@@ -335,6 +336,20 @@ static void make_stray(void)
 	w.strays++;
 }
 
+/* Half of it is left. */
+static void damage(unsigned cloud)
+{
+	_cleanup_free_ char *path =
+		xasprintf(STATE_DIR "/clouds/%s/state.json", w.plan[cloud].name);
+	struct inode *i = disk_find(path);
+
+	if (!i)
+		return;
+	i->len /= 2;
+	i->data[i->len] = '\0';
+	check_damaged(cloud);
+}
+
 static void begin_life(void)
 {
 	_cleanup_(err_clear) struct err e = ERR_NULL;
@@ -352,6 +367,9 @@ static void begin_life(void)
 	if (next.stray && !replaced)
 		make_stray();
 	next.stray = false;
+	if (next.damage && !replaced)
+		damage(next.damage - 1);
+	next.damage = 0;
 	w.alive = true;
 	vlog("a daemon begins: pid %d%s", (int)w.pid, left ? ", to end what is left" : "");
 	check_before_life();
@@ -381,18 +399,25 @@ static void begin_life(void)
 
 /* ---- what people ask for: in the daemon's loop, as requests come ---- */
 
-static void reload(const struct step *s)
+/* The file only. */
+static void edit(const struct step *s)
 {
-	struct reload_report report = {0};
-	const struct reload_options opts = {.restart = s->b & 1};
 	struct plan_cloud *p = &w.plan[s->a % MAX_CLOUDS];
-	struct conf *conf;
 
 	if (s->c % 5 == 0 && !p->created)
 		p->there = !p->there;
 	else
 		p->variant = s->c;
 	write_conf();
+}
+
+static void reload(const struct step *s)
+{
+	struct reload_report report = {0};
+	const struct reload_options opts = {.restart = s->b & 1};
+	struct conf *conf;
+
+	edit(s);
 	conf = load_conf(true);
 	if (conf)
 		fleet_reload(w.fleet, conf, &opts, &report);
@@ -701,6 +726,12 @@ static void to_machine(const struct step *s)
 		break;
 	case STEP_STRAY:
 		next.stray = true;
+		break;
+	case STEP_DAMAGE:
+		next.damage = 1 + s->a % MAX_CLOUDS;
+		break;
+	case STEP_EDIT:
+		edit(s);
 		break;
 	case STEP_REBOOT:
 		daemon_dies();

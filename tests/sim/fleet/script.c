@@ -39,6 +39,8 @@ static const char *const names[N_STEP_KINDS] = {
 	[STEP_CLOCK] = "clock",
 	[STEP_STRAY] = "stray",
 	[STEP_REBOOT] = "reboot",
+	[STEP_DAMAGE] = "damage",
+	[STEP_EDIT] = "edit",
 	[STEP_JOBS] = "jobs",
 };
 
@@ -85,6 +87,8 @@ static const unsigned weights[N_STEP_KINDS] = {
 	[STEP_CLOCK] = 1,
 	[STEP_STRAY] = 1,
 	[STEP_REBOOT] = 1,
+	[STEP_DAMAGE] = 2,
+	[STEP_EDIT] = 2,
 	[STEP_JOBS] = 2,
 };
 

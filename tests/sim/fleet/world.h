@@ -312,6 +312,8 @@ enum step_kind {
 	STEP_CLOCK,
 	STEP_STRAY,
 	STEP_REBOOT,
+	STEP_DAMAGE,
+	STEP_EDIT,
 	STEP_JOBS,
 	N_STEP_KINDS
 };
@@ -381,6 +383,8 @@ void check_deleted(const char *cloud, int r);
 void check_daemon_gone(void);
 /* The fleet was ended in order: nothing is left. */
 void check_nothing_left(void);
+/* What is known of that cloud is lost. */
+void check_damaged(unsigned cloud);
 /* The machine was booted anew: nothing runs. */
 void check_reboot(void);
 bool check_settled(void);
