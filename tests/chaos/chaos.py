@@ -23,7 +23,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "e2e"))
 import faults  # noqa: E402
 from fleet import REPO, SLOW, SYSTEM_CACHE, Fleet, files_below, prepare_boot_cache, until  # noqa: E402
 from users import Client, Operator  # noqa: E402
-from world import Spans, World, fds_of, identity, judge_events  # noqa: E402
+from world import Spans, World, fds_of, judge_events, lives  # noqa: E402
 
 OUT = pathlib.Path(os.environ.get("H2OFLEET_CHAOS_DIR", REPO / ".cache" / "chaos"))
 # Within this time after what hindered it is over a cloud must be whole again; it takes 3 to 5 s on two idle cores.
@@ -124,7 +124,7 @@ class Chaos:
         deadline = time.monotonic() + 10 * SLOW
         while time.monotonic() < deadline:
             found = self.world.scanner.of("c").get(index)
-            if found and identity(found.pid) == (found.ticks, True):
+            if found and lives(found):
                 return found
             time.sleep(0.05)
         raise faults.NotNow(f"there is no member {index}")
@@ -132,7 +132,7 @@ class Chaos:
     @staticmethod
     def gone(member, seconds):
         deadline = time.monotonic() + seconds
-        while identity(member.pid) == (member.ticks, True):
+        while lives(member):
             if time.monotonic() > deadline:
                 return False
             time.sleep(0.02)
@@ -144,7 +144,7 @@ class Chaos:
         with contextlib.suppress(ProcessLookupError):
             fd = os.pidfd_open(member.pid)
             try:
-                if identity(member.pid) == (member.ticks, True):
+                if lives(member):
                     signal.pidfd_send_signal(fd, sig)
             finally:
                 os.close(fd)
