@@ -5,6 +5,13 @@
 
 # need_build DIR [configure flags]
 need_build() {
+    need_configured "$@" || return 1
+    say "building ${1#"$repo"/}"
+    run_logged "$1.make.log" make -C "$1" -j "$(cores)" || return 1
+}
+
+# need_configured DIR [configure flags]
+need_configured() {
     _dir=$1
     shift
     [ ! -e "$repo/config.status" ] ||
@@ -22,8 +29,6 @@ need_build() {
             "$_dir" "$repo/configure" --prefix="$_dir/root" --enable-silent-rules "$@" || return 1
         printf '%s\n' "$_flags" >"$_dir/.flags"
     fi
-    say "building ${_dir#"$repo"/}"
-    run_logged "$_dir.make.log" make -C "$_dir" -j "$(cores)" || return 1
 }
 
 need_configure() {

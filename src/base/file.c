@@ -145,9 +145,25 @@ int file_own_dir(const char *path, mode_t mode, struct err *e)
 	return 0;
 }
 
+/* Not a named pipe that somebody has put there, which would hold us up. Those that a shell gives
+ * are below /dev/fd. */
+static int open_to_read(const char *path)
+{
+	bool given = has_prefix(path, "/dev/") || has_prefix(path, "/proc/");
+	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | (given ? 0 : O_NONBLOCK));
+	struct stat st;
+
+	if (fd >= 0 && !given && fstat(fd, &st) == 0 && S_ISFIFO(st.st_mode)) {
+		close(fd);
+		errno = EINVAL;
+		return -1;
+	}
+	return fd;
+}
+
 int file_read(const char *path, size_t max, char **data, size_t *len)
 {
-	_cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY);
+	_cleanup_close_ int fd = open_to_read(path);
 	_cleanup_(strbuf_free) struct strbuf b = STRBUF_NULL;
 	char chunk[16384];
 	ssize_t n;
@@ -252,28 +268,34 @@ int file_write_atomic(
 	return r < 0 ? err_set_errno(e, r, "cannot sync the directory of %s", path) : 0;
 }
 
-/* A node can nest directories deeper than we have descriptors, or stack. What lies so deep is moved
- * to the top of the tree, and is removed in the next round. */
-#define MAX_DEPTH  64
-#define MAX_ROUNDS 10000
+/* Directories may be nested deeper than the stack and the descriptors last: what lies below this
+ * many is moved to the top first, and emptied from there. */
+#define EMPTY_DEPTH 40
+/* Somebody could make them as fast as we remove them. */
+#define EMPTY_ROUNDS 10000
 
-struct tree {
-	dev_t dev;
+struct emptying {
 	int top;
-	unsigned round, depth, moved;
+	dev_t dev;
+	unsigned number; /* of the next name at the top */
+	bool moved;
 };
 
-static void lift(struct tree *t, int fd, const char *name)
+static void move_to_top(struct emptying *x, int fd, const char *name)
 {
-	char up[32];
+	char to[32];
+	int r;
 
-	snprintf(up, sizeof(up), ".h2ofleet-%u-%u", t->round, t->moved);
-	if (renameat(fd, name, t->top, up) == 0)
-		t->moved++;
+	do {
+		snprintf(to, sizeof(to), ".deep-%u", x->number++);
+		r = renameat2(fd, name, x->top, to, RENAME_NOREPLACE);
+	} while (r < 0 && errno == EEXIST);
+	x->moved = x->moved || r == 0;
 }
 
 /* Takes ownership of `fd`. */
-static int empty_dir_fd(struct tree *t, int fd, const char *shown, struct err *e)
+static int empty_dir_fd(
+	struct emptying *x, int fd, unsigned depth, const char *shown, struct err *e)
 {
 	_cleanup_(closedirp) DIR *d = fdopendir(fd);
 	struct dirent *de;
@@ -293,17 +315,15 @@ static int empty_dir_fd(struct tree *t, int fd, const char *shown, struct err *e
 		/* In an overlay only its directories are of one device; a file that something is
 		 * mounted on cannot be unlinked. */
 		if (fstatat(fd, de->d_name, &st, AT_SYMLINK_NOFOLLOW) < 0 ||
-			(S_ISDIR(st.st_mode) && st.st_dev != t->dev))
+			(S_ISDIR(st.st_mode) && st.st_dev != x->dev))
 			continue;
-		if (S_ISDIR(st.st_mode) && t->depth == MAX_DEPTH) {
-			lift(t, fd, de->d_name);
+		if (S_ISDIR(st.st_mode) && depth == EMPTY_DEPTH) {
+			move_to_top(x, fd, de->d_name);
 		} else if (S_ISDIR(st.st_mode)) {
 			sub = openat(
 				fd, de->d_name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-			t->depth++;
 			if (sub >= 0)
-				empty_dir_fd(t, sub, de->d_name, NULL);
-			t->depth--;
+				empty_dir_fd(x, sub, depth + 1, de->d_name, NULL);
 		}
 		if (unlinkat(fd, de->d_name, S_ISDIR(st.st_mode) ? AT_REMOVEDIR : 0) < 0 &&
 			errno != ENOENT && r == 0)
@@ -314,27 +334,26 @@ static int empty_dir_fd(struct tree *t, int fd, const char *shown, struct err *e
 
 int file_empty_dir(const char *path, struct err *e)
 {
-	int r = 0;
+	_cleanup_close_ int top = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	struct emptying x = {.top = top};
+	struct stat st;
+	int r, rounds = 0;
 
-	for (unsigned i = 0; i < MAX_ROUNDS; i++) {
-		int fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-		struct tree t = {.top = fd, .round = i};
-		struct stat st;
+	if (top < 0)
+		return errno == ENOENT ? 0 : err_set_errno(e, -errno, "cannot open %s", path);
+	if (fstat(top, &st) < 0)
+		return err_set_errno(e, -errno, "cannot look at %s", path);
+	x.dev = st.st_dev;
+	do {
+		int fd = openat(top, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 
 		if (fd < 0)
-			return errno == ENOENT ? 0
-					       : err_set_errno(e, -errno, "cannot open %s", path);
-		if (fstat(fd, &st) < 0) {
-			close(fd);
-			return err_set_errno(e, -errno, "cannot look at %s", path);
-		}
-		t.dev = st.st_dev;
+			return err_set_errno(e, -errno, "cannot open %s", path);
+		x.moved = false;
 		if (e)
-			err_clear(e); /* what could not be removed before it was moved */
-		r = empty_dir_fd(&t, fd, path, e);
-		if (!t.moved)
-			break;
-	}
+			err_clear(e); /* what the pass before could not remove */
+		r = empty_dir_fd(&x, fd, 0, path, e);
+	} while (x.moved && ++rounds < EMPTY_ROUNDS);
 	return r;
 }
 

@@ -20,7 +20,7 @@ int file_check_way(const char *path, struct err *e);
 int file_own_dir(const char *path, mode_t mode, struct err *e);
 
 /* Reads at most `max` bytes; *data is owned by the caller and NUL-terminated; *len may be NULL.
- * -EFBIG when the file is longer. Works for /proc files. */
+ * -EFBIG when the file is longer, -EINVAL for a named pipe. Works for /proc files. */
 int file_read(const char *path, size_t max, char **data, size_t *len);
 
 /* The first bytes of a regular file, at most `max`, as file_read() gives them; the rest is left

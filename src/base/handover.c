@@ -6,12 +6,12 @@
 #include <signal.h>
 #include <stdio.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 
-#include "base/file.h"
 #include "base/strbuf.h"
 
 #define VARIABLE "H2OFLEET_HANDOVER"
-#define MAX_TEXT (4u << 20)
+#define MAX_TEXT (4 << 20)
 
 struct item {
 	char *name;  /* owned */
@@ -73,17 +73,37 @@ static void read_line(char *line)
 	}
 }
 
+/* Without opening it once more: there may be no descriptor left. */
+static char *read_list(int fd)
+{
+	_cleanup_free_ char *text = NULL;
+	size_t len = 0, size;
+	struct stat st;
+
+	if (fstat(fd, &st) < 0 || st.st_size > MAX_TEXT)
+		return NULL;
+	size = (size_t)st.st_size;
+	text = xmalloc(size + 1);
+	while (len < size) {
+		ssize_t n = pread(fd, text + len, size - len, (off_t)len);
+
+		if (n == 0 || (n < 0 && errno != EINTR))
+			return NULL;
+		len += n < 0 ? 0 : (size_t)n;
+	}
+	text[len] = '\0';
+	return TAKE_PTR(text);
+}
+
 bool handover_read(void)
 {
 	const char *number = getenv(VARIABLE);
-	_cleanup_free_ char *path = NULL, *text = NULL;
+	_cleanup_free_ char *text = NULL;
 	int fd = number ? atoi(number) : -1;
 
 	unsetenv(VARIABLE);
-	if (fd <= STDERR_FILENO)
-		return false;
-	path = xasprintf("/proc/self/fd/%d", fd);
-	if (file_read(path, MAX_TEXT, &text, NULL) < 0)
+	text = fd > STDERR_FILENO ? read_list(fd) : NULL;
+	if (!text)
 		return false;
 	close(fd);
 	for (char *save, *line = strtok_r(text, "\n", &save); line;

@@ -291,7 +291,6 @@ static int run(struct h2o *h, const struct strv *words, struct api_options *o)
 		.file = o->file,
 		.save_to = o->output,
 		.timeout_ms = o->timeout_ms};
-	_cleanup_free_ char *path = NULL;
 	struct h2o_answer a;
 	int code;
 

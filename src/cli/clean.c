@@ -375,8 +375,9 @@ static int remove_asked(struct clean *c)
 	int code = CLI_OK;
 
 	if (c->all) {
-		c->removed_sessions = (int64_t)json_array_size(c->session_list);
-		remove_one(c, &code, "/3/DKV", "");
+		int64_t sessions = (int64_t)json_array_size(c->session_list);
+
+		c->removed_sessions = remove_one(c, &code, "/3/DKV", "") ? sessions : 0;
 		return code;
 	}
 	if (c->models)

@@ -22,8 +22,6 @@
 	"install Java 8 to 17 (on Debian: apt install openjdk-17-jre-headless), or set the key "   \
 	"java"
 
-extern char **environ;
-
 /* In a process group of its own: a wrapper script's children are to end with it. With what a node
  * has of our environment. */
 static int spawn_captured(char *const *argv, int out, pid_t *pid)

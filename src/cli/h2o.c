@@ -74,16 +74,19 @@ int h2o_open(struct h2o *h, struct cli *cli, const char *cloud, bool wake)
 	curl_global_init(CURL_GLOBAL_DEFAULT);
 	h->name = xstrdup(cloud);
 	h->auth = auth && *auth ? xstrdup(auth) : NULL;
-	h->easy = curl_easy_init();
-	if (!h->easy)
+	h->share = curl_share_init();
+	if (!h->share)
 		abort(); /* out of memory */
+	curl_share_setopt(h->share, CURLSHOPT_SHARE, CURL_LOCK_DATA_COOKIE);
+	curl_share_setopt(h->share, CURLSHOPT_SHARE, CURL_LOCK_DATA_CONNECT);
 	return CLI_OK;
 }
 
 void h2o_close(struct h2o *h)
 {
-	if (h->easy) {
-		curl_easy_cleanup(h->easy);
+	curl_easy_cleanup(h->easy);
+	if (h->share) {
+		curl_share_cleanup(h->share);
 		curl_global_cleanup();
 	}
 	if (h->trace)
@@ -331,10 +334,6 @@ static void set_manners(struct exchange *x)
 	curl_easy_setopt(easy, CURLOPT_WRITEDATA, x);
 	curl_easy_setopt(easy, CURLOPT_HEADERFUNCTION, on_head);
 	curl_easy_setopt(easy, CURLOPT_HEADERDATA, x);
-	/* Those it sets are kept in memory: an expired one switches that on, as CURLOPT_COOKIEFILE
-	 * would, with which libcurl 7.88 leaks. */
-	curl_easy_setopt(easy, CURLOPT_COOKIELIST,
-		"Set-Cookie: none=; expires=Thu, 01 Jan 1970 00:00:00 GMT");
 	if (x->h->cookies)
 		curl_easy_setopt(easy, CURLOPT_COOKIE, x->h->cookies);
 	if (x->h->auth) {
@@ -358,6 +357,21 @@ static void set_trust(const struct h2o *h)
 	}
 }
 
+/* Each request has a handle of its own, as in drv/http.c: H2O's answer to the next could write into
+ * what libcurl has freed of the one before. Connections and cookies are shared. */
+static void make_easy(struct h2o *h)
+{
+	curl_easy_cleanup(h->easy);
+	h->easy = curl_easy_init();
+	if (!h->easy)
+		abort(); /* out of memory */
+	/* Cookies that are set are kept: an expired one switches that on, and must come first, for
+	 * it is not switched on by those that are shared. */
+	curl_easy_setopt(h->easy, CURLOPT_COOKIELIST,
+		"Set-Cookie: none=; expires=Thu, 01 Jan 1970 00:00:00 GMT");
+	curl_easy_setopt(h->easy, CURLOPT_SHARE, h->share);
+}
+
 static void perform(struct exchange *x)
 {
 	_cleanup_free_ char *data = encode_all(x->rq->data), *url = make_url(x->h, x->rq, data);
@@ -366,7 +380,7 @@ static void perform(struct exchange *x)
 
 	if (x->rq->json)
 		headers = curl_slist_append(headers, "Content-Type: application/json");
-	curl_easy_reset(x->h->easy);
+	make_easy(x->h);
 	set_manners(x);
 	set_trust(x->h);
 	set_body(x->h->easy, x->rq, data, &mime);

@@ -18,7 +18,8 @@ struct h2o {
 	FILE *trace;    /* where requests and answers are told; NULL: nowhere */
 	bool quiet;     /* says nothing of locking */
 	bool lock_told; /* it was said, or the cloud is known to be locked */
-	void *easy;
+	void *share;    /* of libcurl: connections, cookies */
+	void *easy;     /* of the newest request */
 	unsigned count; /* requests so far */
 };
 

@@ -731,7 +731,8 @@ struct cloud_conf *conf_parse_cloud(const char *text, size_t len, const char *na
 		return NULL;
 	l.conf->clouds = xcalloc(1, sizeof(struct cloud_conf *));
 	take_cloud(&l, l.sections[1]);
-	return TAKE_PTR(l.conf->clouds[--l.conf->n_clouds]);
+	l.conf->n_clouds--;
+	return TAKE_PTR(l.conf->clouds[l.conf->n_clouds]);
 }
 
 static int load(const char *file, const char *dir, struct conf **out, struct conf_errors *errors)

@@ -16,8 +16,6 @@
 #define QUESTION_MS 30000
 #define NO_ANSWER   "java could not be asked for the reason"
 
-extern char **environ;
-
 struct boot_runtime boot_runtime_of(const struct supervised *s, const struct runtime *rt)
 {
 	const struct cloud_conf *conf = s->cloud->conf;

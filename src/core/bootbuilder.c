@@ -30,8 +30,6 @@
 /* Of some runtimes: libraries and archive take 0.3 GB. */
 #define CACHE_MAX (2ull << 30)
 
-extern char **environ;
-
 /* What is to be made. */
 struct job {
 	char *cloud;                        /* owned: that will need it */

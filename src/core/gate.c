@@ -26,8 +26,6 @@
 #define PING_BEATS 10
 #define HANG_MS    60000
 
-extern char **environ;
-
 struct gate {
 	struct fleet *fleet;
 	char *path;    /* owned: of its socket */

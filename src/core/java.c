@@ -15,8 +15,6 @@ struct java_probe {
 	char *java; /* owned */
 };
 
-extern char **environ;
-
 static void probe_remove(struct java_probe *p)
 {
 	struct java_probe **at = &p->fleet->java_probes;

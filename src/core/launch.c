@@ -11,8 +11,6 @@
 #include "drv/machine.h"
 #include "drv/runtime.h"
 
-extern char **environ;
-
 void runtime_clear(struct runtime *r)
 {
 	free(r->java);

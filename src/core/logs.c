@@ -19,8 +19,6 @@
 /* After one that failed: a disk stays full for a while. */
 #define RETRY_MS 60000
 
-extern char **environ;
-
 /* ---- where the output goes ---- */
 
 static char *journal_identifier(const struct member *m)

@@ -28,6 +28,19 @@ static char *configured_dir(const struct supervised *s)
 	return streq(wanted, "auto") ? xasprintf("%s/recovery", s->dir) : xstrdup(wanted);
 }
 
+/* H2O before 3.32.1 refuses the argument. What has no known version is taken for newer. */
+static int check_h2o(const char *version, struct err *why)
+{
+	unsigned major, minor, patch;
+
+	if (!version || sscanf(version, "%u.%u.%u", &major, &minor, &patch) != 3)
+		return 0;
+	if (major > 3 || (major == 3 && (minor > 32 || (minor == 32 && patch >= 1))))
+		return 0;
+	return err_set(
+		why, -ENOTSUP, "H2O %s cannot resume grid searches, 3.32.1 and later can", version);
+}
+
 int recovery_choose_dir(struct supervised *s, uint64_t heap_bytes, struct err *e)
 {
 	const struct cloud_conf *conf = s->cloud->conf;
@@ -40,7 +53,9 @@ int recovery_choose_dir(struct supervised *s, uint64_t heap_bytes, struct err *e
 	s->recovery_dir = configured_dir(s);
 	if (!s->recovery_dir)
 		return 0;
-	r = file_own_dir(s->recovery_dir, 0750, &why); /* H2O loads what lies there */
+	r = check_h2o(s->runtime.h2o_version, &why);
+	if (r == 0)
+		r = file_own_dir(s->recovery_dir, 0750, &why); /* H2O loads what lies there */
 	if (r < 0 && !automatic)
 		return err_set(
 			e, r, "auto_recovery_dir: %s; set another, or auto, or off", err_msg(&why));

@@ -108,8 +108,7 @@ int options_parse(int argc, char **argv, struct options *opts)
 			return 2;
 		}
 	}
-	if ((opts->mode == MODE_ROTATE && argc - optind == N_ROTATE_ARGS) ||
-		opts->mode == MODE_BOOT || opts->mode == MODE_EXPLAIN) {
+	if (opts->mode == MODE_ROTATE || opts->mode == MODE_BOOT || opts->mode == MODE_EXPLAIN) {
 		opts->args = argv + optind;
 		return -1;
 	}

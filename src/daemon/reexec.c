@@ -17,8 +17,6 @@
 
 #define CHECK_MS 20000
 
-extern char **environ;
-
 void reexec_init(struct daemon *d)
 {
 	const char *count = handover_word("reexecs");

@@ -31,8 +31,11 @@ static int parse(char **args, struct logrotate *rq)
 		[LOGCODEC_NONE] = "none",
 	};
 
+	for (size_t i = 0; i < N_ROTATE_ARGS; i++)
+		if (!args[i])
+			return -EINVAL;
 	rq->dir = args[0];
-	if (parse_number(args[1], &rq->max_size) < 0 ||
+	if (args[N_ROTATE_ARGS] || parse_number(args[1], &rq->max_size) < 0 ||
 		parse_number(args[2], &rq->max_age_ms) < 0 ||
 		parse_number(args[3], &rq->max_total) < 0)
 		return -EINVAL;

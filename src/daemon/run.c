@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 
 #include <curl/curl.h>
+#include <jansson.h>
 
 #include "base/handover.h"
 #include "base/log.h"
@@ -194,6 +195,16 @@ static void begin(struct daemon *d)
 	d->reaper = reaper_start(&d->loop); /* what can be adopted is */
 }
 
+static int begin_libraries(struct daemon *d, struct err *e)
+{
+	int r;
+
+	if (curl_global_init(CURL_GLOBAL_NOTHING) != CURLE_OK)
+		return err_set(e, -ENOMEM, "cannot begin: out of memory");
+	r = uv_loop_init(&d->loop);
+	return r < 0 ? err_set_errno(e, r, "cannot begin") : 0;
+}
+
 static int run(const struct options *o, struct conf *conf)
 {
 	struct daemon d = {.options = o, .from_terminal = isatty(STDIN_FILENO)};
@@ -207,8 +218,11 @@ static int run(const struct options *o, struct conf *conf)
 	activation_init();
 	raise_descriptor_limit();
 	umask(S_IWGRP | S_IRWXO);
-	curl_global_init(CURL_GLOBAL_NOTHING);
-	uv_loop_init(&d.loop);
+	r = begin_libraries(&d, &e);
+	if (r < 0) {
+		conf_free(conf);
+		return fail(&e);
+	}
 	r = start(&d, conf, &e);
 	if (o->until_eof) /* we can be found now, by the lock: whose child we are does not matter */
 		prctl(PR_SET_PDEATHSIG, 0);
@@ -290,6 +304,8 @@ int daemon_main(int argc, char **argv)
 	struct conf *conf = NULL;
 	int r;
 
+	json_set_alloc_funcs(
+		xmalloc, free); /* else it would say of a good file that it is damaged */
 	open_stdio();
 	r = options_parse(argc, argv, &o);
 	if (r >= 0)

@@ -17,7 +17,6 @@
 #define RECEIVE_BUFFER   16384L
 /* One to each node: to connect anew for each poll costs twice as much. */
 #define KEPT_CONNECTIONS 4096L
-#define KEPT_EASY        16
 
 /* A deadline that is noticed so much later than it was due means that we were stopped, or could not
  * run: answers may lie in their sockets, unread. */
@@ -54,8 +53,6 @@ struct http {
 	unsigned n_handles; /* open ones of libuv */
 	CURLM *multi;
 	struct http_request *requests; /* on their way */
-	CURL *kept[KEPT_EASY];
-	size_t n_kept;
 	struct who who;
 	bool closing;
 };
@@ -75,7 +72,9 @@ static void request_free(struct http_request *r)
 	free(r);
 }
 
-/* Off the list and off curl; the easy handle is kept for the next. */
+/* Off the list and off curl. The easy handle is not used again: libcurl before 8.1.1 (curl pull
+ * request 11103) appends a folded line that comes before any header of an answer to the last header
+ * of the request before, which it has freed. */
 static void request_detach(struct http_request *r)
 {
 	struct http *h = r->h;
@@ -87,13 +86,7 @@ static void request_detach(struct http_request *r)
 	if (r->next)
 		r->next->prev = r->prev;
 	curl_multi_remove_handle(h->multi, r->easy);
-	/* What points into the request; a new one sets all of it. */
-	curl_easy_setopt(r->easy, CURLOPT_ERRORBUFFER, NULL);
-	curl_easy_setopt(r->easy, CURLOPT_PRIVATE, NULL);
-	if (h->n_kept < KEPT_EASY)
-		h->kept[h->n_kept++] = r->easy;
-	else
-		curl_easy_cleanup(r->easy);
+	curl_easy_cleanup(r->easy);
 	r->easy = NULL;
 }
 
@@ -463,7 +456,6 @@ static bool set_method(CURL *c, const struct http_spec *spec)
 {
 	bool post = streq(spec->method, "POST");
 
-	curl_easy_setopt(c, CURLOPT_HTTPGET, 1L); /* not what the handle did before */
 	/* curl repeats a request when a kept connection turns out to be dead; a POST must not be
 	 * done twice. */
 	curl_easy_setopt(c, CURLOPT_FRESH_CONNECT, (long)(spec->fresh || post));
@@ -523,7 +515,7 @@ int http_start(struct http *h, const struct http_spec *spec, http_cb cb, void *a
 		*out = NULL;
 	if (h->closing || spec->timeout_ms == 0 || !url_is_numeric(spec->url))
 		return -EINVAL;
-	c = h->n_kept ? h->kept[--h->n_kept] : easy_new();
+	c = easy_new();
 	if (!c)
 		return -ENOMEM;
 	if (!set_method(c, spec)) {
@@ -603,8 +595,6 @@ void http_free(struct http *h)
 	while (h->requests)
 		http_cancel(h->requests);
 	h->closing = true;
-	while (h->n_kept)
-		curl_easy_cleanup(h->kept[--h->n_kept]);
 	who_free(&h->who);
 	curl_multi_cleanup(h->multi); /* closes the kept connections, and with them their watches */
 	uv_close((uv_handle_t *)&h->timer, on_timer_closed);

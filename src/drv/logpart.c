@@ -210,7 +210,7 @@ int partreader_open(const char *log, const struct logpart *p, struct partreader 
 {
 	_cleanup_free_ char *path = logpart_path(log, p);
 	struct partreader *r;
-	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NOCTTY), err;
+	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NOCTTY | O_NONBLOCK), err;
 
 	*out = NULL;
 	if (fd < 0)

@@ -70,7 +70,8 @@ int logprune_find(const char *dir, struct strv *logs, struct err *e)
 static uint64_t live_size(const struct folder *f, const char *name)
 {
 	_cleanup_free_ char *log = xasprintf("%s/%s", f->path, name);
-	_cleanup_close_ int fd = open(log, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NOCTTY);
+	_cleanup_close_ int fd =
+		open(log, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NOCTTY | O_NONBLOCK);
 	struct loglive l;
 
 	return fd >= 0 && loglive_look(log, fd, &l) == 0 ? l.end - l.start : 0;

@@ -32,10 +32,10 @@ static int refresh(struct logreader *r)
 
 	if (r->fd >= 0 && (lstat(r->path, &st) < 0 || (st.st_ino == r->ino && st.st_dev == r->dev)))
 		return 0;
-	fd = open(r->path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NOCTTY);
+	fd = open(r->path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NOCTTY | O_NONBLOCK);
 	if (fd < 0)
 		return errno == ENOENT ? 0 : -errno;
-	if (fstat(fd, &st) < 0) {
+	if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode)) { /* a pipe would be waited for */
 		close(fd);
 		return -EIO;
 	}

@@ -210,7 +210,8 @@ static int rotate_log(struct rotation *t, struct err *e)
 
 bool logrotate_due(const char *log, uint64_t max_size, uint64_t max_age_ms)
 {
-	_cleanup_close_ int fd = open(log, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NOCTTY);
+	_cleanup_close_ int fd =
+		open(log, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NOCTTY | O_NONBLOCK);
 	struct loglive l;
 
 	if (fd < 0 || loglive_look(log, fd, &l) < 0)
@@ -245,7 +246,7 @@ static int rotate_named(
 	const struct logrotate *rq, const char *name, bool may_collapse, struct err *e)
 {
 	_cleanup_free_ char *log = xasprintf("%s/%s", rq->dir, name);
-	_cleanup_close_ int fd = open(log, O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NOCTTY);
+	_cleanup_close_ int fd = open(log, O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NOCTTY | O_NONBLOCK);
 	struct rotation t = {.rq = rq, .log = log, .fd = fd, .may_collapse = may_collapse};
 	struct stat st;
 

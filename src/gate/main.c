@@ -9,6 +9,8 @@
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 
+#include <jansson.h>
+
 #include "base/log.h"
 #include "gate/gate.h"
 
@@ -145,6 +147,7 @@ int gate_main(int argc, char **argv)
 	if (chdir("/") < 0)
 		log_warning("chdir /: %s", strerror(errno));
 	gate_use_descriptors(FOR_CONNECTIONS);
+	json_set_alloc_funcs(xmalloc, free);
 	g = xcalloc(1, sizeof(*g));
 	rc = init(g);
 	if (rc < 0) {

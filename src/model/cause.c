@@ -55,7 +55,8 @@ struct symptom {
 static const struct symptom symptoms[] = {
 	{-1, "Terminating due to java.lang.OutOfMemoryError", CAUSE_JAVA_OOM,
 		"ran out of Java heap (OutOfMemoryError); give it more with max_mem_size"},
-	{3, "Only Java versions", CAUSE_JAVA_VERSION, "this Java is not supported by this H2O"},
+	/* "Only Java versions 8-17 are", of old ones "Only Java 8, 9 and 10 are supported" */
+	{3, "Only Java ", CAUSE_JAVA_VERSION, "this Java is not supported by this H2O"},
 	{1, "Could not create the Java Virtual Machine", CAUSE_JVM_OPTIONS,
 		"the JVM refused its options"},
 	{1, "Could not reserve enough space", CAUSE_JVM_OPTIONS,

@@ -49,6 +49,11 @@ int plan_memory(const struct cloud_conf *conf, const struct machine_facts *machi
 {
 	int r;
 
+	*xmx_bytes = *xms_bytes = 0;
+	if (!machine->mem_bytes &&
+		(conf->max_mem_size.kind != MEM_UNSET || conf->min_mem_size.kind != MEM_UNSET))
+		return err_set(e, -EAGAIN,
+			"how much memory this machine has cannot be told now (/proc/meminfo)");
 	*xmx_bytes = heap_of(&conf->max_mem_size, conf, machine);
 	*xms_bytes = heap_of(&conf->min_mem_size, conf, machine);
 	r = check_heap("max_mem_size", *xmx_bytes, machine, e);

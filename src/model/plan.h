@@ -30,8 +30,8 @@ struct launch_place {
 #define TOKEN_ENV "H2OFLEET_TOKEN"
 
 /* -Xmx and -Xms of each node in bytes; 0: none set. -ERANGE (with a sentence) when it is absurd:
- * less than H2O's minimum of 32 MB (h2o-py h2o.init), or one node's heap over the machine's memory.
- */
+ * less than H2O's minimum of 32 MB (h2o-py h2o.init), or one node's heap over the machine's memory;
+ * -EAGAIN when that is not known (0). */
 int plan_memory(const struct cloud_conf *conf, const struct machine_facts *machine,
 	uint64_t *xmx_bytes, uint64_t *xms_bytes, struct err *e);
 

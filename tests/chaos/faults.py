@@ -17,7 +17,7 @@ RESTART, SAME = "restart", "no restart"
 
 # hang_timeout of the cloud: what is paused for less lives on, what is paused for longer is replaced. A busy machine
 # or a collection of garbage may make an answer late by some seconds.
-HANG_S = 10
+HANG_S = round(10 * SLOW ** 0.5)
 MEMORY_GROUPS = pathlib.Path("/sys/fs/cgroup/memory")
 
 
@@ -111,10 +111,11 @@ class JavaOom(Fault):
         victims = list(chaos.world.scanner.of("c").values())
         if not victims:
             raise NotNow("there is nobody")
-        connection = http.client.HTTPConnection("127.0.0.1", chaos.world.port, timeout=60)
+        connection = http.client.HTTPConnection("127.0.0.1", chaos.world.port, timeout=60 * SLOW)
         with contextlib.closing(connection):
             with contextlib.suppress(OSError, http.client.HTTPException):
-                connection.request("POST", "/99/Rapids", body=b"ast=(sum+[" + b"1+" * 40_000_000 + b"])",
+                # Text of 40 MB, and numbers of 160 MB, which grow by being copied.
+                connection.request("POST", "/99/Rapids", body=b"ast=(sum+[" + b"1+" * 20_000_000 + b"])",
                                    headers={"Content-Type": "application/x-www-form-urlencoded"})
                 connection.getresponse().read()
         if not any(chaos.gone(m, 10 / len(victims)) for m in victims):
@@ -190,7 +191,8 @@ class KillDaemonAndMembers(Fault):
     """Members die while there is no daemon."""
 
     def draw(self, rng, nodes):
-        return {"seconds": round(rng.uniform(0, 2), 1), "indices": sorted(rng.sample(range(nodes), rng.randint(1, nodes)))}
+        return {"seconds": round(rng.uniform(0, 2), 1),
+                "indices": sorted(rng.sample(range(nodes), rng.randint(1, nodes)))}
 
     def strike(self, chaos, seconds, indices):
         with chaos.without_daemon():
@@ -336,7 +338,8 @@ class StealPort(Fault):
             thief.join()
         for data in thief.heard:
             if b"X-Chaos" in data or b"H2O Python" in data:
-                chaos.world.findings.add("theft", f"a client's request reached a stranger on port {thief.port}: {data[:200]}")
+                chaos.world.findings.add("theft", f"a client's request reached a stranger on port {thief.port}: "
+                                         f"{data[:200]}")
 
 
 class FillDisk(Fault):
@@ -410,5 +413,5 @@ def sequence(rng, names, nodes):
         rng.shuffle(deck)
         for name in deck:
             fault = KINDS[name]()
-            patience = -rng.uniform(0.2, 4) if rng.random() < 0.2 else rng.uniform(1, 4)
+            patience = -rng.uniform(0.2, 4) if rng.random() < 0.2 else rng.uniform(2, 6)
             yield name, fault, fault.draw(rng, nodes), round(patience, 2)

@@ -91,7 +91,8 @@ class Client:
         done = [r for r in self.rounds if not r["error"]]
         return {
             "rounds": len(self.rounds), "answered": len(done), "in an outage": len(self.rounds) - len(done),
-            "answers checked": sum(r["answers"] for r in self.rounds), "wrong": sum(len(r["wrong"]) for r in self.rounds),
+            "answers checked": sum(r["answers"] for r in self.rounds),
+            "wrong": sum(len(r["wrong"]) for r in self.rounds),
             "gone on over a restart": sum(len(set(r["clouds"])) > 1 for r in done), "begun anew": self.given_up}
 
 
@@ -130,7 +131,9 @@ class Operator(threading.Thread):
             status, said = self.fleet.api(method, path, body and json.dumps(body))
         except (OSError, http.client.HTTPException, ValueError) as e:
             status, said = None, f"{type(e).__name__} {e}"
-        if (status is None or status >= 300) and not self.world.absent.touching(begun, time.monotonic(), 1):
+        no_room = status == 507 and self.world.full.touching(begun, time.monotonic())
+        absent = self.world.absent.touching(begun, time.monotonic(), 1)
+        if (status is None or status >= 300) and not no_room and not absent:
             self.world.findings.add("operator", f"{method} {path} at {begun:.2f}: {status} {said}")
         return status
 

@@ -17,7 +17,7 @@ import urllib.parse
 
 TIMEOUT = 60
 FRAME = {
-    "dest": "training", "rows": 20000, "cols": 6, "seed": 1, "seed_for_column_types": 1, "randomize": "true",
+    "rows": 20000, "cols": 6, "seed": 1, "seed_for_column_types": 1, "randomize": "true",
     "integer_fraction": 0, "categorical_fraction": 0, "binary_fraction": 0, "time_fraction": 0,
     "string_fraction": 0, "missing_fraction": 0.1, "has_response": "true", "response_factors": 1,
 }
@@ -74,7 +74,7 @@ class Trainer:
     def __init__(self, port):
         self.port = port
         self.cloud = None  # where our frame is: the name of a generation
-        self.model = None
+        self.frame = self.model = None
         self.rounds = 0
 
     def call(self, method, path, **form):
@@ -116,13 +116,13 @@ class Trainer:
         return True
 
     def look_at_frame(self, to):
-        frame = self.call("GET", "/3/Frames/training?row_count=5")["frames"][0]
+        frame = self.call("GET", f"/3/Frames/{self.frame}?row_count=5")["frames"][0]
         to.check("rows", frame["rows"])
         to.check("columns", [c["label"] for c in frame["columns"]])
         to.check("missing", [c["missing_count"] for c in frame["columns"]])
         to.check("first cells", [c["data"] for c in frame["columns"]][0])
         for i in (0, 3, 6):
-            to.check(f"sum of column {i}", self.rapids(f"(sumNA (cols training [{i}]))"))
+            to.check(f"sum of column {i}", self.rapids(f"(sumNA (cols {self.frame} [{i}]))"))
 
     def what_was(self, to):
         """What an earlier round left is there as it was, or is gone as a whole."""
@@ -131,29 +131,29 @@ class Trainer:
         if self.cloud == name:
             self.look_at_frame(to)
         elif self.cloud:
-            left = [what for what, path in (("frame", "/3/Frames/training"), ("model", f"/3/Models/{self.model}"))
-                    if self.there(path)]
+            left = [path for path in (f"/3/Frames/{self.frame}", f"/3/Models/{self.model}") if self.there(path)]
             if self.name() == name:
                 to.demand(not left, f"{left} of {self.cloud} is in {name}")
         if self.cloud != name or self.rounds % 4 == 0:
-            self.cloud = None
             with contextlib.suppress(Outage):
-                self.call("DELETE", "/3/Frames/training")
-            self.done(self.call("POST", "/3/CreateFrame", **FRAME))
+                self.call("DELETE", f"/3/Frames/{self.frame}")
+            # A name that is new: a job whose end was not waited for may still hold the old one.
+            self.cloud, self.frame = None, f"training_{os.getpid()}_{self.rounds}"
+            self.done(self.call("POST", "/3/CreateFrame", dest=self.frame, **FRAME))
             self.look_at_frame(to)
             # Made in a generation that is over by now it is none of this one.
             self.cloud = name if self.name() == name else None
 
     def train(self, to, algorithm, **parameters):
         self.model = f"{algorithm}_{os.getpid()}_{self.rounds}"
-        self.done(self.call("POST", f"/3/ModelBuilders/{algorithm}", training_frame="training",
+        self.done(self.call("POST", f"/3/ModelBuilders/{algorithm}", training_frame=self.frame,
                             response_column="response", model_id=self.model, **parameters)["job"])
         output = self.call("GET", f"/3/Models/{self.model}")["models"][0]["output"]
         to.check(f"{algorithm}: MSE", output["training_metrics"]["MSE"])
         if algorithm == "glm":
             to.check("glm: coefficients", output["coefficients_table"]["data"][1])
         scored = f"p_{self.model}"
-        self.call("POST", f"/3/Predictions/models/{self.model}/frames/training", predictions_frame=scored)
+        self.call("POST", f"/3/Predictions/models/{self.model}/frames/{self.frame}", predictions_frame=scored)
         to.check(f"{algorithm}: predictions", self.rapids(f"(nrow {scored})"))
         to.check(f"{algorithm}: sum of predictions", self.rapids(f"(sumNA {scored})"))
         self.call("DELETE", f"/3/Frames/{scored}")

@@ -11,7 +11,7 @@ import re
 import threading
 import time
 
-from fleet import H2OFLEETD, MARK, SLOW, is_gate, pid_alive, read
+from fleet import H2OFLEETD, MARK, SLOW, pid_alive, read
 
 TOKEN = re.compile(rb"(?:^|\0)H2OFLEET_TOKEN=([0-9a-f]+)/([^/\0]+)/(\d+)/(\d+)(?:\0|$)")
 # In no more time than this an endpoint is withdrawn whose cloud has lost a member, and the status says so.
@@ -23,7 +23,9 @@ Member = collections.namedtuple("Member", "pid ticks cloud index generation name
 
 
 class Findings:
-    """What must never be; each kind of sentence once in a while, with its time."""
+    """What must never be; of each kind the first few are said, all are kept."""
+
+    SAID = 5
 
     def __init__(self, log):
         self.log, self.all, self.lock = log, [], threading.Lock()
@@ -31,7 +33,7 @@ class Findings:
     def add(self, kind, sentence):
         with self.lock:
             self.all.append({"at": time.monotonic(), "kind": kind, "sentence": sentence})
-            if sum(f["kind"] == kind for f in self.all) <= 20:
+            if sum(f["kind"] == kind for f in self.all) <= self.SAID:
                 self.log(f"WRONG  {kind}: {sentence}")
 
 
@@ -93,7 +95,8 @@ class Scanner(Watcher):
 
     def __init__(self, world):
         super().__init__(world)
-        self.known = {}  # pid -> (ticks, Member or None)
+        self.foreign = set()  # pids of others, which no scan has missed since
+        self.known = {}  # pid -> Member
         self.alive = {}  # pid -> Member
         self.lives = {}  # (pid, ticks) -> [Member, first seen, last seen]
         self.lost = {}  # (cloud, generation) -> when it first lacked a member that it had had
@@ -101,17 +104,17 @@ class Scanner(Watcher):
 
     def look(self):
         now, alive = time.monotonic(), {}
-        for pid in [int(name) for name in os.listdir("/proc") if name.isdigit()]:
+        pids = {int(name) for name in os.listdir("/proc") if name.isdigit()}
+        self.foreign &= pids
+        for pid in pids - self.foreign:
             seen = identity(pid)
             if not seen or not seen[1]:
                 continue
-            known = self.known.get(pid)
-            if not known or known[0] != seen[0]:
-                known = (seen[0], *self._ask(pid, seen[0]))
-                if known[2]:
-                    self.known[pid] = known
-            if known[1]:
-                alive[pid] = known[1]
+            member = self.known.get(pid)
+            if not member or member.ticks != seen[0]:
+                member = self._ask(pid, seen[0])
+            if member:
+                self.known[pid] = alive[pid] = member
         for member in alive.values():
             self.lives.setdefault((member.pid, member.ticks), [member, now, now])[2] = now
         for pid, member in self.alive.items():
@@ -122,21 +125,20 @@ class Scanner(Watcher):
         self._judge(list(alive.values()))
 
     def _ask(self, pid, ticks):
-        """(a Member or None, whether that will stay so)"""
+        """A Member or None."""
         try:
-            env = pathlib.Path(f"/proc/{pid}/environ").read_bytes()
             argv = pathlib.Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
+            env = pathlib.Path(f"/proc/{pid}/environ").read_bytes()  # after it: that of what was executed meanwhile
         except OSError:
-            return None, False
-        if f"{MARK}={self.world.fleet.dir}".encode() not in env:
-            # It may be about to become one of ours only as a copy of something that is.
-            return None, bool(argv[0]) and argv[0] != H2OFLEETD
+            return None
         token = TOKEN.search(env)
-        if not token or "-name" not in argv:
-            return None, is_gate(argv[0])
-        cloud, index, generation = token[2].decode(), int(token[3]), int(token[4])
-        return Member(pid, ticks, cloud, index, generation, argv[argv.index("-name") + 1],
-                      int(argv[argv.index("-port") + 1])), True
+        if f"{MARK}={self.world.fleet.dir}".encode() in env and token and "-name" in argv:
+            return Member(pid, ticks, token[2].decode(), int(token[3]), int(token[4]),
+                          argv[argv.index("-name") + 1], int(argv[argv.index("-port") + 1]))
+        # A copy of the daemon may be about to become one, or be in the midst of that.
+        if argv[0] not in ("", H2OFLEETD):
+            self.foreign.add(pid)
+        return None
 
     def _judge(self, members):
         """The first of two may have been dead when the second was begun: so both are looked at again."""
@@ -272,21 +274,22 @@ class Teller(Watcher):
         elif not self.withdrawn_since:
             self.withdrawn_since = time.monotonic()
         else:
-            self._judge_silence(cloud["generation"], begun)
+            self._judge_silence(cloud, begun)
 
-    def _judge_silence(self, generation, now):
+    def _judge_silence(self, cloud, now):
         """There has been no endpoint since `withdrawn_since`, and still there is none; did it answer meanwhile?"""
         sample = next((s for s in reversed(self.world.prober.samples) if s[0] + s[1] < now), None)
-        if sample and sample[2] == generation and sample[0] > self.withdrawn_since + WITHDRAWN_S and \
-                not self.world.scanner.lost_at("c", generation):
-            self.world.findings.add("not withdrawn", f"generation {generation} answered at {sample[0]:.2f}; by the status "
-                                    f"there is no endpoint since {self.withdrawn_since:.2f}, nor at {now:.2f}")
+        if sample and sample[2] == cloud["generation"] and sample[0] > self.withdrawn_since + WITHDRAWN_S and \
+                cloud["state"] != "stopping" and not self.world.scanner.lost_at("c", cloud["generation"]):
+            self.world.findings.add("not withdrawn", f"generation {sample[2]} answered at {sample[0]:.2f}; by the "
+                                    f"status there is no endpoint since {self.withdrawn_since:.2f}, nor at {now:.2f}")
 
     def _judge(self, cloud, begun):
         generation = cloud["generation"]
         if self.world.overdue(generation, begun):
-            self.world.findings.add("status lies", f"generation {generation} is {cloud['state']} at {begun:.2f}, but had "
-                                    f"lost a member at {self.world.scanner.lost_at('c', generation):.2f}")
+            lost = self.world.scanner.lost_at("c", generation)
+            self.world.findings.add("status lies", f"generation {generation} is {cloud['state']} at {begun:.2f}, but "
+                                    f"had lost a member at {lost:.2f}")
         for node in cloud["nodes"]:
             life = next((m for m in list(self.world.scanner.alive.values()) if m.pid == node["pid"]), None)
             if life and (life.cloud, life.index, life.generation) != ("c", node["index"], generation):
@@ -299,6 +302,7 @@ class World:
         self.fleet, self.nodes, self.port = fleet, nodes, fleet.ports.base
         self.findings = Findings(log)
         self.absent = Spans()  # the daemon was dead, stopped or being started
+        self.full = Spans()  # so was the disk
         self.scanner, self.teller, self.prober = Scanner(self), Teller(self), Prober(self)
         self.watchers = [self.scanner]
 

@@ -83,7 +83,8 @@ def kind(request):
 def session_rig(kind):
     made = nodes.Rig(kind)
     yield made
-    made.close()
+    left = made.close()
+    assert not left, left
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import json
 import os
 import pathlib
 import re
+import resource
 import shutil
 import subprocess
 import sys
@@ -104,28 +105,50 @@ def pytest(where, name, *args, **env):
     return tests(xml_file)
 
 
-def try_pair(version, major, java, with_core):
-    site = need_h2o(version)
-    jar = str(site / "h2o/backend/bin/h2o.jar")
-    name = RESULTS / f"{version}-{major}"
-    refused = is_refused(java, jar)
+def cpu_seconds():
+    """Of all that has ended: JVMs, too."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def only(names):
+    """pytest's -k for these tests, whatever their parameters."""
+    return ["-k", " or ".join(sorted({n.partition("[")[0] for n in names}))] if names else []
+
+
+def contract(version, major, env, parts, names):
+    return pytest(REPO / "tests/contract", RESULTS / f"{version}-{major}-contract", "--on", "real",
+                  *(["--long"] if "long" in parts else []), *only(names), **env)
+
+
+def core(version, major, env, _, names):
+    return pytest(REPO / "tests/e2e", RESULTS / f"{version}-{major}-core", "test_real.py", *only(names or CORE),
+                  PYTHONPATH=str(need_h2o(version)), H2OFLEET_E2E_DIR=str(RESULTS / f"{version}-{major}-kept"), **env)
+
+
+def try_pair(version, major, java, parts, again, failed):
+    """What of `parts` (contract, long, core) was not run yet, or has failed and is to be tried again; the result."""
+    jar = str(need_h2o(version) / "h2o/backend/bin/h2o.jar")
+    file = RESULTS / f"{version}-{major}.json"
+    result = json.loads(file.read_text()) if file.exists() and not again else {
+        "h2o": version, "java": major, "refused": is_refused(java, jar), "contract": {}, "core": {}}
     env = {"H2OFLEET_JAR": jar, "H2OFLEET_JAVA": java}
-    begun = time.monotonic()
-    print(f"==> H2O {version}, Java {major}{' (which it refuses)' if refused else ''}", flush=True)
-    contract = pytest(REPO / "tests/contract", f"{name}-contract", "--on", "real",
-                      *(["--long"] if with_core else []), **env)
-    core = {}
-    if with_core:
-        if refused:
-            env["H2OFLEET_ALLOW_UNSUPPORTED_JAVA"] = "1"
-        core = pytest(REPO / "tests/e2e", f"{name}-core", "test_real.py", "-k", " or ".join(CORE),
-                      PYTHONPATH=str(site), H2OFLEET_E2E_DIR=f"{name}-kept", **env)
-    result = {"h2o": version, "java": major, "refused": refused, "contract": contract, "core": core,
-              "seconds": round(time.monotonic() - begun), "java_path": java}
-    pathlib.Path(f"{name}.json").write_text(json.dumps(result, indent=1) + "\n")
-    for test, why in {**contract, **core}.items():
-        if why:
-            print(f"    {test}: {why.splitlines()[0][:150]}", flush=True)
+    if result["refused"]:
+        env["H2OFLEET_ALLOW_UNSUPPORTED_JAVA"] = "1"
+    for part, run_it in (("contract", contract), ("core", core)):
+        names = [t for t, why in result[part].items() if why] if failed else []
+        if part not in parts or (result[part] and not names):
+            continue
+        print(f"==> H2O {version}, Java {major}{' (unsupported)' if result['refused'] else ''}: {part}", flush=True)
+        begun, worked = time.monotonic(), cpu_seconds()
+        result[part].update(run_it(version, major, env, parts, names))
+        print(f"    {sum(not w for w in result[part].values())} of {len(result[part])} passed, "
+              f"{time.monotonic() - begun:.0f} s, {cpu_seconds() - worked:.0f} s of CPU", flush=True)
+        for test, why in result[part].items():
+            if why:
+                print(f"    {test}: {why.splitlines()[0][:150]}", flush=True)
+        file.write_text(json.dumps(result, indent=1) + "\n")
+        write_table()
     return result
 
 
@@ -177,7 +200,8 @@ def main():
     parser = argparse.ArgumentParser(prog="contrib/h2o-matrix")
     parser.add_argument("--h2o", default=",".join(VERSIONS))
     parser.add_argument("--java", default="11,17,21,25")
-    for flag in ("--core", "--again", "--table"):
+    parser.add_argument("--parts", default=None)
+    for flag in ("--again", "--failed", "--table"):
         parser.add_argument(flag, action="store_true")
     args = parser.parse_args()
     RESULTS.mkdir(parents=True, exist_ok=True)
@@ -187,10 +211,10 @@ def main():
         if not java:
             sys.exit(f"h2o-matrix: Java {major} is neither here nor to be had")
         for version in args.h2o.split(","):
-            if args.again or not (RESULTS / f"{version}-{major}.json").exists():
-                result = try_pair(version, major, java, args.core or version == VERSIONS[0] or major == 17)
-                unexplained += sum(note_of(result, t) is None for t in bad_tests(result))
-                write_table()
+            everything = major == 17 or version == VERSIONS[0]
+            parts = (args.parts or ("contract,long,core" if everything else "contract")).split(",")
+            result = try_pair(version, major, java, parts, args.again, args.failed)
+            unexplained += sum(note_of(result, t) is None for t in bad_tests(result))
     write_table()
     sys.exit(1 if unexplained else 0)
 

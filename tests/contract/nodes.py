@@ -3,6 +3,7 @@
 Two kinds of them, `real` and `fake`, with one face, so that one suite states what both do."""
 
 import contextlib
+import ctypes
 import functools
 import glob
 import http.client
@@ -20,12 +21,14 @@ import tempfile
 import urllib.parse
 import zipfile
 
-from fleet import FAKEJAVA, REPO, PortBlock, listeners, read, until
+from fleet import FAKEJAVA, REPO, PortBlock, listeners, processes, read, until
 
 LOCALHOST = "127.0.0.1"
 PERF_DIR = "/tmp/hsperfdata_" + pwd.getpwuid(os.geteuid()).pw_name
 # As model/plan.c drops them: they change what a node does behind our back.
 DROPPED = re.compile("JAVA_TOOL_OPTIONS$|JDK_JAVA_OPTIONS$|_JAVA_OPTIONS$|CLASSPATH$|H2O_|H2OFLEET_TOKEN$")
+LIBC = ctypes.CDLL(None)
+PR_SET_PDEATHSIG = 1
 OPENS = ["java.lang", "java.util", "java.lang.reflect"]
 
 
@@ -98,6 +101,11 @@ class Kind:
             constants = jar.read("water/init/BuildVersion.class")  # of text: 1, the length, the text
         return re.search(rb"\x01\0[\7-\x20](\d+\.\d+\.\d+\.\d+)", constants)[1].decode()
 
+    @functools.cached_property
+    def can_recover(self):
+        """Does it know -auto_recovery_dir? As src/core/recovery.c has it."""
+        return [int(n) for n in self.version.split(".")][:3] >= [3, 32, 1]
+
     def close(self):
         shutil.rmtree(self.dir, ignore_errors=True)
 
@@ -130,8 +138,7 @@ class Answer:
 class Node:
     """One JVM. Its flatfile is a named pipe, as core/flatfile.c makes it: see meet()."""
 
-    def __init__(self, kind, port, name="cloud", jvm=(), h2o=(), context="", libraries=True, classpath=False,
-                 flatfile=True, **popen):
+    def __init__(self, kind, port, name="cloud", jvm=(), h2o=(), context="", libraries=True, classpath=False):
         self.kind, self.port, self.context = kind, port, context
         self.dir = pathlib.Path(tempfile.mkdtemp(prefix=f"n{self.port}.", dir=kind.dir))
         self.tmp, self.ice, self.logs = (self.dir / x for x in ("tmp", "ice", "logs"))
@@ -143,7 +150,8 @@ class Node:
         with open(self.output, "ab") as output:
             self.process = subprocess.Popen(
                 self.argv(name, list(jvm), list(h2o), libraries, classpath), stdin=subprocess.DEVNULL,
-                stdout=output, stderr=output, env=kind.env(), start_new_session=True, **popen)
+                stdout=output, stderr=output, env=kind.env(), start_new_session=True,
+                preexec_fn=lambda: LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL))  # no JVM outlives us
 
     def argv(self, name, jvm, h2o, libraries, classpath):
         """The order and the options of plan_argv()."""
@@ -349,14 +357,14 @@ class Rig:
 
     def special(self):
         """A lone node for what needs no node of its own: with -cp, a context path, -auto_recovery_dir (the directory
-        `recovery`), and without the libraries on its path."""
+        `recovery`) where there is such a thing, and without the libraries on its path."""
         for node in self.kept:
             if node.alive() and node.context:
                 return node
         self.drop(self.kept)
         self.recovery.mkdir(exist_ok=True)
         self.keep(self.lone(context="/some/where", classpath=True, libraries=False,
-                            h2o=["-auto_recovery_dir", str(self.recovery)]))
+                            h2o=["-auto_recovery_dir", str(self.recovery)] if self.kind.can_recover else []))
         return self.kept[0]
 
     def form(self, n, **how):
@@ -384,8 +392,12 @@ class Rig:
         self.drop([x for x in self.nodes if x not in self.kept])
 
     def close(self):
+        """Ends all; says what is left."""
         self.drop(self.nodes)
+        last = self.ports.base + self.ports.size - 1
+        left = [*processes(str(self.kind.dir)).values(), *(f"port {p}" for p in listeners(self.ports.base, last))]
         self.ports.release()
+        return left
 
 
 def await_whole(nodes, seconds=90):

@@ -206,8 +206,8 @@ def test_cancel(rig):
     node.await_job(key, "CANCELLED")
 
 
-def begin_grid(node):
-    """A grid search that takes a while; its job's key."""
+def begin_grid(node, trees=(20, 30), depths=(5, 6, 7, 8)):
+    """A grid search that takes a while, of a model for each of trees and depths; its job's key."""
     if node.kind.is_fake:
         before = {j["key"]["name"] for j in node.good("/3/Jobs")["jobs"]}
         node.knob("grid_ms", 60000)
@@ -217,7 +217,7 @@ def begin_grid(node):
         "missing_fraction": 0})["key"]["name"])
     return node.good("/99/Grid/gbm", "POST", form={
         "training_frame": "grid_frame", "response_column": "response", "seed": 1,
-        "hyper_parameters": json.dumps({"ntrees": [20, 21, 22, 23], "max_depth": [5, 6, 7]})})["job"]["key"]["name"]
+        "hyper_parameters": json.dumps({"ntrees": trees, "max_depth": depths})})["job"]["key"]["name"]
 
 
 # --- what only the client asks --------------------------------------------------------------------

@@ -1,5 +1,5 @@
-/* Linked into all programs by `configure --enable-coverage`: gcov writes its counters at exit(3), fork(2)
- * and execve(2), but neither at _exit(2) nor at execvpe(3). */
+/* Linked into all programs by `configure --enable-coverage`: gcov writes its counters at exit(3),
+ * fork(2) and execve(2), but neither at _exit(2) nor at execvpe(3). */
 #include <gcov.h>
 #include <unistd.h>
 

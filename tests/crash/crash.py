@@ -427,7 +427,7 @@ class ReloadAdd(Scenario):
     def act(self, fleet):
         fleet.clouds["d"] = {**fleet.clouds["c"], "nodes": 1}
         fleet.write_config()
-        fleet.quietly("POST", "/v1/reload")
+        fleet.answer = fleet.quietly("POST", "/v1/reload")
 
     def passed(self, fleet):
         until(lambda: f"d ready\n{fleet.log_tail()}", READY_S,
@@ -447,9 +447,9 @@ class ReloadRemove(Scenario):
         fleet.ready("d")
 
     def act(self, fleet):
-        del fleet.clouds["d"]
+        fleet.clouds.pop("d", None)
         fleet.write_config()
-        fleet.quietly("POST", "/v1/reload")
+        fleet.answer = fleet.quietly("POST", "/v1/reload")
 
     def passed(self, fleet):
         until(lambda: f"d forgotten\n{fleet.log_tail()}", READY_S,
@@ -466,7 +466,7 @@ class ReloadRestart(Scenario):
     def act(self, fleet):
         fleet.clouds["c"]["max_mem_size"] = "65m"
         fleet.write_config()
-        fleet.quietly("POST", "/v1/reload?restart=yes")
+        fleet.answer = fleet.quietly("POST", "/v1/reload?restart=yes")
 
     passed = Restart.passed
 
@@ -486,7 +486,7 @@ class Create(Scenario):
         return None
 
     def act(self, fleet):
-        self.status = self.make(fleet)
+        fleet.answer = self.status = self.make(fleet)
 
     def passed(self, fleet):
         until(lambda: f"d ready\n{fleet.log_tail()}", READY_S,
@@ -519,7 +519,7 @@ class Delete(Create):
         fleet.ready("d")
 
     def act(self, fleet):
-        self.status = fleet.quietly("DELETE", "/v1/clouds/d")
+        fleet.answer = self.status = fleet.quietly("DELETE", "/v1/clouds/d")
 
     def passed(self, fleet):
         until(lambda: f"d forgotten\n{fleet.log_tail()}", READY_S,

@@ -3,6 +3,7 @@
 import contextlib
 import http.client
 import os
+import pathlib
 import signal
 import socket
 import subprocess
@@ -11,7 +12,7 @@ import time
 
 import pytest
 
-from fleet import FAKEJAVA, H2OFLEETD, read, until
+from fleet import FAKEJAVA, H2OFLEETD, REPO, read, until
 
 QUICK = {"start_limit": "60 in 1m", "restart_delay_max": "0s"}
 
@@ -66,6 +67,21 @@ def test_operators_start_resumes_only_when_asked(fake):
     assert left.exists() and "resumes" not in read(fleet.daemon_log)
     fleet.cli("restart", "c", "--wait", "--resume")
     until("the resumed search to end", 10, lambda: not left.exists())
+
+
+@pytest.mark.parametrize("version,able", [("3.30.1.3", False), ("3.32.0.5", False), ("3.32.1.1", True)])
+def test_recovery_of_an_old_h2o(fake, tmp_path, version, able):
+    """H2O before 3.32.1 refuses -auto_recovery_dir, so it is not given one; where one is configured, that is
+    said. (Found with the real 3.30.1.3, of which no cloud came up.)"""
+    jar = tmp_path / "h2o.jar"
+    subprocess.run([REPO / "tests/fake/make-fake-jar", jar, version], check=True)
+    fleet = fake(nodes=1, jar_path=jar)
+    pid = fleet.ready()["nodes"][0]["pid"]
+    assert (b"-auto_recovery_dir" in pathlib.Path(f"/proc/{pid}/cmdline").read_bytes()) == able
+    assert ("cannot resume grid searches" in fleet.log_tail(200)) != able
+    if not able:
+        told = fake(nodes=1, jar_path=jar, auto_recovery_dir=tmp_path / "recovery")
+        assert f"H2O {version} cannot resume" in told.wait("failed")["reason"]
 
 
 def test_deadly_recovery_is_set_aside(fake):

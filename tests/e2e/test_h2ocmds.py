@@ -16,6 +16,7 @@ import struct
 import subprocess
 import threading
 import time
+import urllib.parse
 
 import pytest
 
@@ -541,3 +542,177 @@ def test_usage(stand_in):
     for command in ("api", "jobs", "info", "clean", "timezone", "network-test"):
         said = stand_in.cli(command, "--help").stdout
         assert "example:" in said and all(len(line) <= 80 for line in said.splitlines()), said
+
+
+# --- what clients have left, with a stand-in that has some ----------------------------------------
+
+
+class Left:
+    """Frames, models and jobs of a locked cloud. `broken`: paths whose DELETE fails, with what status."""
+
+    def __init__(self, stand_in, frames=(), models=(), jobs=(), idle=10_000_000, broken=()):
+        self.frames, self.models, self.jobs, self.idle = dict(frames), list(models), list(jobs), idle
+        self.broken, self.removed = dict(broken), []
+        left = self
+
+        def get(handler):
+            body = left.view(left.path_of(handler))
+            handler.reply(404 if body is None else 200, json.dumps(body or {"msg": "nothing there"}).encode())
+
+        def delete(handler):
+            path = left.path_of(handler)
+            left.removed.append(path)
+            status = left.broken.get(path, 200)
+            if status == 200:
+                left.remove(path)
+            handler.reply(status, b'{"msg": "it cannot be removed"}')
+
+        stand_in.handler.do_GET, stand_in.handler.do_DELETE = get, delete
+
+    @staticmethod
+    def path_of(handler):
+        return urllib.parse.unquote(handler.path.partition("?")[0].removeprefix("/ctx"))
+
+    def view(self, path):
+        return {
+            "/3/Cloud": {"locked": True, "nodes": [
+                {"max_mem": 2**30, "free_mem": 2**29, "mem_value_size": sum(self.frames.values())}]},
+            "/3/SteamMetrics": {"idle_millis": self.idle},
+            "/3/Jobs": {"jobs": [{"status": s} for s in self.jobs]},
+            "/3/Frames": {"frames": [{"frame_id": {"name": n}, "byte_size": b, "rows": 3, "columns": 2}
+                                     for n, b in self.frames.items()] + [{"frame_id": {}}]},
+            "/3/Models": {"models": [{"model_id": {"name": n}, "algo": "gbm"} for n in self.models] + [{}]},
+        }.get(path)
+
+    def remove(self, path):
+        """As H2O does: the end of a session takes what Rapids has made in it."""
+        what, name = path.rsplit("/", 1)
+        if what == "/4/sessions":
+            self.frames = {n: b for n, b in self.frames.items() if name not in n or n.startswith("csv")}
+        elif what == "/3/Frames":
+            del self.frames[name]
+        elif what == "/3/Models":
+            self.models.remove(name)
+        else:
+            self.frames, self.models = {}, []
+
+
+FRAMES = {"py_1_sid_a1": 100, "py_2_sid_a1": 200, "csv_sid_a1": 1000, "RTMP_sid_b2_3": 50, "mine": 2048, "my own/2": 1}
+
+
+def test_clean_shows(stand_in):
+    """What is left, by session; what belongs to none is named, up to a number; nothing is removed."""
+    left = Left(stand_in, {**FRAMES, **{f"f{i}": 1 for i in range(30)}}, [f"m{i}" for i in range(21)])
+    said = stand_in.cli("clean", "c").stdout
+    assert re.search(r"^_sid_a1 +3 +1\.3 kB$", said, re.M), said
+    assert re.search(r"^_sid_b2 +1 +50 ", said, re.M), said
+    assert re.search(r"^mine +frame +2\.0 kB$", said, re.M) and re.search(r"^m19 +model", said, re.M), said
+    assert "py_1" not in said and "\nm20" not in said and "\nand 13 more\n" in said, said
+    assert "512 MB of 1.0 GB free; nothing was computed for 2h 46m" in said, said
+    shown = json.loads(stand_in.cli("clean", "c", "--json").stdout)
+    assert [s["id"] for s in shown["sessions"]] == ["_sid_a1", "_sid_b2"] and shown["sessions"][0]["bytes"] == 1300
+    assert len(shown["frames"]) == 36 and len(shown["models"]) == 21 and shown["removed"] is None
+    assert shown["memory"] == {"max_bytes": 2**30, "free_bytes": 2**29, "data_bytes": 3399 + 30}
+    left.jobs = ["RUNNING", "DONE", "CANCEL_PENDING"]
+    assert "2 jobs running" in stand_in.cli("clean", "c").stdout
+    left.jobs = ["RUNNING"]
+    assert "1 job running" in stand_in.cli("clean", "c").stdout
+    assert not left.removed
+
+
+@pytest.mark.parametrize("args, gone, removed", [
+    (["--session", "_sid_a1"], {"py_1_sid_a1", "py_2_sid_a1", "csv_sid_a1"}, ["/4/sessions/_sid_a1", "/3/Frames/csv_sid_a1"]),
+    (["--sessions"], {"py_1_sid_a1", "py_2_sid_a1", "csv_sid_a1", "RTMP_sid_b2_3"},
+     ["/4/sessions/_sid_a1", "/4/sessions/_sid_b2", "/3/Frames/csv_sid_a1"]),
+    (["--frames"], set(FRAMES), ["/4/sessions/_sid_a1", "/4/sessions/_sid_b2", "/3/Frames/csv_sid_a1",
+                                 "/3/Frames/mine", "/3/Frames/my own/2"]),
+    (["--models"], set(), ["/3/Models/m1", "/3/Models/m2"]),
+    (["--all"], set(FRAMES), ["/3/DKV"]),
+])
+def test_clean_removes(stand_in, args, gone, removed):
+    """Exactly what is named, and it is told what that was."""
+    left = Left(stand_in, FRAMES, ["m1", "m2"])
+    left.remove = (lambda real: lambda path: real(path.replace("my own/2", "my own%2F2")))(left.remove)
+    left.frames = {n.replace("my own/2", "my own%2F2"): b for n, b in left.frames.items()}
+    left.view = (lambda real: lambda path: json.loads(json.dumps(real(path)).replace("%2F", "/")))(left.view)
+    said = json.loads(stand_in.cli("clean", "c", *args, "--yes", "--json").stdout)
+    assert left.removed == removed
+    assert {n.replace("%2F", "/") for n in left.frames} == set(FRAMES) - gone
+    assert said["removed"] == {
+        "sessions": sum(p.startswith("/4/") for p in removed) if "--all" not in args else 2, "frames": len(gone),
+        "models": 2 if args[0] in ("--models", "--all") else 0, "bytes": sum(FRAMES[n] for n in gone)}
+
+
+def test_clean_refuses(stand_in):
+    """A session that has left nothing, a job that runs, recent use, nobody to ask, somebody who says no: nothing
+    is removed, and it is said why."""
+    left = Left(stand_in, FRAMES, ["m1"])
+    assert "no session '_sid_x'" in stand_in.cli("clean", "c", "--session", "_sid_x", "-y", code=1).stderr
+    left.jobs = ["RUNNING"]
+    assert "a job runs" in stand_in.cli("clean", "c", "--all", "-y", code=1).stderr
+    left.jobs, left.idle = [], 599_000
+    assert "9m 59s ago" in stand_in.cli("clean", "c", "--all", "-y", code=1).stderr
+    left.idle = 600_000
+    assert "nobody to ask" in stand_in.cli("clean", "c", "--all", code=1).stderr
+    for args, what in ((["--frames", "--models"], "these frames and all models"), (["--frames"], "all frames"),
+                       (["--sessions"], "the frames of these sessions"), (["--all"], "everything in the cloud")):
+        master, slave = pty.openpty()
+        os.write(master, b"yess\n")
+        assert f"Remove {what}? [y/N]" in stand_in.cli("clean", "c", *args, stdin=slave, code=1).stderr
+        os.close(slave)
+        os.close(master)
+    assert not left.removed
+    left.jobs, left.idle = ["RUNNING"], 0
+    assert "removed: sessions 0, frames 0 (0 bytes), models 1" in stand_in.cli(
+        "clean", "c", "--models", "--idle", "0", "-y").stdout
+
+
+def test_clean_in_part(stand_in):
+    """What cannot be removed is told and fails, the rest is removed; what is gone already is no failure; what
+    was not removed is not counted."""
+    left = Left(stand_in, FRAMES, ["m1", "m2"], broken={"/3/Models/m1": 500, "/4/sessions/_sid_b2": 404})
+    done = stand_in.cli("clean", "c", "--models", "--sessions", "-y", code=1)
+    assert "it cannot be removed" in done.stderr and done.stderr.count("\n") == 1
+    assert done.stdout == "removed: sessions 1, frames 4 (1.3 kB), models 1\n"
+    assert left.models == ["m1"] and set(left.frames) == {"mine", "my own/2"}
+    left = Left(stand_in, FRAMES, ["m1", "m2"], broken={"/3/DKV": 500})
+    done = stand_in.cli("clean", "c", "--all", "-y", code=1)
+    assert done.stdout == "removed: sessions 0, frames 0 (0 bytes), models 0\n", done
+
+
+def test_time_zones(stand_in):
+    """The list is that of H2O without its heading, one a line, and harmless to a terminal; it is made in a
+    session of its own, which is ended whatever comes of it. A cloud whose time zone is not known has none."""
+    ended = []
+    zones = {"frames": [{"columns": [{"domain": ["StandardOffset CanonicalID, Aliases", "+01:00 Europe/Berlin",
+                                                 "a\x1b[31m", 7]}]}]}
+
+    def get(handler):
+        light = handler.path.startswith("/ctx/3/Frames/h2ofleet_timezones/light")
+        handler.reply(200, json.dumps(zones if light else {}).encode())
+
+    def delete(handler):
+        ended.append(handler.path)
+        handler.reply(404, b"{}")
+
+    stand_in.handler.do_GET, stand_in.handler.do_DELETE = get, delete
+    assert stand_in.cli("timezone", "c", "list", "-q").stdout == "+01:00 Europe/Berlin\na\\x1b[31m\n"
+    assert json.loads(stand_in.cli("timezone", "c", "list", "-q", "--json").stdout)["timezones"][0] == \
+        "+01:00 Europe/Berlin"
+    assert ended == ["/ctx/4/sessions/_sid_h2ofleet"] * 2
+    assert stand_in.cli("timezone", "c").stdout == "-\n"
+    assert json.loads(stand_in.cli("timezone", "c", "--json").stdout) == {"timezone": None}
+    zones["frames"] = "odd"
+    assert stand_in.cli("timezone", "c", "list", "-q").stdout == ""
+
+
+def test_wide_table(stand_in):
+    """A table that is wider than the screen is told row by row; cells that are none are dashes."""
+    columns = [{"description": d} for d in ("To", "1 byte", "1 MB " * 20)] + [{}]
+    data = [["remote localhost/127.0.0.1:54321", "all - collective"], ["  1 us", None], ["2 ms", "3 ms"], ["4", "5"]]
+    stand_in.handler.do_GET = lambda handler: handler.reply(200, json.dumps(
+        {"locked": True, "table": {"columns": columns, "data": data}}).encode())
+    said = stand_in.cli("network-test", "c", "-q").stdout.splitlines()
+    assert said[0] == "remote 127.0.0.1:54321" and said[1].split() == ["1", "byte", "1", "us"], said
+    assert said[4] == "all - collective" and said[5].split() == ["1", "byte", "-"], said
+    assert said[3].split() == ["-", "4"], said

@@ -8,12 +8,20 @@
 #include "base/strbuf.h"
 
 static int terminal = STDERR_FILENO;
+static char dir[100];
+
+static void remove_dir(void)
+{
+	if (dir[0])
+		file_remove_tree(dir, NULL);
+}
 
 void fuzz_failed(const char *file, int line, const char *what, const char *text, size_t len)
 {
 	dprintf(terminal, "%s:%d: does not hold: %s\n", file, line, what);
 	if (text)
 		dprintf(terminal, "%.*s\n", (int)len, text);
+	remove_dir();
 	abort();
 }
 
@@ -84,13 +92,6 @@ char *fuzz_part(struct fuzz_input *in, size_t *len)
 	in->at += skip;
 	in->n -= skip;
 	return part;
-}
-
-static char dir[100];
-
-static void remove_dir(void)
-{
-	file_remove_tree(dir, NULL);
 }
 
 const char *fuzz_dir(void)

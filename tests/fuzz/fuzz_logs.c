@@ -156,7 +156,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	struct fuzz_input in = {data, size};
 	uint8_t what = fuzz_byte(&in);
-	uint64_t text = (uint64_t)fuzz_byte(&in) * 64;
+	uint64_t how = fuzz_byte(&in), text = how < 128 ? how * 64 : (how - 128) << 16;
 
 	switch (what) {
 	case 'z':

@@ -8,6 +8,7 @@
 #include <poll.h>
 
 #include "drv/http.h"
+#include "drv/who.h"
 #include "sockets.h"
 
 #define PORT     54321
@@ -24,6 +25,24 @@ static struct {
 	unsigned answers;
 	bool cancel; /* in its callback, all ends */
 } now;
+
+/* In place of drv/who.c, which would ask the kernel: the node that answers is ours. */
+uid_t who_is(struct who *w, int sock)
+{
+	(void)w;
+	(void)sock;
+	return geteuid();
+}
+
+uid_t who_listens(struct who *w, int sock)
+{
+	return who_is(w, sock);
+}
+
+void who_free(struct who *w)
+{
+	(void)w;
+}
 
 static bool on_connection(int fd, const struct sockaddr *to)
 {

@@ -385,6 +385,7 @@ static void boot(const struct fuzz_input *in)
 	free(path);
 	path = xasprintf("boot/%s/classes.jsa", id.key);
 	fuzz_write(path, "archive", 7);
+	fuzz_write("boot/classes.jsa", "archive", 7); /* another's */
 	fuzz_check(bootcache_find(fuzz_dir(), &rt, &found, NULL) == 0);
 	fuzz_check((found.verdict == BOOT_TRUSTED) == (found.archive != NULL));
 	/* Nothing but what lies in the entry, not its parent, either. */

@@ -521,8 +521,6 @@ static void prepared(struct sim *s)
 				.text = "no port"});
 		return;
 	}
-	if (!s->c->ports_planned || !s->c->nodes[0].api_port)
-		s->ports_held = true;
 	s->ports_held = true;
 	s->locked_short = false;
 	for (uint16_t i = 0; i < MAX_NODES; i++)

@@ -145,7 +145,7 @@ static void test_reading_comes_first(_unused_ void **state)
 
 		usleep(50000);
 		kill(us, SIGSTOP);
-		usleep(1000000);
+		sleep(1);
 		if (write(fds[1], "x", 1) != 1)
 			_exit(1);
 		kill(us, SIGCONT);

@@ -203,7 +203,8 @@ static void test_write_atomic(void **state)
 }
 
 /* Proves: what somebody has put in the place of the file that is written first is never written to,
- * nor waited for: not another name of a file that is not ours, not a pipe without a reader. */
+ * nor waited for: not another name of a file that is not ours, not a pipe that nobody else has
+ * open. */
 static void test_write_into_nothing(void **state)
 {
 	struct dir *d = *state;
@@ -216,6 +217,7 @@ static void test_write_into_nothing(void **state)
 	write_text(path, "one");
 	assert_int_equal(mkfifo(new, 0600), 0);
 	alarm(20); /* instead of waiting for ever */
+	assert_int_equal(file_read(new, 100, &data, NULL), -EINVAL);
 	write_text(path, "two");
 	alarm(0);
 	assert_int_equal(file_read(kept, 100, &data, NULL), 0);
@@ -302,29 +304,6 @@ static void test_own_dir(void **state)
 	}
 }
 
-/* Proves: directories that are nested deeper than there are descriptors are removed. */
-static void test_remove_deep_tree(void **state)
-{
-	struct dir *d = *state;
-	_cleanup_free_ char *tree = in(d, "t");
-	_cleanup_close_ int here = open(".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	struct rlimit old, few = {256, 256};
-
-	assert_int_equal(mkdir(tree, 0700), 0);
-	assert_int_equal(chdir(tree), 0);
-	for (int i = 0; i < 3000; i++) {
-		assert_int_equal(mkdir("d", 0700), 0);
-		assert_int_equal(chdir("d"), 0);
-	}
-	assert_int_equal(fchdir(here), 0);
-	assert_int_equal(getrlimit(RLIMIT_NOFILE, &old), 0);
-	few.rlim_max = old.rlim_max;
-	assert_int_equal(setrlimit(RLIMIT_NOFILE, &few), 0);
-	assert_int_equal(file_remove_tree(tree, NULL), 0);
-	assert_int_equal(setrlimit(RLIMIT_NOFILE, &old), 0);
-	assert_int_equal(access(tree, F_OK), -1);
-}
-
 /* Proves: removal takes all below, and never what a symbolic link leads to. */
 static void test_remove_tree(void **state)
 {
@@ -346,6 +325,39 @@ static void test_remove_tree(void **state)
 	assert_int_equal(file_remove_tree(tree, NULL), 0);
 	assert_int_equal(file_remove_tree(tree, NULL), 0); /* gone already */
 	assert_int_equal(file_empty_dir(tree, NULL), 0);
+}
+
+/* Proves: neither the stack nor the descriptors set a bound to how deep a tree may be that is
+ * removed, and names that lie there already are in nobody's way. */
+static void test_remove_deep_tree(void **state)
+{
+	enum { DEPTH = 3000, DESCRIPTORS = 128 };
+	struct dir *d = *state;
+	_cleanup_free_ char *tree = in(d, "deep"), *there = in(d, "deep/.deep-0/x");
+	_cleanup_(err_clear) struct err e = ERR_NULL;
+	struct rlimit saved, few;
+	int fd, r;
+
+	assert_int_equal(file_mkdirs(there, 0700, NULL), 0);
+	fd = open(tree, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	for (int i = 0; i < DEPTH; i++) {
+		int next;
+
+		assert_int_equal(mkdirat(fd, "d", 0700), 0);
+		next = openat(fd, "d", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+		assert_true(next >= 0);
+		close(fd);
+		fd = next;
+	}
+	close(fd);
+	assert_int_equal(getrlimit(RLIMIT_NOFILE, &saved), 0);
+	few = (struct rlimit){DESCRIPTORS, saved.rlim_max};
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &few), 0);
+	r = file_remove_tree(tree, &e);
+	setrlimit(RLIMIT_NOFILE, &saved);
+	if (r < 0)
+		fail_msg("%s", err_msg(&e));
+	assert_int_equal(access(tree, F_OK), -1);
 }
 
 static void test_mkdirs(void **state)

@@ -239,7 +239,7 @@ static void test_identity(void **state)
 /* A link to java that leads elsewhere, as update-alternatives makes it. */
 static void test_link_to_java(void **state)
 {
-	_cleanup_free_ char *link = xasprintf("%s/java", top), *jdk = xasprintf("%s/jdk", top);
+	_cleanup_free_ char *link = xasprintf("%s/java", top);
 	_cleanup_free_ char *other = xasprintf("%s/other", top);
 	_cleanup_free_ char *other_java = xasprintf("%s/bin/java", other);
 	struct boot_runtime rt = runtime();

@@ -41,6 +41,9 @@ static const struct sample samples[] = {
 	{ENV(.code = 3,
 		 .log_tail = "Only Java versions 8-17 are supported, system version is 25\n"),
 		CAUSE_JAVA_VERSION, "system version is 25"},
+	{ENV(.code = 3, .log_tail = "Only Java 8, 9, 10, 11, 12 and 13 are supported, system "
+				    "version is 17.0.15\n"),
+		CAUSE_JAVA_VERSION, "system version is 17.0.15"},
 	{ENV(.code = 3, .log_tail = "Terminating due to java.lang.OutOfMemoryError: Java heap "
 				    "space\n"),
 		CAUSE_JAVA_OOM, "max_mem_size"},

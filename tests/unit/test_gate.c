@@ -193,10 +193,12 @@ static void test_groups(_unused_ void **state)
 {
 	const struct passwd *pw = getpwuid(getuid());
 	_cleanup_free_ char *user = NULL, *group = NULL, *number = NULL;
-	const struct group *gr;
+	const struct group *gr = pw ? getgrgid(pw->pw_gid) : NULL;
 
-	if (!pw || !(gr = getgrgid(pw->pw_gid)))
+	if (!gr) {
 		skip();
+		return;
+	}
 	user = xasprintf("user:%s", pw->pw_name);
 	group = xasprintf("group:%s", gr->gr_name);
 	number = xasprintf("group:%u", pw->pw_gid);

@@ -207,7 +207,6 @@ static void test_written_before_told(void **state)
 static void test_torn_last_line(void **state)
 {
 	struct place *p = *state;
-	_cleanup_free_ char *line = NULL;
 	off_t size;
 
 	add_many(p, 2);
@@ -369,7 +368,7 @@ static void test_full_for_long(void **state)
 static void test_nothing_can_be_written(void **state)
 {
 	struct place *p = *state;
-	_cleanup_free_ char *first = xstrdup(journal_epoch(p->j)), *second = NULL, *since = NULL;
+	_cleanup_free_ char *first = xstrdup(journal_epoch(p->j)), *second = NULL;
 	struct journal_cursor c = {0};
 	struct strbuf b = STRBUF_NULL;
 

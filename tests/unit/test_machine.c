@@ -166,7 +166,6 @@ static void test_oom_kills_and_boot_id(_unused_ void **state)
 static void test_disk_free(void **state)
 {
 	_cleanup_free_ char *deep = xasprintf("%s/not/there/yet", (char *)*state);
-	_cleanup_free_ char *file = xasprintf("%s/file", (char *)*state);
 	_cleanup_free_ char *below = xasprintf("%s/file/x", (char *)*state);
 
 	put(*state, "file", "x");

@@ -67,6 +67,21 @@ static void test_memory(void **state)
 	assert_int_equal(memory(&conf, MEM_BYTES, 1ull << 30, &xmx), -ERANGE);
 }
 
+/* Proves: what cannot be told for now is no fault of the configuration. */
+static void test_memory_is_not_known(void **state)
+{
+	const struct machine_facts nothing = {.mem_bytes = 0, .cores = 1};
+	struct cloud_conf conf = conf_of(1);
+	uint64_t xmx, xms;
+
+	(void)state;
+	conf.max_mem_size = (struct mem_spec){MEM_BYTES, 1ull << 30};
+	assert_int_equal(plan_memory(&conf, &nothing, &xmx, &xms, NULL), -EAGAIN);
+	conf.max_mem_size = (struct mem_spec){MEM_UNSET, 0};
+	assert_int_equal(plan_memory(&conf, &nothing, &xmx, &xms, NULL), 0);
+	assert_true(xmx == 0 && xms == 0);
+}
+
 /* Proves: cores are divided, never below one; one node and -1 get all. */
 static void test_nthreads(void **state)
 {
@@ -375,6 +390,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_memory),
+		cmocka_unit_test(test_memory_is_not_known),
 		cmocka_unit_test(test_nthreads),
 		cmocka_unit_test(test_flatfile),
 		cmocka_unit_test(test_argv_plain),

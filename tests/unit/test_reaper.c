@@ -127,7 +127,7 @@ static void test_orphans(_unused_ void **state)
 			raise(SIGSTOP); /* until its parent is gone */
 			_exit(0);
 		}
-		_exit(write(fds[1], &orphan, sizeof(orphan)) != sizeof(orphan));
+		_exit(write(fds[1], &orphan, sizeof(orphan)) == sizeof(orphan) ? 0 : 1);
 	}
 	assert_int_equal(read(fds[0], &orphan, sizeof(orphan)), sizeof(orphan));
 	until_gone(&loop, &parent, 1);
