@@ -27,8 +27,9 @@ static struct {
 	uint64_t incidents, faults_then; /* there were when it began */
 	uint64_t fault_at;               /* when one was hit last */
 	uint64_t faults_seen;
-	bool known[MAX_CLOUDS]; /* of a created cloud, whether it is there is known */
-	bool dirty[MAX_CLOUDS]; /* what it left could not be removed */
+	bool known[MAX_CLOUDS];    /* of a created cloud, whether it is there is known */
+	bool launched[MAX_CLOUDS]; /* since the machine was booted */
+	bool dirty[MAX_CLOUDS];    /* what it left could not be removed */
 } k;
 
 void check_new(void)
@@ -62,6 +63,8 @@ void check_fork(const struct vproc *p)
 {
 	if (p->kind != V_NODE)
 		return;
+	if (plan_index(p->h2o.cloud) < MAX_CLOUDS)
+		k.launched[plan_index(p->h2o.cloud)] = true;
 	for (const struct vproc *o = w.procs; o; o = o->next) {
 		if (o == p || !is_node_of(o, p->h2o.cloud))
 			continue;
@@ -197,6 +200,8 @@ static void check_ready(const struct cloud *c)
 			(int)c->nodes[i].pid);
 		if (!there)
 			return;
+		invariant("published", !h2o_denies(p),
+			"%s is ready, and its node %zu says that not all agree", c->conf->name, i);
 		invariant("published", p->h2o.serves_at && !p->h2o.locked_short,
 			"%s is ready, and its node %zu is in a cloud of less", c->conf->name, i);
 		for (size_t j = 0; j < c->n_nodes; j++)
@@ -215,7 +220,9 @@ static void check_hang(const struct cloud *c)
 		if (!c->nodes[i].hung || !p)
 			continue;
 		silent = w.now - p->h2o.good_at;
-		silent -= MIN(silent, w.frozen - p->h2o.good_frozen + p->h2o.blind_for);
+		silent -=
+			MIN(silent, w.frozen - p->h2o.good_frozen + p->h2o.blind_for +
+					    (p->h2o.blind_since ? w.now - p->h2o.blind_since : 0));
 		w.hangs++;
 		invariant("pause", silent + 300 * MS >= c->conf->hang_timeout_ms * MS,
 			"%s/%zu is a hang after %" PRIu64 " ms without an answer", c->conf->name, i,
@@ -236,6 +243,21 @@ static bool is_sick(const struct cloud *c)
 	return false;
 }
 
+/* Lateness is none, nor is an answer that breaks off. */
+static bool has_evidence(const struct cloud *c)
+{
+	for (size_t i = 0; i < c->n_nodes; i++) {
+		const struct vproc *p = proc_of(&c->nodes[i]);
+		uint64_t pause =
+			p ? p->h2o.paused_until - MIN(p->h2o.silent_since, p->h2o.paused_until) : 0;
+
+		if (!p || !vproc_runs(p) || p->h2o.lie ||
+			(pause > 55 * SEC && w.now < p->h2o.paused_until + 120 * SEC))
+			return true;
+	}
+	return false;
+}
+
 /* It served, and is given up: there must be evidence. */
 static void check_loss(const struct cloud *c, const struct cloud_event *ev)
 {
@@ -247,8 +269,9 @@ static void check_loss(const struct cloud *c, const struct cloud_event *ev)
 		hung |= c->nodes[n].hung;
 	if (ev->type == EVENT_EXITED || ev->type == EVENT_RESUME || hung)
 		return;
-	invariant("evidence", lied || is_sick(c), "%s is given up (%s), and all its nodes are well",
-		c->conf->name, c->reason ? c->reason : "no reason");
+	invariant("evidence", lied || has_evidence(c),
+		"%s is given up (%s), and all its nodes are well", c->conf->name,
+		c->reason ? c->reason : "no reason");
 }
 
 static void check_idle(const struct cloud *c)
@@ -262,6 +285,15 @@ static void check_idle(const struct cloud *c)
 							 c->conf->max_idle_duration_ms * MS,
 			"%s is stopped for want of use, and was used %" PRIu64 " ms ago",
 			c->conf->name, (w.now - MIN(w.used_at[i], w.now)) / MS);
+}
+
+/* What was launched since the machine began has been removed, if it could be. */
+static void note_rest(const struct cloud *c)
+{
+	unsigned i = plan_index(c->conf->name);
+
+	if (i < MAX_CLOUDS)
+		k.dirty[i] = in_trouble() || (k.dirty[i] && !k.launched[i]);
 }
 
 static void check_transition(
@@ -282,9 +314,8 @@ static void check_transition(
 		check_loss(c, ev);
 	if (t->to == CLOUD_STOPPING && ev->type == EVENT_IDLE)
 		check_idle(c);
-	if (plan_index(c->conf->name) < MAX_CLOUDS &&
-		(t->to == CLOUD_STOPPED || t->to == CLOUD_FAILED))
-		k.dirty[plan_index(c->conf->name)] = in_trouble();
+	if (t->to == CLOUD_STOPPED || t->to == CLOUD_FAILED)
+		note_rest(c);
 	w.failed += t->to == CLOUD_FAILED;
 	if (t->to == CLOUD_FAILED || t->to == CLOUD_BACKOFF || t->to == CLOUD_DEGRADED)
 		invariant("reason", t->reason, "%s is %s for no reason", c->conf->name,
@@ -443,6 +474,19 @@ static void check_changes(void)
 	k.settled = true;
 }
 
+/* A formation that a client has locked too early is abandoned at once. */
+static void check_short_lock(const struct supervised *s)
+{
+	const struct vproc *p = proc_of(&s->cloud->nodes[0]);
+
+	if (s->cloud->state != CLOUD_FORMING || !p || !p->h2o.locked_short || !p->h2o.locked ||
+		!p->h2o.serves_at || is_sick(s->cloud) || cloud_is_blind(s->cloud))
+		return;
+	invariant("short-lock",
+		w.now - MAX(p->h2o.short_at, p->h2o.serves_at) < 6 * SEC || w.frozen,
+		"%s was locked with too few members, and is forming still", s->cloud->conf->name);
+}
+
 void check_turn(void)
 {
 	uint64_t overdue = fleet_overdue_ms(w.fleet);
@@ -455,6 +499,7 @@ void check_turn(void)
 		check_rest(s);
 		check_door(s);
 		check_under_way(s);
+		check_short_lock(s);
 	}
 	check_processes();
 	check_incidents();
@@ -636,6 +681,7 @@ void check_reboot(void)
 {
 	memset(k.before, 0, sizeof(k.before));
 	memset(k.dirty, 1, sizeof(k.dirty));
+	memset(k.launched, 0, sizeof(k.launched));
 }
 
 /* ---- the end ---- */

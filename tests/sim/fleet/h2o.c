@@ -61,6 +61,11 @@ bool h2o_paused(const struct vproc *p)
 	return p->kind == V_NODE && p->h2o.paused_until > w.now;
 }
 
+bool h2o_denies(const struct vproc *p)
+{
+	return p->h2o.lie == LIE_CONSENSUS && w.now - p->h2o.lie_at > 2 * SEC;
+}
+
 struct vproc *h2o_member(const char *cloud, unsigned node)
 {
 	for (struct vproc *p = w.procs; p; p = p->next)
@@ -109,7 +114,12 @@ void h2o_gone(struct vproc *p, bool in_order)
 {
 	struct h2o *h = &p->h2o;
 	_cleanup_free_ char *lib = xasprintf("%s/libxgboost", h->tmp);
+	unsigned i = plan_index(h->cloud);
 
+	if (i < MAX_CLOUDS) { /* with it, its jobs */
+		w.worked_at[i] = MIN(w.worked_at[i], w.now);
+		w.used_at[i] = MIN(w.used_at[i], w.now);
+	}
 	h->dead_at = w.now;
 	h->listens = false;
 	if (in_order)
@@ -236,7 +246,10 @@ void h2o_flatfile(struct vproc *p, const char *text)
 	for (const char *c = text; (c = strchr(c, ':')) && h->n_list < MAX_MEMBERS; c++)
 		h->list[h->n_list++] = (uint16_t)strtoul(c + 1, NULL, 10);
 	world_at(t, beats, vproc_id(p), 0);
-	world_at(t + noise(about(p, 5), 0, 800) * MS, serves, vproc_id(p), 0);
+	t += noise(about(p, 5), 0, 800) * MS;
+	if (noise(about(p, 5), 1, 8) == 0)
+		t += noise(about(p, 5), 2, 5000) * MS;
+	world_at(t, serves, vproc_id(p), 0);
 }
 
 static void wait_for_list(struct vproc *p)
@@ -362,6 +375,8 @@ static void lock_when_agreed(uint64_t id, uint64_t tries)
 	}
 	for (struct vproc *o = *group_of(p->h2o.name); o; o = o->of_cloud)
 		o->h2o.locked_short = seen < n;
+	for (struct vproc *o = *group_of(p->h2o.name); o; o = o->of_cloud)
+		o->h2o.short_at = w.now;
 	w.short_locks += seen < n;
 	vlog("a client has locked %s with %zu of %zu members", p->h2o.name, seen, n);
 }
@@ -541,7 +556,7 @@ static void resume(const struct vproc *p)
 static char *body_of(struct vproc *p, const struct http_request *r, enum lie lie, bool *good)
 {
 	unsigned i = plan_index(p->h2o.cloud);
-	uint64_t used = i < MAX_CLOUDS ? w.used_at[i] : 0; /* later than now: a job runs */
+	uint64_t used = i < MAX_CLOUDS ? w.worked_at[i] : 0;
 
 	if (strstr(r->path, "/3/Cloud"))
 		return cloud_json(p, lie, good);
@@ -598,7 +613,10 @@ static void answer(uint64_t id, uint64_t server)
 		return;
 	}
 	lie = (enum lie)p->h2o.lie;
-	if (lie != LIE_SIZE && lie != LIE_CONSENSUS)
+	if (r->head &&
+		(lie == LIE_PID || lie == LIE_NAME || lie == LIE_GARBAGE || lie == LIE_ONCE_SIZE))
+		lie = LIE_NONE; /* it waits for who asks for all */
+	if (lie != LIE_NONE && lie != LIE_SIZE && lie != LIE_CONSENSUS)
 		p->h2o.lie = LIE_NONE;
 	if (lie == LIE_RESET) {
 		complete(r, HTTP_BROKEN, "Connection reset by peer");

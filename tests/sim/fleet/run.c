@@ -626,7 +626,7 @@ static void set_fault(const struct step *s)
 	w.faults[f].err = errors[f];
 	w.faults[f].skip = s->b % 6;
 	w.faults[f].count = s->b % 2 ? 1 : 1000;
-	w.faults[f].until = w.now + (100 + s->c * 20) * MS;
+	w.faults[f].until = w.now + (100 + s->c * (f == FAULT_HTTP ? 80 : 20)) * MS;
 }
 
 static void harm(struct vproc *p, const struct step *s)
@@ -658,6 +658,7 @@ static void harm(struct vproc *p, const struct step *s)
 		break;
 	case STEP_LIE:
 		p->h2o.lie = 1 + s->c % 9;
+		p->h2o.lie_at = w.now;
 		break;
 	case STEP_LOCK:
 		h2o_lock(p);
@@ -688,7 +689,10 @@ static void use(unsigned cloud, const struct step *s)
 	if (!p || !p->h2o.serves_at)
 		return;
 	h2o_lock(p);
-	w.used_at[cloud] = MAX(w.used_at[cloud], w.now + s->c * 20 * MS);
+	if (!p->h2o.locked) /* it waits for consensus; and may wait in vain */
+		return;
+	w.worked_at[cloud] = MAX(w.worked_at[cloud], w.now + s->c * 40 * MS);
+	w.used_at[cloud] = MAX(w.used_at[cloud], w.worked_at[cloud]);
 }
 
 static void to_machine(const struct step *s)

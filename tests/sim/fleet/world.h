@@ -113,6 +113,7 @@ struct h2o {
 	uint64_t dead_at;
 	bool hung; /* answers nothing any more; ignores SIGTERM */
 	uint64_t slow_us, slow_until;
+	uint64_t lie_at, short_at;       /* since when it lies; was locked with too few */
 	unsigned lie;                    /* what is wrong with its next answer */
 	uint64_t good_at, good_frozen;   /* it has answered well last; w.frozen then */
 	uint64_t blind_since, blind_for; /* it could not be asked, since its last good answer */
@@ -163,6 +164,8 @@ void h2o_execute(struct vproc *p);
 void h2o_gone(struct vproc *p, bool in_order);
 void h2o_flatfile(struct vproc *p, const char *text);
 bool h2o_paused(const struct vproc *p);
+/* It says, for some time already, that the members do not agree. */
+bool h2o_denies(const struct vproc *p);
 /* The member of that cloud that runs; NULL: none. */
 struct vproc *h2o_member(const char *cloud, unsigned node);
 /* A client comes to it: locks its cloud. */
@@ -424,7 +427,8 @@ struct world {
 	} faults[N_FAULTS];
 
 	struct plan_cloud plan[MAX_CLOUDS];
-	uint64_t used_at[MAX_CLOUDS]; /* of a cloud, by number */
+	uint64_t used_at[MAX_CLOUDS];   /* of a cloud, by number: also by bytes alone */
+	uint64_t worked_at[MAX_CLOUDS]; /* later than now: a job runs */
 
 	const char *violation; /* NULL: none */
 	char detail[600];
