@@ -29,7 +29,11 @@ CORE = ["test_whole", "test_starts_from_the_archive", "test_trains_over_the_node
 
 # What an H2O or a JDK does otherwise: (tests that show it, H2O versions, JDKs; () is all, what it is). They are
 # the notes below the table.
-NOTES = []
+NOTES = [
+    (".*", (), (21,), "Does not work reliably: in about one boot of three the first session (so any h2o.connect()) or other first "
+     "use ends the node with 255, \"Failed to instantiate schema of class: water.api.Schema\", for Java 21 lists a "
+     "class's methods in an order that changes, and H2O relies on it. The figure is of one run."),
+]
 
 
 # --- what is run ----------------------------------------------------------------------------------
