@@ -8,7 +8,8 @@
 static struct {
 	/* The clouds that served, whole, when a daemon ended. */
 	struct {
-		bool served, intact;
+		bool served, forming, intact;
+		size_t n;
 		bool wish_known, wanted;
 		uint64_t generation;
 		pid_t pids[MAX_MEMBERS];
@@ -520,6 +521,11 @@ void check_daemon_gone(void)
 			continue;
 		k.before[at].wish_known = k.settled && k.seen[at].wanted == c->wanted;
 		k.before[at].wanted = c->wanted == WANTED_RUNNING;
+		k.before[at].forming =
+			c->state == CLOUD_FORMING && k.seen[at].state == CLOUD_FORMING;
+		k.before[at].n = MIN(c->n_nodes, (size_t)MAX_MEMBERS);
+		for (size_t n = 0; n < k.before[at].n; n++)
+			k.before[at].pids[n] = c->nodes[n].pid;
 		k.before[at].served = cloud_usable(c) && k.seen[at].state != CLOUD_FORMING;
 		k.before[at].generation = c->generation;
 	}
@@ -553,12 +559,27 @@ static bool stands_whole(unsigned i, const char *name)
 	return h2o_is_whole(name, k.before[i].generation, n);
 }
 
+/* It was forming, and all its members still are. */
+static bool goes_on_forming(unsigned i)
+{
+	for (size_t n = 0; n < k.before[i].n; n++) {
+		const struct vproc *p = vproc_find(k.before[i].pids[n]);
+
+		if (!p || p->state != V_RUNNING || p->exec_at > w.now || p->kind != V_NODE ||
+			p->h2o.generation != k.before[i].generation || p->h2o.leaving)
+			return false;
+	}
+	return k.before[i].forming;
+}
+
 void check_before_life(void)
 {
 	k.faults_before = w.faults_hit;
 	for (unsigned i = 0; i < MAX_CLOUDS; i++)
 		k.before[i].intact =
-			k.before[i].served && !k.in_order && stands_whole(i, w.plan[i].name);
+			!k.in_order &&
+			(goes_on_forming(i) ||
+				(k.before[i].served && stands_whole(i, w.plan[i].name)));
 }
 
 /* What people were told is there is there; what was being made when it died is whole or not. */
@@ -674,7 +695,7 @@ void check_deleted(const char *cloud, int r)
 
 void check_damaged(unsigned cloud)
 {
-	k.before[cloud].served = k.before[cloud].wish_known = false;
+	k.before[cloud].served = k.before[cloud].forming = k.before[cloud].wish_known = false;
 }
 
 void check_reboot(void)
