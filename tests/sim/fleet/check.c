@@ -406,7 +406,9 @@ static void check_rest(const struct supervised *s)
 				p->kind == V_HELPER,
 			"%s is %s, and pid %d runs", c->conf->name, cloud_state_name(c->state),
 			(int)p->pid);
-	if (plan_index(c->conf->name) == MAX_CLOUDS || !k.dirty[plan_index(c->conf->name)])
+	/* A member that an earlier boot had and this one has not is nobody's. */
+	if (plan_index(c->conf->name) < MAX_CLOUDS && !k.dirty[plan_index(c->conf->name)] &&
+		!w.boot)
 		check_files(s);
 }
 
@@ -696,6 +698,8 @@ void check_deleted(const char *cloud, int r)
 void check_damaged(unsigned cloud)
 {
 	k.before[cloud].served = k.before[cloud].forming = k.before[cloud].wish_known = false;
+	k.dirty[cloud] = true; /* who ended meanwhile is known to nobody */
+	k.launched[cloud] = false;
 }
 
 void check_reboot(void)
