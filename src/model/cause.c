@@ -70,6 +70,10 @@ static const struct symptom symptoms[] = {
 	{1, "ERROR: ", CAUSE_ARGUMENTS, "H2O refused its arguments"},
 	{-1, "no longer accepting new H2O nodes", CAUSE_LOCKED_OUT,
 		"its cloud was locked by a client before it could join"},
+	/* It takes a handler's schemas from the first method that reflection lists. */
+	{255, "Failed to instantiate schema of class", CAUSE_UNKNOWN,
+		"H2O was misled by the order in which this Java lists methods, as happens in some "
+		"boots on a Java that it does not support: use one of 8 to 17"},
 	{-1, "H2O version mismatch", CAUSE_MISMATCH, "another version of H2O is in its cloud"},
 	{255, "required ports", CAUSE_PORT_TAKEN, "its port was taken by somebody else"},
 	{255, "Cannot find free port", CAUSE_PORT_TAKEN, "it found no free port"},

@@ -23,7 +23,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "e2e"))
 import faults  # noqa: E402
 from fleet import REPO, SLOW, SYSTEM_CACHE, Fleet, files_below, prepare_boot_cache, until  # noqa: E402
 from users import Client, Operator  # noqa: E402
-from world import Spans, World, fds_of, identity, judge_events  # noqa: E402
+from world import Spans, World, fds_of, judge_events, lives  # noqa: E402
 
 OUT = pathlib.Path(os.environ.get("H2OFLEET_CHAOS_DIR", REPO / ".cache" / "chaos"))
 # Within this time after what hindered it is over a cloud must be whole again; it takes 3 to 5 s on two idle cores.
@@ -124,7 +124,7 @@ class Chaos:
         deadline = time.monotonic() + 10 * SLOW
         while time.monotonic() < deadline:
             found = self.world.scanner.of("c").get(index)
-            if found and identity(found.pid) == (found.ticks, True):
+            if found and lives(found):
                 return found
             time.sleep(0.05)
         raise faults.NotNow(f"there is no member {index}")
@@ -132,7 +132,7 @@ class Chaos:
     @staticmethod
     def gone(member, seconds):
         deadline = time.monotonic() + seconds
-        while identity(member.pid) == (member.ticks, True):
+        while lives(member):
             if time.monotonic() > deadline:
                 return False
             time.sleep(0.02)
@@ -144,7 +144,7 @@ class Chaos:
         with contextlib.suppress(ProcessLookupError):
             fd = os.pidfd_open(member.pid)
             try:
-                if identity(member.pid) == (member.ticks, True):
+                if lives(member):
                     signal.pidfd_send_signal(fd, sig)
             finally:
                 os.close(fd)
@@ -209,6 +209,17 @@ class Chaos:
             self.fleet.assert_clean()
         except AssertionError as e:
             self.world.findings.add("leak", str(e))
+        self.look_for_litter()
+
+    def litter(self):
+        """What H2O leaves when it is killed while its temporary files and what it has swapped out are there; with
+        the boot cache and little data it has none."""
+        for member in self.world.scanner.of("c").values():
+            node = self.fleet.node_dir(member.index)
+            with contextlib.suppress(OSError):
+                (node / "tmp" / f"litter-{member.pid}").touch()
+                (node / f"ice{member.port}").mkdir(exist_ok=True)
+                (node / f"ice{member.port}" / f"litter-{member.pid}").touch()
 
     def note_pids(self):
         self.fleet.seen_pids |= {pid for pid, _ in list(self.world.scanner.lives)}
@@ -278,6 +289,7 @@ class Chaos:
         before = self.generation()
         if fault.outage:
             open_spans.append(self.outages.begin(name))
+        self.litter()
         record = {"fault": name, "parameters": parameters, "generation": before, "at": time.monotonic(), "missed": None}
         self.log(f"{name} {parameters or ''} (generation {before})")
         try:
@@ -356,8 +368,7 @@ class Chaos:
         self.note_pids()
         for sentence in self.fleet.close():
             self.world.findings.add("leak", sentence)
-        for path in self.leftovers():
-            self.world.findings.add("leak", f"file {path}")
+        self.look_for_litter()
 
     def stop_cloud(self):
         """A stop leaves nothing of the cloud, while the daemon lives on; and its journal is whole."""
@@ -373,10 +384,11 @@ class Chaos:
         judge_events(self.world, events, bool(self.world.full.spans))
         self.causes = collections.Counter(e["cause"] for e in events if e["type"] == "node-exited")
 
-    def leftovers(self):
+    def look_for_litter(self):
         """Of nodes, below state_dir."""
         clouds = self.fleet.state_dir / "clouds"
-        return [*files_below(clouds, "ice*"), *clouds.glob("*/*/tmp/*")]
+        for path in [*files_below(clouds, "ice*"), *clouds.glob("*/*/tmp/*")]:
+            self.world.findings.add("leak", f"file {path}")
 
     # --- the report -------------------------------------------------------------------------------
 

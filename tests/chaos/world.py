@@ -62,12 +62,16 @@ class Spans:
 
 
 def identity(pid):
-    """(start time in ticks, alive) of a process; None: there is none."""
+    """(start time in ticks, alive, its parent) of a process; None: there is none."""
     stat = read(f"/proc/{pid}/stat")
     if not stat:
         return None
     fields = stat.rpartition(")")[2].split()
-    return int(fields[19]), fields[0] not in "ZX"
+    return int(fields[19]), fields[0] not in "ZX", int(fields[1])
+
+
+def lives(member):
+    return (identity(member.pid) or ())[:2] == (member.ticks, True)
 
 
 class Watcher(threading.Thread):
@@ -111,6 +115,8 @@ class Scanner(Watcher):
             if not seen or not seen[1]:
                 continue
             member = self.known.get(pid)
+            if seen[2] in self.known and seen[2] in pids:
+                continue  # what a member starts looks like itself until it has executed something
             if not member or member.ticks != seen[0]:
                 member = self._ask(pid, seen[0])
             if member:
@@ -148,7 +154,7 @@ class Scanner(Watcher):
                     continue
                 if one.index != two.index and (one.generation, one.name) == (two.generation, two.name):
                     continue
-                if all(identity(m.pid) == (m.ticks, True) for m in (one, two)):
+                if all(lives(m) for m in (one, two)):
                     self.world.findings.add("two generations", f"{one} lives beside {two}")
 
     def of(self, cloud):

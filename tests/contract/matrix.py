@@ -29,7 +29,11 @@ CORE = ["test_whole", "test_starts_from_the_archive", "test_trains_over_the_node
 
 # What an H2O or a JDK does otherwise: (tests that show it, H2O versions, JDKs; () is all, what it is). They are
 # the notes below the table.
-NOTES = []
+NOTES = [
+    (".*", (), (21,), "Does not work reliably: in about one boot of three the first session (so any h2o.connect()) or other first "
+     "use ends the node with 255, \"Failed to instantiate schema of class: water.api.Schema\", for Java 21 lists a "
+     "class's methods in an order that changes, and H2O relies on it. The figure is of one run."),
+]
 
 
 # --- what is run ----------------------------------------------------------------------------------
@@ -118,7 +122,8 @@ def only(names):
 
 def contract(version, major, env, parts, names):
     return pytest(REPO / "tests/contract", RESULTS / f"{version}-{major}-contract", "--on", "real",
-                  *(["--long"] if "long" in parts else []), *only(names), **env)
+                  *(["--long"] if "long" in parts else []), *(["--deselect", "test_peers.py"] if "single" in parts else []),
+                  *only(names), **env)
 
 
 def core(version, major, env, _, names):
@@ -127,7 +132,8 @@ def core(version, major, env, _, names):
 
 
 def try_pair(version, major, java, parts, again, failed):
-    """What of `parts` (contract, long, core) was not run yet, or has failed and is to be tried again; the result."""
+    """What of `parts` (contract, long: more of it, single: not the tests with several nodes, core) was not run yet, or
+    has failed and is to be tried again; the result."""
     jar = str(need_h2o(version) / "h2o/backend/bin/h2o.jar")
     file = RESULTS / f"{version}-{major}.json"
     result = json.loads(file.read_text()) if file.exists() and not again else {
@@ -137,7 +143,8 @@ def try_pair(version, major, java, parts, again, failed):
         env["H2OFLEET_ALLOW_UNSUPPORTED_JAVA"] = "1"
     for part, run_it in (("contract", contract), ("core", core)):
         names = [t for t, why in result[part].items() if why] if failed else []
-        if part not in parts or (result[part] and not names):
+        whole = result[part] and (part == "core" or "single" in parts or any("test_forming" in t for t in result[part]))
+        if part not in parts or (whole and not names):
             continue
         print(f"==> H2O {version}, Java {major}{' (unsupported)' if result['refused'] else ''}: {part}", flush=True)
         begun, worked = time.monotonic(), cpu_seconds()

@@ -16,7 +16,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import urllib.parse
 import zipfile
@@ -111,11 +110,9 @@ class Kind:
 
 
 def fake_kind():
-    jar = pathlib.Path(tempfile.mkdtemp(prefix="h2ofleet-contract.")) / "h2o.jar"
-    subprocess.run([sys.executable, REPO / "tests/fake/make-fake-jar", jar], check=True)
-    kind = Kind("fake", FAKEJAVA, jar, 0.05, ["-Dfake.heartbeat_ms=50", "-Dfake.boot_ms=20"])
-    kind.close()
-    kind.dir = jar.parent
+    kind = Kind("fake", FAKEJAVA, None, 0.05, ["-Dfake.heartbeat_ms=50", "-Dfake.boot_ms=20"])
+    kind.jar = str(kind.dir / "h2o.jar")
+    subprocess.run([REPO / "tests/fake/make-fake-jar", kind.jar], check=True)
     return kind
 
 
@@ -136,7 +133,7 @@ class Answer:
 
 
 class Node:
-    """One JVM. Its flatfile is a named pipe, as core/flatfile.c makes it: see meet()."""
+    """One JVM. Its flatfile is a named pipe, as core/flatfile.c makes it: see join()."""
 
     def __init__(self, kind, port, name="cloud", jvm=(), h2o=(), context="", libraries=True, classpath=False):
         self.kind, self.port, self.context = kind, port, context

@@ -846,6 +846,7 @@ def test_slow_name_service(gates, tmp_path):
         begun = time.monotonic()
         return f"{ask(door, 60)} {time.monotonic() - begun}"
 
+    first = time.monotonic()
     clients = [begin_as_user(uid, timed) for uid in range(60000, 60010)]
     until(lambda: len(gate.children()) == 8, "eight are asked")
     begun = time.monotonic()
@@ -860,7 +861,7 @@ def test_slow_name_service(gates, tmp_path):
         assert answer == "RST"
         times.append(float(seconds))
     assert min(times) > 4.5
-    assert 9.5 < max(times) < 30 * SLOW
+    assert time.monotonic() - first > 9.5 and max(times) < 30 * SLOW  # they need not begin together
     until(lambda: not gate.children(), "all children are gone")
     assert "name service" in gate.log_text()
     assert ask(door) == "ping"

@@ -86,7 +86,7 @@ ERRORS["fopen64"] = ERRORS["fopen"]
 
 # What the operator has to do something about; a cloud that cannot be started for such a reason has failed.
 PERMANENT = ("EACCES", "EPERM", "EROFS", "ENOSYS", "EAFNOSUPPORT", "EINVAL", "ENODEV", "ETXTBSY")
-FAILED = r"cloud \w+: \w+ -> failed"
+FAILED = r"cloud (\w+): \w+ -> failed"
 
 # What may end a daemon: a small allocation that fails, with a message (base/util.h); and what libuv gives up
 # at by itself: a watch that epoll does not take, and, at the daemon's start, no pipe for signals.
@@ -286,8 +286,9 @@ class Faults(Crash):
                 if name == "reexec" and fleet.says("error: .*goes on as it was"):
                     fleet.send(signal.SIGUSR1)
                     return
-                if may_fail and fleet.says(FAILED):
-                    fleet.quietly("POST", "/v1/clouds/c/start")
+                failed = fleet.says(FAILED) if may_fail else []
+                if failed:
+                    fleet.quietly("POST", f"/v1/clouds/{failed[0]}/start")
                     return
 
         threads = [threading.Thread(target=act), threading.Thread(target=begin_again)]

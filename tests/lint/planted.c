@@ -88,7 +88,7 @@ int by_way_of_null(struct pair *p, int way)
 {
 	if (!p && way)
 		return p->second;
-			/* fanalyzer: -Wanalyzer-null-dereference */ /* cppcheck: nullPointer */
+	/* fanalyzer: -Wanalyzer-null-dereference */ /* cppcheck: nullPointer */
 	return 0;
 }
 
@@ -104,7 +104,7 @@ int fall_back(int x)
 		return 4;
 	else if (x == 2)
 		return 4;
-	return x == x;    /* clang-tidy: misc-redundant-expression */
+	return x == x; /* clang-tidy: misc-redundant-expression */
 }
 
 int nested(int depth) /* clang-tidy: misc-no-recursion */

@@ -44,6 +44,10 @@ static const struct sample samples[] = {
 	{ENV(.code = 3, .log_tail = "Only Java 8, 9, 10, 11, 12 and 13 are supported, system "
 				    "version is 17.0.15\n"),
 		CAUSE_JAVA_VERSION, "system version is 17.0.15"},
+	{ENV(.code = 255, .log_tail =
+				  "4337856-23 FATAL water.default: Failed to instantiate schema of "
+				  "class: water.api.Schema\n"),
+		CAUSE_UNKNOWN, "use one of 8 to 17"},
 	{ENV(.code = 3, .log_tail = "Terminating due to java.lang.OutOfMemoryError: Java heap "
 				    "space\n"),
 		CAUSE_JAVA_OOM, "max_mem_size"},
