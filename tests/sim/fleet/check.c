@@ -17,6 +17,7 @@ static struct {
 	struct {
 		enum cloud_state state;
 		enum cloud_wanted wanted;
+		bool asked; /* since then, for something else; maybe not saved yet */
 	} seen[MAX_CLOUDS]; /* after the last turn of the loop */
 	uint64_t changes;
 	bool settled;           /* at least one turn of this daemon */
@@ -331,6 +332,9 @@ void __wrap_cloud_step(struct cloud *c, const struct cloud_event *ev, uint64_t n
 	if (w.ghost)
 		return;
 	w.events++;
+	if (plan_index(c->conf->name) < MAX_CLOUDS && ev->type != EVENT_TICK &&
+		ev->type != EVENT_ANSWER)
+		k.seen[plan_index(c->conf->name)].asked = true;
 	for (size_t i = 0; i < c->n_transitions; i++)
 		check_transition(c, ev, &c->transitions[i]);
 }
@@ -470,6 +474,7 @@ static void check_changes(void)
 		changed |= k.seen[at].state != c->state || k.seen[at].wanted != c->wanted;
 		k.seen[at].state = c->state;
 		k.seen[at].wanted = c->wanted;
+		k.seen[at].asked = false;
 	}
 	invariant("changes", !changed || !k.settled || k.changes != fleet_changes(w.fleet),
 		"a cloud's state or wish has changed, and fleet_changes() has not");
@@ -521,7 +526,8 @@ void check_daemon_gone(void)
 
 		if (at == MAX_CLOUDS || c->removed || w.fleet->clouds[i]->save_delay_ms)
 			continue;
-		k.before[at].wish_known = k.settled && k.seen[at].wanted == c->wanted;
+		k.before[at].wish_known =
+			k.settled && !k.seen[at].asked && k.seen[at].wanted == c->wanted;
 		k.before[at].wanted = c->wanted == WANTED_RUNNING;
 		k.before[at].forming =
 			c->state == CLOUD_FORMING && k.seen[at].state == CLOUD_FORMING;
