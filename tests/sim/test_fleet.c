@@ -361,38 +361,43 @@ static int check_determinism(uint64_t first, uint64_t n)
 
 /* ---- runs that once failed ---- */
 
+static bool read_lines(const char *path, struct strv *lines)
+{
+	_cleanup_free_ char *line = NULL;
+	FILE *f = fopen(path, "re");
+	size_t cap = 0;
+
+	while (f && getline(&line, &cap, f) > 0) {
+		line[strcspn(line, "#\n")] = '\0';
+		if (line[strspn(line, " ")])
+			strv_add(lines, line);
+	}
+	if (f)
+		fclose(f);
+	return f;
+}
+
 static int check_regressions(const char *path)
 {
-	FILE *f = fopen(path, "re");
-	_cleanup_free_ char *line = NULL;
-	size_t cap = 0;
-	int failures = 0, n = 0;
+	_cleanup_(strv_free) struct strv lines = STRV_NULL;
+	size_t failures = 0;
 
-	if (!f) {
+	if (!read_lines(path, &lines)) {
 		printf("cannot read %s\n", path);
 		return 1;
 	}
-	while (getline(&line, &cap, f) > 0) {
-		struct outcome o;
+	for (size_t i = 0; i < lines.n; i++) {
+		struct outcome o = {.failed = true};
 		struct script s;
 
-		line[strcspn(line, "#\n")] = '\0';
-		if (!line[strspn(line, " ")])
-			continue;
-		if (!script_parse(&s, line)) {
-			printf("%s: not a run: %s\n", path, line);
-			failures++;
-			continue;
-		}
-		run_apart(&s, NULL, &o);
+		if (script_parse(&s, lines.v[i]))
+			run_apart(&s, NULL, &o);
 		script_free(&s);
-		n++;
-		if (o.failed)
-			printf("again: '%s': %s: %s\n", o.violation, o.detail, line);
 		failures += o.failed;
+		if (o.failed)
+			printf("again: '%s': %s: %s\n", o.violation, o.detail, lines.v[i]);
 	}
-	fclose(f);
-	printf("%d runs that once failed: %d fail\n", n, failures);
+	printf("%zu runs that once failed: %zu fail\n", lines.n, failures);
 	return failures > 0;
 }
 

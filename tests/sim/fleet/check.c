@@ -8,7 +8,8 @@
 static struct {
 	/* The clouds that served, whole, when a daemon ended. */
 	struct {
-		bool served, intact;
+		bool served, forming, intact;
+		size_t n;
 		bool wish_known, wanted;
 		uint64_t generation;
 		pid_t pids[MAX_MEMBERS];
@@ -16,6 +17,7 @@ static struct {
 	struct {
 		enum cloud_state state;
 		enum cloud_wanted wanted;
+		bool asked; /* since then, for something else; maybe not saved yet */
 	} seen[MAX_CLOUDS]; /* after the last turn of the loop */
 	uint64_t changes;
 	bool settled;           /* at least one turn of this daemon */
@@ -330,6 +332,9 @@ void __wrap_cloud_step(struct cloud *c, const struct cloud_event *ev, uint64_t n
 	if (w.ghost)
 		return;
 	w.events++;
+	if (plan_index(c->conf->name) < MAX_CLOUDS && ev->type != EVENT_TICK &&
+		ev->type != EVENT_ANSWER)
+		k.seen[plan_index(c->conf->name)].asked = true;
 	for (size_t i = 0; i < c->n_transitions; i++)
 		check_transition(c, ev, &c->transitions[i]);
 }
@@ -405,7 +410,9 @@ static void check_rest(const struct supervised *s)
 				p->kind == V_HELPER,
 			"%s is %s, and pid %d runs", c->conf->name, cloud_state_name(c->state),
 			(int)p->pid);
-	if (plan_index(c->conf->name) == MAX_CLOUDS || !k.dirty[plan_index(c->conf->name)])
+	/* A member that an earlier boot had and this one has not is nobody's. */
+	if (plan_index(c->conf->name) < MAX_CLOUDS && !k.dirty[plan_index(c->conf->name)] &&
+		!w.boot)
 		check_files(s);
 }
 
@@ -467,6 +474,7 @@ static void check_changes(void)
 		changed |= k.seen[at].state != c->state || k.seen[at].wanted != c->wanted;
 		k.seen[at].state = c->state;
 		k.seen[at].wanted = c->wanted;
+		k.seen[at].asked = false;
 	}
 	invariant("changes", !changed || !k.settled || k.changes != fleet_changes(w.fleet),
 		"a cloud's state or wish has changed, and fleet_changes() has not");
@@ -518,8 +526,14 @@ void check_daemon_gone(void)
 
 		if (at == MAX_CLOUDS || c->removed || w.fleet->clouds[i]->save_delay_ms)
 			continue;
-		k.before[at].wish_known = k.settled && k.seen[at].wanted == c->wanted;
+		k.before[at].wish_known =
+			k.settled && !k.seen[at].asked && k.seen[at].wanted == c->wanted;
 		k.before[at].wanted = c->wanted == WANTED_RUNNING;
+		k.before[at].forming =
+			c->state == CLOUD_FORMING && k.seen[at].state == CLOUD_FORMING;
+		k.before[at].n = MIN(c->n_nodes, (size_t)MAX_MEMBERS);
+		for (size_t n = 0; n < k.before[at].n; n++)
+			k.before[at].pids[n] = c->nodes[n].pid;
 		k.before[at].served = cloud_usable(c) && k.seen[at].state != CLOUD_FORMING;
 		k.before[at].generation = c->generation;
 	}
@@ -553,12 +567,27 @@ static bool stands_whole(unsigned i, const char *name)
 	return h2o_is_whole(name, k.before[i].generation, n);
 }
 
+/* It was forming, and all its members still are. */
+static bool goes_on_forming(unsigned i)
+{
+	for (size_t n = 0; n < k.before[i].n; n++) {
+		const struct vproc *p = vproc_find(k.before[i].pids[n]);
+
+		if (!p || p->state != V_RUNNING || p->exec_at > w.now || p->kind != V_NODE ||
+			p->h2o.generation != k.before[i].generation || p->h2o.leaving)
+			return false;
+	}
+	return k.before[i].forming;
+}
+
 void check_before_life(void)
 {
 	k.faults_before = w.faults_hit;
 	for (unsigned i = 0; i < MAX_CLOUDS; i++)
 		k.before[i].intact =
-			k.before[i].served && !k.in_order && stands_whole(i, w.plan[i].name);
+			!k.in_order &&
+			(goes_on_forming(i) ||
+				(k.before[i].served && stands_whole(i, w.plan[i].name)));
 }
 
 /* What people were told is there is there; what was being made when it died is whole or not. */
@@ -674,7 +703,9 @@ void check_deleted(const char *cloud, int r)
 
 void check_damaged(unsigned cloud)
 {
-	k.before[cloud].served = k.before[cloud].wish_known = false;
+	k.before[cloud].served = k.before[cloud].forming = k.before[cloud].wish_known = false;
+	k.dirty[cloud] = true; /* who ended meanwhile is known to nobody */
+	k.launched[cloud] = false;
 }
 
 void check_reboot(void)

@@ -87,6 +87,8 @@ static struct inode *lookup(struct inode *dir, const char *name)
 {
 	struct dent *d = dir ? dent_of(dir, name, strlen(name)) : NULL;
 
+	if (dir && streq(name, "."))
+		return dir;
 	return d ? d->inode : NULL;
 }
 

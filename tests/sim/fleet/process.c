@@ -408,7 +408,7 @@ void proc_free(struct proc *h)
 	unnotify(h);
 	if (!h->over && !w.ghost && h->v->watch == h) {
 		h->v->watch = NULL;
-		if (h->v->state == V_WAITING)
+		if (h->v->state == V_WAITING || h->v->state == V_ZOMBIE)
 			h->v->state = V_GONE; /* it sees the end of its pipe; and is reaped */
 	}
 	free(h);
