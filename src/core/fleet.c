@@ -288,6 +288,8 @@ int fleet_new(uv_loop_t *loop, struct conf *conf, struct fleet **out, struct err
 	r = gate_new(f);
 	if (r < 0)
 		f->cannot_adopt = r;
+	if (!f->cannot_adopt)
+		strays_find(f);
 	if (f->cannot_adopt) { /* not now; whoever starts us tries again */
 		r = err_set_errno(e, f->cannot_adopt,
 			"cannot take over what an earlier daemon has left (see above)");
@@ -329,7 +331,6 @@ void fleet_free(struct fleet *f)
 
 void fleet_start(struct fleet *f)
 {
-	strays_find(f);
 	if (!f->strays)
 		cgroups_sweep(f);
 	adopt_clouds(f);
@@ -339,7 +340,6 @@ void fleet_end_left_behind(struct fleet *f, void (*done)(void *arg), void *arg)
 {
 	for (size_t i = 0; i < f->n; i++) /* nothing is begun any more */
 		f->clouds[i]->cloud->shutting_down = true;
-	strays_find(f);
 	adopt_resume(f);
 	doors_begin(f);
 	fleet_shutdown(f, false, done, arg);

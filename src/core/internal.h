@@ -479,7 +479,8 @@ void state_load(struct supervised *s);
 bool state_fleet_id(const char *state_dir, char id[17]);
 void state_remove(struct supervised *s);
 
-/* strays.c: processes of an earlier daemon on the same state directory. */
+/* strays.c: processes of an earlier daemon on the same state directory. What cannot be watched or
+ * looked for is in `cannot_adopt`. */
 void strays_find(struct fleet *f);
 void strays_free(struct fleet *f);
 /* At once, instead of in order. */

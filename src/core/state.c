@@ -354,5 +354,6 @@ void state_remove(struct supervised *s)
 {
 	_cleanup_free_ char *path = state_path(s);
 
-	unlink(path);
+	if (unlink(path) < 0 && errno != ENOENT)
+		log_warning("cloud %s: %s stays: %s", s->cloud->conf->name, path, strerror(errno));
 }

@@ -2,8 +2,10 @@
  * adopted: found by the token in their environment, and ended before anything is launched. */
 #include <ctype.h>
 #include <dirent.h>
+#include <errno.h>
 #include <signal.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "base/log.h"
 #include "core/internal.h"
@@ -83,8 +85,14 @@ static char *dir_of(pid_t pid)
 static struct stray *stray_new(struct fleet *f, pid_t pid, uint64_t ticks, const char *token)
 {
 	struct stray *t = xcalloc(1, sizeof(*t));
+	int r = proc_adopt(f->loop, pid, ticks, on_gone, t, &t->proc);
 
-	if (proc_adopt(f->loop, pid, ticks, on_gone, t, &t->proc) < 0) {
+	if (r < 0 && r != -ESRCH) {
+		log_error("cannot watch pid %d (%s), which an earlier daemon has left: %s",
+			(int)pid, token, strerror(-r));
+		f->cannot_adopt = r;
+	}
+	if (r < 0) {
 		free(t);
 		return NULL;
 	}
@@ -181,14 +189,24 @@ static void look_at(struct fleet *f, pid_t pid)
 	}
 }
 
+/* Where one more descriptor can be had in the end, none was lacking: what could not be read is no
+ * longer there, or not ours. */
 void strays_find(struct fleet *f)
 {
-	DIR *d = opendir("/proc");
+	DIR *d = opendir("/proc"), *one_more = NULL;
 	struct dirent *de;
 
 	while (d && (de = readdir(d)))
 		if (isdigit((unsigned char)de->d_name[0]))
 			look_at(f, (pid_t)strtol(de->d_name, NULL, 10));
+	if (d)
+		one_more = opendir("/proc");
+	if (!one_more) {
+		f->cannot_adopt = -errno;
+		log_error("cannot look for what an earlier daemon has left: %s", strerror(errno));
+	} else {
+		closedir(one_more);
+	}
 	if (d)
 		closedir(d);
 }

@@ -142,6 +142,7 @@ static int start(struct daemon *d, struct conf *conf, struct err *e)
 	}
 	if (r < 0) {
 		fleet_free(TAKE_PTR(d->fleet));
+		reexec_clear(d);
 		return r;
 	}
 	if (serve) {
@@ -220,6 +221,7 @@ static int run(const struct options *o, struct conf *conf)
 	umask(S_IWGRP | S_IRWXO);
 	r = begin_libraries(&d, &e);
 	if (r < 0) {
+		reexec_clear(&d);
 		conf_free(conf);
 		return fail(&e);
 	}

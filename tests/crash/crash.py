@@ -437,6 +437,12 @@ class ReloadAdd(Scenario):
         fleet.ready("d", timeout=READY_S)
 
 
+def until_gone(fleet, name):
+    """A file that cannot be removed stays, and that is said."""
+    until(lambda: f"{name}'s end\n{fleet.log_tail()}", READY_S, lambda: not alive_of(fleet, name) and (
+        not fleet.state_path(name).exists() or fleet.says(rf"cloud {name}: .*/state\.json stays")))
+
+
 class ReloadRemove(Scenario):
     """A cloud less."""
 
@@ -456,8 +462,7 @@ class ReloadRemove(Scenario):
               lambda: fleet.ended() or fleet.says("cloud d: removed\n"))
 
     def after(self, fleet):
-        until(lambda: f"d's end\n{fleet.log_tail()}", READY_S,
-              lambda: not alive_of(fleet, "d") and not fleet.state_path("d").exists())
+        until_gone(fleet, "d")
 
 
 class ReloadRestart(Scenario):
@@ -504,8 +509,7 @@ class Create(Scenario):
         if status == 200:
             fleet.ready("d", timeout=READY_S)
             return
-        until(lambda: f"d's end\n{fleet.log_tail()}", READY_S,
-              lambda: not alive_of(fleet, "d") and not fleet.state_path("d").exists())
+        until_gone(fleet, "d")
         left = list((fleet.state_dir / "created").glob("*"))
         assert not left, f"of a cloud that is not there is left: {left}"
 

@@ -403,6 +403,9 @@ class Faults(Crash):
             not re.search("\n(process|port|socket|control) ", sentence)
 
     def _judge(self, point, scenario, fleet, plan, wrong):
+        # Who aborts says so first, and the sanitizers are slow.
+        until("an answer, or the daemon's end", READY_S, lambda:
+              fleet.ended() or fleet.quietly("GET", "/v1/clouds") or fleet.ended())
         if not fleet.ended():
             wrong += self._goes_on(scenario, fleet)
             wrong += self._leaks(point.scenario, fleet)

@@ -47,7 +47,7 @@ void inode_unref(struct inode *i)
 		free(i->dents[k].name);
 		inode_unref(i->dents[k].inode);
 	}
-	if (i->door)
+	if (i->door && vport(i->door->port)->door == i->door)
 		vport(i->door->port)->door = NULL;
 	free(i->door);
 	free(i->counters);

@@ -76,6 +76,15 @@ static bool can_bind(const struct vport *v)
 	return !v->listener && !v->connection && !v->door;
 }
 
+/* A process; 0: none. */
+static pid_t letting_go;
+
+/* A door comes also over one that the gate has not closed yet. */
+static bool can_bind_door(const struct vport *v)
+{
+	return can_bind(v) || (v->door && v->door->released && letting_go);
+}
+
 static int hold_both(uint16_t api, uint16_t *taken)
 {
 	for (uint16_t i = 0; i < 2; i++) {
@@ -185,7 +194,7 @@ bool port_is_claimed(uint16_t port)
 {
 	const struct vport *v = vport(port);
 
-	return v->claimed || v->door;
+	return v->claimed || (v->door && !v->door->released);
 }
 
 int door_port_bind(bool everywhere, uint16_t port, struct door_port *out)
@@ -198,11 +207,11 @@ int door_port_bind(bool everywhere, uint16_t port, struct door_port *out)
 		return -err;
 	if (!effect(20))
 		return -EMFILE;
-	if (v->claimed || v->held || !can_bind(v))
+	if (v->claimed || v->held || !can_bind_door(v))
 		return -EADDRINUSE;
 	i = inode_new(I_TCP);
 	i->door = v->door = xcalloc(1, sizeof(*i->door));
-	*i->door = (struct vdoor){port, everywhere, false, i};
+	*i->door = (struct vdoor){.port = port, .everywhere = everywhere, .inode = i};
 	*out = (struct door_port){.port = port, .claim = -1, .fds = {fd_new(i, O_RDWR), -1}};
 	inode_unref(i);
 	return 0;
@@ -218,6 +227,10 @@ void door_port_release(struct door_port *d)
 {
 	int __wrap_close(int);
 
+	const struct ofile *f = d->port ? fd_file(d->fds[0]) : NULL;
+
+	if (f && f->inode->door && !w.ghost)
+		f->inode->door->released = true;
 	if (d->port && d->fds[0] >= 0)
 		__wrap_close(d->fds[0]);
 	*d = DOOR_PORT_NULL;
@@ -244,7 +257,7 @@ bool port_has_only_remains(uint16_t port)
 
 void port_is_let_go_by(pid_t pid)
 {
-	(void)pid;
+	letting_go = pid;
 }
 
 bool port_is_open_to_jvm(const char *address, uint16_t port)

@@ -190,6 +190,7 @@ struct vport {
 struct vdoor {
 	uint16_t port;
 	bool everywhere, listens;
+	bool released; /* by the daemon; the gate has it still */
 	struct inode *inode;
 };
 
