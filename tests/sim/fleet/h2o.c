@@ -61,6 +61,15 @@ bool h2o_paused(const struct vproc *p)
 	return p->kind == V_NODE && p->h2o.paused_until > w.now;
 }
 
+uint64_t h2o_blind_for(const struct vproc *p)
+{
+	const struct h2o *h = &p->h2o;
+
+	if (!h->blind_since)
+		return h->blind_for;
+	return h->blind_for + (w.now - h->blind_since) - (w.frozen - h->blind_frozen);
+}
+
 bool h2o_denies(const struct vproc *p)
 {
 	return p->h2o.lie == LIE_CONSENSUS && w.now - p->h2o.lie_at > 2 * SEC;
@@ -675,8 +684,9 @@ static void note_blindness(struct vproc *p, bool blind)
 		return;
 	if (blind && !p->h2o.blind_since) {
 		p->h2o.blind_since = w.now;
+		p->h2o.blind_frozen = w.frozen;
 	} else if (!blind && p->h2o.blind_since) {
-		p->h2o.blind_for += w.now - p->h2o.blind_since;
+		p->h2o.blind_for = h2o_blind_for(p);
 		p->h2o.blind_since = 0;
 	}
 }

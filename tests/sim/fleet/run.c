@@ -815,9 +815,8 @@ static void make_peace(void)
 		p->h2o.lie = 0;
 		p->h2o.slow_until = 0;
 		p->h2o.paused_until = MIN(p->h2o.paused_until, w.now);
-		if (p->gate)
-			p->gate->paused_until = 0;
 	}
+	gate_pause(0);
 	vlog("peace");
 }
 
