@@ -424,7 +424,7 @@ struct http_request {
 	struct http *http;
 	uint64_t id, began, timeout_at;
 	uint16_t port;
-	bool patient; /* no poll: it waits longer than one does */
+	bool poll; /* by which it is judged; others are about its use */
 	bool head, post, connected;
 	char *path;      /* owned */
 	uint64_t server; /* vproc_id(); 0: nobody listened */
@@ -638,7 +638,7 @@ static void answer(uint64_t id, uint64_t server)
 	r->body = lie == LIE_GARBAGE ? xstrdup("<html>") : body_of(p, r, lie, &r->rsp.cluster_good);
 	if (r->head)
 		free(TAKE_PTR(r->body));
-	if (lie == LIE_NONE && !r->patient) {
+	if (lie == LIE_NONE && r->poll) {
 		p->h2o.good_at = w.now;
 		p->h2o.good_frozen = w.frozen;
 		p->h2o.blind_for = 0;
@@ -705,13 +705,14 @@ int http_start(struct http *h, const struct http_spec *spec, http_cb cb, void *a
 	r->port = (uint16_t)strtoul(strrchr(spec->url, ':') + 1, NULL, 10);
 	r->path = xstrdup(spec->url);
 	r->head = streq(spec->method, "HEAD");
-	r->patient = spec->timeout_ms >= 10000;
+	r->poll = strstr(r->path, "/3/Cloud") && !spec->max_body;
 	h->all = r;
 	check_http(spec->url, spec->method, vport(r->port)->listener);
 	if (out)
 		*out = r;
 	err = fault(FAULT_HTTP);
-	note_blindness(vport(r->port)->listener, err != 0);
+	if (r->poll)
+		note_blindness(vport(r->port)->listener, err != 0);
 	if (err) {
 		r->rsp.own_errno = err;
 		complete(r, HTTP_NOT_ASKED, strerror(err));
