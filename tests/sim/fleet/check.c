@@ -31,8 +31,8 @@ static struct {
 	uint64_t fault_at;               /* when one was hit last */
 	uint64_t faults_seen;
 	bool known[MAX_CLOUDS];    /* of a created cloud, whether it is there is known */
-	bool launched[MAX_CLOUDS]; /* since the machine was booted */
-	bool dirty[MAX_CLOUDS];    /* what it left could not be removed */
+	bool dirty[MAX_CLOUDS];    /* what it left could not be removed, */
+	bool launched[MAX_CLOUDS]; /* until it is launched again */
 } k;
 
 void check_new(void)
@@ -409,9 +409,7 @@ static void check_rest(const struct supervised *s)
 				p->kind == V_HELPER,
 			"%s is %s, and pid %d runs", c->conf->name, cloud_state_name(c->state),
 			(int)p->pid);
-	/* A member that an earlier boot had and this one has not is nobody's. */
-	if (plan_index(c->conf->name) < MAX_CLOUDS && !k.dirty[plan_index(c->conf->name)] &&
-		!w.boot)
+	if (plan_index(c->conf->name) < MAX_CLOUDS && !k.dirty[plan_index(c->conf->name)])
 		check_files(s);
 }
 
@@ -647,6 +645,10 @@ void check_life(void)
 
 	if (w.ghost)
 		return;
+	for (size_t i = 0; i < MAX_CLOUDS && in_trouble(); i++) {
+		k.dirty[i] = true;
+		k.launched[i] = false;
+	}
 	check_journal();
 	check_created();
 	k.losses = 0;
@@ -654,6 +656,7 @@ void check_life(void)
 	k.incidents = incidents_count(fleet_incidents(w.fleet));
 	k.faults_then = w.faults_hit;
 	journal_observe(j, on_event, NULL);
+	on_event(NULL); /* followers find what is there already */
 }
 
 /* What people were told will be so is so for the next daemon. */
@@ -727,15 +730,11 @@ void check_deleted(const char *cloud, int r)
 void check_damaged(unsigned cloud)
 {
 	k.before[cloud].served = k.before[cloud].forming = k.before[cloud].wish_known = false;
-	k.dirty[cloud] = true; /* who ended meanwhile is known to nobody */
-	k.launched[cloud] = false;
 }
 
 void check_reboot(void)
 {
 	memset(k.before, 0, sizeof(k.before));
-	memset(k.dirty, 1, sizeof(k.dirty));
-	memset(k.launched, 0, sizeof(k.launched));
 }
 
 /* ---- the end ---- */
