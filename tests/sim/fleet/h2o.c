@@ -594,6 +594,18 @@ static void lies(const struct vproc *p, enum lie lie)
 	w.size_lied_at[i] = w.now;
 }
 
+static void note_good(struct vproc *p)
+{
+	p->h2o.good_at = w.now;
+	p->h2o.good_frozen = w.frozen;
+	p->h2o.blind_for = 0;
+}
+
+static bool can_answer(const struct vproc *p)
+{
+	return p->h2o.serves_at && w.now >= p->h2o.serves_at && !h2o_paused(p) && !p->h2o.hung;
+}
+
 /* Now it answers, if it can. */
 static void answer(uint64_t id, uint64_t server)
 {
@@ -614,7 +626,7 @@ static void answer(uint64_t id, uint64_t server)
 		complete(r, HTTP_OK, NULL);
 		return;
 	}
-	if (!p->h2o.serves_at || w.now < p->h2o.serves_at || h2o_paused(p) || p->h2o.hung) {
+	if (!can_answer(p)) {
 		uint64_t able = MAX(p->h2o.paused_until, p->h2o.serves_at);
 		uint64_t later = MAX(w.now + 50 * MS, able);
 
@@ -639,9 +651,7 @@ static void answer(uint64_t id, uint64_t server)
 	if (r->head)
 		free(TAKE_PTR(r->body));
 	if (lie == LIE_NONE && r->poll) {
-		p->h2o.good_at = w.now;
-		p->h2o.good_frozen = w.frozen;
-		p->h2o.blind_for = 0;
+		note_good(p);
 	} else if (lie != LIE_NONE) {
 		lies(p, lie);
 	}
@@ -671,10 +681,15 @@ static void connects(uint64_t id, uint64_t b)
 static void times_out(uint64_t id, uint64_t b)
 {
 	struct http_request *r = request_by_id(id);
+	struct vproc *p = r ? vport(r->port)->listener : NULL;
 
 	(void)b;
-	if (r)
-		complete(r, HTTP_TIMEOUT, "no answer in time");
+	if (!r)
+		return;
+	/* It lives, and was about to answer. */
+	if (p && p->kind == V_NODE && r->poll && can_answer(p) && p->h2o.slow_until > w.now)
+		note_good(p);
+	complete(r, HTTP_TIMEOUT, "no answer in time");
 }
 
 /* From the first question that could not be asked to the next one that can. */
