@@ -84,12 +84,12 @@ static uint64_t forming_interval(const struct cloud *c, const struct node *n)
 
 /* How long an answer is waited for. One that comes after late_after still shows that the node
  * lives: such a node is late for ever, and no loss. Twice within hang_timeout, so that one question
- * that is lost is none either. A formation goes on by asking again. */
-static uint64_t patience(const struct cloud *c)
+ * that is lost is none either. A formation goes on by asking again, as long as it gets answers. */
+static uint64_t patience(const struct cloud *c, const struct node *n)
 {
 	const struct cloud_conf *conf = c->conf;
 
-	if (!cloud_usable(c))
+	if (!cloud_usable(c) && n->state != NODE_LATE)
 		return conf->late_after_ms;
 	return MAX(conf->late_after_ms, (conf->hang_timeout_ms - conf->health_interval_ms) / 2);
 }
@@ -102,7 +102,7 @@ static void poll_node(struct cloud *c, struct node *n, bool full, uint64_t now_m
 	cloud_act(c, (struct action){.type = ACTION_POLL,
 			     .node = n->index,
 			     .full = full,
-			     .timeout_ms = patience(c)});
+			     .timeout_ms = patience(c, n)});
 }
 
 /* Whose turn a full poll is: rotates over the members. */

@@ -744,6 +744,9 @@ bool check_settled(void)
 {
 	if (!w.fleet || !w.alive || w.fleet->strays)
 		return false;
+	for (const struct vproc *p = w.procs; p; p = p->next)
+		if (p->kind == V_NODE && vproc_runs(p) && p->h2o.hung)
+			return false; /* a loss that is to come */
 	for (size_t i = 0; i < w.fleet->n; i++) {
 		const struct supervised *s = w.fleet->clouds[i];
 		const struct cloud *c = s->cloud;

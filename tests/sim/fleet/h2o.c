@@ -72,7 +72,10 @@ uint64_t h2o_blind_for(const struct vproc *p)
 
 bool h2o_denies(const struct vproc *p)
 {
-	return p->h2o.lie == LIE_CONSENSUS && w.now - p->h2o.lie_at > 2 * SEC;
+	/* Who was frozen hears first what was said before that. */
+	uint64_t since = MAX(p->h2o.lie_at, MIN(w.frozen_until, w.now));
+
+	return p->h2o.lie == LIE_CONSENSUS && w.now - since > 2 * SEC;
 }
 
 struct vproc *h2o_member(const char *cloud, unsigned node)
