@@ -171,6 +171,9 @@ void adopt_cloud(struct supervised *s)
 	supervised_feed(s, &(struct cloud_event){.type = EVENT_RESUME,
 				   .was = s->was,
 				   .flag = launching && s->half_launched});
+	/* The gate that knew when it was used last is gone. */
+	if (s->cloud->conf->gate_mode != GATE_OFF && !s->door.counters)
+		supervised_feed(s, &(struct cloud_event){.type = EVENT_TOUCH});
 	flatfiles_adopt(s);
 	for (unsigned i = 0; i < s->cloud->n_nodes; i++) {
 		if (!s->cloud->nodes[i].pid || s->members[i].proc)

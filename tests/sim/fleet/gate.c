@@ -398,9 +398,6 @@ void gate_gone(struct vproc *p)
 {
 	struct gate_link *l = p->gate->link;
 
-	/* Nobody else knows what has passed: a gate that no daemon has taken over yet. */
-	for (unsigned i = 0; i < MAX_CLOUDS && (!w.alive || !w.fleet); i++)
-		w.used_at[i] = w.worked_at[i];
 	for (unsigned i = 0; i < MAX_DOORS; i++)
 		if (p->gate->doors[i].used)
 			forget_door(&p->gate->doors[i]);
