@@ -158,6 +158,8 @@ void adopt_members(struct supervised *s)
 void adopt_cloud(struct supervised *s)
 {
 	bool launching = s->was == CLOUD_STARTING || s->was == CLOUD_FORMING;
+	/* The gate that knew when it was used last is gone. */
+	bool forgotten = s->cloud->conf->gate_mode != GATE_OFF && !s->door.counters;
 	_cleanup_free_ int *sent = xcalloc(s->cloud->n_nodes, sizeof(*sent));
 
 	if (s->memory != MEMORY_WHOLE)
@@ -171,8 +173,7 @@ void adopt_cloud(struct supervised *s)
 	supervised_feed(s, &(struct cloud_event){.type = EVENT_RESUME,
 				   .was = s->was,
 				   .flag = launching && s->half_launched});
-	/* The gate that knew when it was used last is gone. */
-	if (s->cloud->conf->gate_mode != GATE_OFF && !s->door.counters)
+	if (forgotten)
 		supervised_feed(s, &(struct cloud_event){.type = EVENT_TOUCH});
 	flatfiles_adopt(s);
 	for (unsigned i = 0; i < s->cloud->n_nodes; i++) {

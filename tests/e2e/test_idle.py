@@ -4,6 +4,7 @@ deadlines are seconds here; the state machine's own tests (tests/unit/test_idle.
 import contextlib
 import http.client
 import json
+import os
 import pathlib
 import signal
 import socket
@@ -281,6 +282,20 @@ def test_traffic_while_no_daemon(fake):
     fleet.start()
     assert fleet.cloud()["state"] == "ready" and fleet.cloud()["idle_ms"] < 4000 * SLOW
     stays(fleet, 2, "ready")
+    idle_stopped(fleet)
+
+
+def test_gate_lost_while_no_daemon(fake):
+    """With the gate goes when the cloud was last used: it counts as used when the next daemon comes."""
+    fleet = fake(nodes=1, max_idle_duration="6s")
+    port = fleet.ready()["endpoint_port"]
+    fleet.kill_daemon()
+    assert ask(port)[0] == 200
+    os.kill(fleet.gate(), signal.SIGKILL)
+    time.sleep(7)  # longer than max_idle_duration
+    fleet.start()
+    assert fleet.cloud()["state"] == "ready" and fleet.cloud()["idle_ms"] < 3000 * SLOW
+    stays(fleet, 3, "ready")
     idle_stopped(fleet)
 
 
