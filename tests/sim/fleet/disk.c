@@ -109,8 +109,11 @@ static void link_in(struct inode *dir, const char *name, struct inode *i)
 static void unlink_from(struct inode *dir, const char *name)
 {
 	struct dent *d = dent_of(dir, name, strlen(name));
-	struct inode *i = d->inode;
+	struct inode *i;
 
+	if (!d)
+		return;
+	i = d->inode;
 	free(d->name);
 	memmove(d, d + 1, (size_t)(dir->dents + dir->n_dents - d - 1) * sizeof(*d));
 	dir->n_dents--;
