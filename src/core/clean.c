@@ -159,6 +159,54 @@ void clean_begin(struct supervised *s)
 	look_soon(s->fleet);
 }
 
+/* ---- what an earlier daemon could not clean up any more ---- */
+
+/* A member that is known is cleaned up after when it is dead. */
+static bool is_known(const struct fleet *f, const char *cloud, const char *node)
+{
+	const struct supervised *s = supervised_find(f, cloud);
+	unsigned long i = strtoul(node, NULL, 10);
+
+	return s && i < s->cloud->n_nodes && s->members[i].last_pid;
+}
+
+/* Members run in directories that have their numbers as names. */
+static void sweep_cloud(const struct fleet *f, const char *dir, const char *cloud)
+{
+	DIR *d = opendir(dir);
+	struct dirent *de;
+
+	while (d && (de = readdir(d))) {
+		_cleanup_free_ char *path = xasprintf("%s/%s", dir, de->d_name);
+		_cleanup_(err_clear) struct err e = ERR_NULL;
+
+		if (strspn(de->d_name, "0123456789") != strlen(de->d_name) ||
+			is_known(f, cloud, de->d_name))
+			continue;
+		if (clean_dir(path, &e) < 0)
+			log_warning("%s", err_msg(&e));
+	}
+	if (d)
+		closedir(d);
+}
+
+/* Below an ice_root of the operator's own nothing is removed unasked. */
+void clean_sweep(const struct fleet *f)
+{
+	_cleanup_free_ char *all = xasprintf("%s/clouds", f->conf->fleet.state_dir);
+	DIR *d = opendir(all);
+	struct dirent *de;
+
+	while (d && (de = readdir(d))) {
+		_cleanup_free_ char *dir = xasprintf("%s/%s", all, de->d_name);
+
+		if (de->d_name[0] != '.')
+			sweep_cloud(f, dir, de->d_name);
+	}
+	if (d)
+		closedir(d);
+}
+
 /* ---- over the life of the daemon ---- */
 
 void clean_new(struct fleet *f)

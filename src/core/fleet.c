@@ -329,10 +329,18 @@ void fleet_free(struct fleet *f)
 	free(f);
 }
 
+/* Of what earlier daemons have left only that remains which goes on. */
+static void sweep(struct fleet *f)
+{
+	if (f->strays)
+		return; /* again, when they are gone */
+	cgroups_sweep(f);
+	clean_sweep(f);
+}
+
 void fleet_start(struct fleet *f)
 {
-	if (!f->strays)
-		cgroups_sweep(f);
+	sweep(f);
 	adopt_clouds(f);
 }
 
@@ -340,6 +348,7 @@ void fleet_end_left_behind(struct fleet *f, void (*done)(void *arg), void *arg)
 {
 	for (size_t i = 0; i < f->n; i++) /* nothing is begun any more */
 		f->clouds[i]->cloud->shutting_down = true;
+	sweep(f);
 	adopt_resume(f);
 	doors_begin(f);
 	fleet_shutdown(f, false, done, arg);
@@ -347,7 +356,7 @@ void fleet_end_left_behind(struct fleet *f, void (*done)(void *arg), void *arg)
 
 void fleet_strays_gone(struct fleet *f)
 {
-	cgroups_sweep(f);
+	sweep(f);
 	for (size_t i = 0; i < f->n; i++)
 		launch_go_on(f->clouds[i]);
 	fleet_check_done(f);

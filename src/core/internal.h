@@ -327,6 +327,9 @@ void clean_begin(struct supervised *s);
 void clean_now(struct supervised *s);
 /* The files that a dead member leaves in its directory; also of an earlier life, at other ports. */
 int clean_dir(const char *dir, struct err *e);
+/* The same of all members that no daemon knows any more: of an earlier boot, of a cloud that is not
+ * configured any more or had another size. None may be alive. */
+void clean_sweep(const struct fleet *f);
 
 /* java.c: which version runtime.java is -> launch_java_is_known() or launch_java_failed(). A
  * negative errno with a sentence when it cannot be asked. */

@@ -146,15 +146,35 @@ static void set_aside(struct journal *j, int i)
 		unlink(j->paths[i]);
 }
 
-/* What an earlier daemon has left. */
+/* False: there is something, and it cannot be read now. */
+static bool open_all(struct journal *j)
+{
+	bool all;
+
+	j->issued_fd = open(j->issued, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+	all = j->issued_fd >= 0 || errno == ENOENT;
+	for (int i = 0; i < N_SEGMENTS; i++) {
+		int r = open_segment(j, i, 0);
+
+		if (r == -EBADMSG)
+			set_aside(j, i);
+		else
+			all &= r == 0 || r == -ENOENT;
+	}
+	return all;
+}
+
+/* What an earlier daemon has left. Which numbers it gave out only all of it tells, and none may be
+ * given out twice. */
 static void load(struct journal *j)
 {
 	struct segment *old = &j->segments[OLD], *current = &j->segments[CURRENT];
 	uint64_t newest;
 
-	for (int i = 0; i < N_SEGMENTS; i++)
-		if (open_segment(j, i, 0) == -EBADMSG)
-			set_aside(j, i);
+	if (!open_all(j)) {
+		segment_close(old);
+		segment_close(current);
+	}
 	if (!old->last && !current->last)
 		return;
 	memcpy(j->epoch, current->last ? current->epoch : old->epoch, sizeof(j->epoch));
@@ -246,7 +266,6 @@ struct journal *journal_open(const char *dir, uint64_t max_bytes)
 	j->issued = xasprintf("%s/issued", dir);
 	j->max_segment = max_bytes / N_SEGMENTS;
 	j->segments[OLD] = j->segments[CURRENT] = SEGMENT_NULL;
-	j->issued_fd = open(j->issued, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
 	new_epoch(j);
 	load(j);
 	r = open_files(j); /* while there is room for `issued` */

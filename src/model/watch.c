@@ -82,6 +82,18 @@ static uint64_t forming_interval(const struct cloud *c, const struct node *n)
 	return interval * crowd / FORMING_CROWD;
 }
 
+/* How long an answer is waited for. One that comes after late_after still shows that the node
+ * lives: such a node is late for ever, and no loss. Twice within hang_timeout, so that one question
+ * that is lost is none either. A formation goes on by asking again. */
+static uint64_t patience(const struct cloud *c)
+{
+	const struct cloud_conf *conf = c->conf;
+
+	if (!cloud_usable(c))
+		return conf->late_after_ms;
+	return MAX(conf->late_after_ms, (conf->hang_timeout_ms - conf->health_interval_ms) / 2);
+}
+
 static void poll_node(struct cloud *c, struct node *n, bool full, uint64_t now_ms)
 {
 	n->polling = true;
@@ -90,7 +102,7 @@ static void poll_node(struct cloud *c, struct node *n, bool full, uint64_t now_m
 	cloud_act(c, (struct action){.type = ACTION_POLL,
 			     .node = n->index,
 			     .full = full,
-			     .timeout_ms = c->conf->late_after_ms});
+			     .timeout_ms = patience(c)});
 }
 
 /* Whose turn a full poll is: rotates over the members. */
@@ -247,16 +259,24 @@ static void assess(struct cloud *c, uint64_t now_ms)
 		if (n->state != NODE_LATE || late)
 			continue;
 		limit = text_human_duration(c->conf->late_after_ms);
-		why = late = xasprintf("node %u (pid %d) has not answered for more than %s",
+		why = late = xasprintf("node %u (pid %d) has not answered within %s (late_after)",
 			n->index, (int)n->pid, limit);
 	}
 	cloud_set_degraded(c, now_ms, why);
 }
 
+/* So long that answers come late_after apart. */
+static bool took_long(const struct cloud *c, const struct node *n, uint64_t now_ms)
+{
+	uint64_t late = c->conf->late_after_ms, interval = c->conf->health_interval_ms;
+
+	return now_ms - n->polled_ms >= (late > interval ? late - interval : late);
+}
+
 static void good_answer(struct cloud *c, struct node *n, const struct answer *a, uint64_t now_ms)
 {
 	n->answered_ms = now_ms;
-	if (n->state == NODE_BOOTING || n->state == NODE_LATE)
+	if (n->state == NODE_BOOTING || (n->state == NODE_LATE && !took_long(c, n, now_ms)))
 		n->state = NODE_UP;
 	if (n->h2o_boot_ms == 0)
 		n->h2o_boot_ms = a->h2o_boot_ms;

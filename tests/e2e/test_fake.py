@@ -202,6 +202,33 @@ def test_pause(fake):
     assert fleet.pids() == pids
 
 
+def test_always_late(fake):
+    """A member that answers, always late, for much longer than hang_timeout: degraded, with its
+    endpoint; nothing is restarted, and once it answers in time all is well."""
+    fleet = fake(nodes=2, hang_timeout="4s", late_after="300ms", health_interval="200ms")
+    first = fleet.ready()
+    pids = fleet.pids()
+    port = fleet.nodes()[1]["api_port"]
+
+    def set_delay(ms):
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+        connection.request("POST", f"/fake/slow_ms?value={ms}")
+        assert connection.getresponse().status == 200
+        connection.close()
+
+    set_delay(900)
+    fleet.wait("degraded", timeout=10)
+    end = time.monotonic() + 10
+    while time.monotonic() < end:
+        cloud = fleet.cloud()
+        assert cloud["state"] == "degraded" and cloud["endpoint"] == first["endpoint"]
+        assert cloud["nodes"][1]["state"] == "late" and "late_after" in cloud["reason"]
+        time.sleep(0.1)
+    set_delay(0)
+    cloud = fleet.ready(timeout=10)
+    assert cloud["generation"] == 1 and fleet.pids() == pids
+
+
 def test_stopped_daemon_blames_nobody(fake):
     """The daemon itself stood still for longer than hang_timeout: no member is at fault."""
     fleet = fake(nodes=2, hang_timeout="2s", late_after="500ms", health_interval="200ms")

@@ -503,6 +503,29 @@ def test_clouds_wait_for_strays(fleets, fake_keys):
     assert fleet.wait_exit(5) == 0
 
 
+def test_files_that_no_daemon_knows_of(fleets, fake_keys):
+    """What members of an earlier boot, or of a cloud that is not configured any more, have left is
+    removed by the next daemon, whether it starts that cloud or not; what may be of use to people
+    stays, and so does all of a cloud that runs."""
+    fleet = fleets({"c": fake_keys(1), "rests": fake_keys(2, autostart="no")})
+    fleet.start()
+    fleet.ready("c")
+    fleet.kill_daemon()
+    runs = sorted(fleet.state_dir.glob("clouds/c/0/**"))
+    left = [fleet.state_dir / "clouds" / path for path in (
+        "rests/1/tmp/lib.so", "rests/1/ice54321/x", "gone/0/tmp/d/lib.so", "gone/12/ice54323/x")]
+    kept = [fleet.state_dir / "clouds" / path for path in ("gone/0/core", "gone/recovery/tmp/x")]
+    for path in left + kept:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    fleet.start()
+    fleet.ready("c", generation=1)
+    assert [path for path in left if path.exists()] == []
+    assert not list(fleet.state_dir.glob("clouds/*/*/ice*/x"))
+    assert all(path.exists() for path in kept)
+    assert sorted(fleet.state_dir.glob("clouds/c/0/**")) == runs
+
+
 @pytest.mark.parametrize("kind", [1, 2], ids=["same group", "own session"])
 def test_nothing_that_a_node_started_stays(fake, kind):
     """What a node has started itself, in its group or not, is gone when the cloud is stopped."""

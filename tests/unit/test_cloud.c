@@ -218,7 +218,11 @@ static void test_late_then_hung(void **state)
 	assert_in_range(s->now - silent_since, 3000, 3200);
 	assert_non_null(strstr(s->c->reason, "node 1 (pid 101)"));
 
-	head_answer(s, 1, 8); /* back: ready again */
+	head_answer(s, 1, 8); /* at last; but is it back? */
+	assert_int_equal(s->c->state, CLOUD_DEGRADED);
+	tick_until(s, ACTION_POLL, 0);
+	s->c->nodes[1].polled_ms = s->now;
+	head_answer(s, 1, 8); /* asked again: ready again */
 	assert_int_equal(s->c->state, CLOUD_READY);
 	silent_since = s->now;
 	while (cloud_usable(s->c)) {
@@ -235,6 +239,38 @@ static void test_late_then_hung(void **state)
 	tick_until(s, ACTION_SIGNAL, SIGKILL);
 	assert_int_equal(count(s, ACTION_SIGNAL, SIGKILL), 1);
 	assert_int_equal(count(s, ACTION_SIGNAL, SIGTERM), 2);
+}
+
+/* Proves: answers that always come after late_after keep a cloud degraded, with its endpoint, for
+ * however long: each is waited for, and counts. */
+static void test_always_late(void **state)
+{
+	struct scene *s = *state;
+	uint64_t began, degraded_ms = 0, asked_ms = 0;
+
+	to_ready(s);
+	began = s->now;
+	while (s->now - began < 600000) {
+		if (asked_ms && cloud_next_deadline(s->c) >= asked_ms + 20000) {
+			s->now = asked_ms + 20000;
+			head_answer(s, 1, 8);
+			asked_ms = 0;
+		}
+		tick(s);
+		for (size_t i = 0; i < s->c->n_actions; i++)
+			if (s->c->actions[i].type == ACTION_POLL && s->c->actions[i].node == 1) {
+				assert_true(s->c->actions[i].timeout_ms > 20000);
+				assert_true(2 * s->c->actions[i].timeout_ms < 60000);
+				asked_ms = s->now;
+			}
+		for (unsigned i = 0; i < N; i++)
+			if (i != 1 && s->c->nodes[i].polling)
+				head_answer(s, i, 7 + i);
+		assert_true(cloud_usable(s->c));
+		degraded_ms = degraded_ms || s->c->state != CLOUD_DEGRADED ? degraded_ms : s->now;
+		assert_true(!degraded_ms || s->c->state == CLOUD_DEGRADED);
+	}
+	assert_in_range(degraded_ms - began, 3000, 4100);
 }
 
 static void cannot_ask(struct scene *s, unsigned node)
@@ -899,6 +935,7 @@ int main(void)
 		scene_test(test_client_shutdown),
 		scene_test(test_half_a_shutdown_is_a_loss),
 		scene_test(test_late_then_hung),
+		scene_test(test_always_late),
 		scene_test(test_unasked_is_no_silence),
 		scene_test(test_unasked_while_forming),
 		scene_test(test_impostor),

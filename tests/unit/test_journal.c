@@ -414,6 +414,25 @@ static void test_nothing_can_be_written_and_killed(void **state)
 	assert_whole(p, 11);
 }
 
+/* What cannot be read now may know of numbers that nothing else knows of: none is given twice. */
+static void test_unreadable_for_now(void **state)
+{
+	struct place *p = *state;
+	_cleanup_free_ char *first = xstrdup(journal_epoch(p->j));
+	_cleanup_free_ char *elsewhere = xasprintf("%s/elsewhere", p->dir);
+
+	add_many(p, 10);
+	set_file_limit((rlim_t)size_of(p->current));
+	add_many(p, 3); /* only `issued` knows */
+	set_file_limit(RLIM_INFINITY);
+	assert_int_equal(rename(p->issued, elsewhere), 0);
+	assert_int_equal(symlink(elsewhere, p->issued), 0);
+	reopen(p);
+	assert_string_not_equal(journal_epoch(p->j), first);
+	add_many(p, 2);
+	assert_whole(p, 2);
+}
+
 /* A journal that was removed is a new one; one that is something else is kept for people. */
 static void test_lost_journal(void **state)
 {
@@ -548,6 +567,7 @@ int main(void)
 		T(test_full_for_long),
 		T(test_nothing_can_be_written),
 		T(test_nothing_can_be_written_and_killed),
+		T(test_unreadable_for_now),
 		T(test_lost_journal),
 		T(test_meddling),
 		T(test_other_versions),

@@ -20,18 +20,19 @@ static struct {
 		bool asked; /* since then, for something else; maybe not saved yet */
 	} seen[MAX_CLOUDS]; /* after the last turn of the loop */
 	uint64_t changes;
-	bool settled;           /* at least one turn of this daemon */
-	uint64_t faults_before; /* hit until its life began */
-	bool in_order;          /* it was ended by somebody who wanted its clouds to end */
+	bool settled;  /* at least one turn of this daemon */
+	bool in_order; /* it was ended by somebody who wanted its clouds to end */
 	char epoch[JOURNAL_EPOCH_LEN + 1];
 	uint64_t told;                   /* the newest event that followers know of */
+	bool told_is_kept;               /* it is in the file */
+	uint64_t faults_gone;            /* hit until the last daemon that has begun was gone */
 	uint64_t losses;                 /* that counted, of this daemon */
 	uint64_t incidents, faults_then; /* there were when it began */
 	uint64_t fault_at;               /* when one was hit last */
 	uint64_t faults_seen;
 	bool known[MAX_CLOUDS];    /* of a created cloud, whether it is there is known */
-	bool launched[MAX_CLOUDS]; /* since the machine was booted */
-	bool dirty[MAX_CLOUDS];    /* what it left could not be removed */
+	bool dirty[MAX_CLOUDS];    /* what it left could not be removed, */
+	bool launched[MAX_CLOUDS]; /* until it is launched again */
 } k;
 
 void check_new(void)
@@ -222,9 +223,7 @@ static void check_hang(const struct cloud *c)
 		if (!c->nodes[i].hung || !p)
 			continue;
 		silent = w.now - p->h2o.good_at;
-		silent -=
-			MIN(silent, w.frozen - p->h2o.good_frozen + p->h2o.blind_for +
-					    (p->h2o.blind_since ? w.now - p->h2o.blind_since : 0));
+		silent -= MIN(silent, w.frozen - p->h2o.good_frozen + h2o_blind_for(p));
 		w.hangs++;
 		invariant("pause", silent + 300 * MS >= c->conf->hang_timeout_ms * MS,
 			"%s/%zu is a hang after %" PRIu64 " ms without an answer", c->conf->name, i,
@@ -410,9 +409,7 @@ static void check_rest(const struct supervised *s)
 				p->kind == V_HELPER,
 			"%s is %s, and pid %d runs", c->conf->name, cloud_state_name(c->state),
 			(int)p->pid);
-	/* A member that an earlier boot had and this one has not is nobody's. */
-	if (plan_index(c->conf->name) < MAX_CLOUDS && !k.dirty[plan_index(c->conf->name)] &&
-		!w.boot)
+	if (plan_index(c->conf->name) < MAX_CLOUDS && !k.dirty[plan_index(c->conf->name)])
 		check_files(s);
 }
 
@@ -520,6 +517,8 @@ void check_daemon_gone(void)
 {
 	memset(k.before, 0, sizeof(k.before));
 	k.in_order = w.fleet && w.fleet->ending;
+	if (w.fleet)
+		k.faults_gone = w.faults_hit;
 	for (size_t i = 0; w.fleet && i < w.fleet->n; i++) {
 		const struct cloud *c = w.fleet->clouds[i]->cloud;
 		unsigned at = plan_index(c->conf->name);
@@ -539,6 +538,19 @@ void check_daemon_gone(void)
 	}
 }
 
+/* The last line of the journal is that event. */
+static bool is_kept(const char *epoch, uint64_t seq)
+{
+	const struct inode *i = disk_find(STATE_DIR "/events/current.ndjson");
+	_cleanup_free_ char *begin =
+		xasprintf("{\"epoch\":\"%s\",\"seq\":%" PRIu64 ",", epoch, seq);
+	size_t at = i && i->len ? i->len - 1 : 0;
+
+	while (at && i->data[at - 1] != '\n')
+		at--;
+	return i && i->len && has_prefix(i->data + at, begin);
+}
+
 static void on_event(void *arg)
 {
 	(void)arg;
@@ -546,6 +558,7 @@ static void on_event(void *arg)
 		return;
 	memcpy(k.epoch, journal_epoch(fleet_journal(w.fleet)), sizeof(k.epoch));
 	k.told = journal_last(fleet_journal(w.fleet));
+	k.told_is_kept = is_kept(k.epoch, k.told);
 }
 
 static bool stands_whole(unsigned i, const char *name)
@@ -582,7 +595,6 @@ static bool goes_on_forming(unsigned i)
 
 void check_before_life(void)
 {
-	k.faults_before = w.faults_hit;
 	for (unsigned i = 0; i < MAX_CLOUDS; i++)
 		k.before[i].intact =
 			!k.in_order &&
@@ -615,22 +627,36 @@ static void check_created(void)
 	}
 }
 
+/* No number twice; and of what was told, and is in the file, the next daemon knows. */
+static void check_journal(void)
+{
+	const struct journal *j = fleet_journal(w.fleet);
+	bool same = streq(journal_epoch(j), k.epoch);
+	bool could = k.told_is_kept && k.faults_gone == w.faults_hit;
+
+	invariant("journal", !k.told || (same ? journal_last(j) > k.told : !could),
+		"event %s:%" PRIu64 " was told, and the next daemon goes on from %s:%" PRIu64,
+		k.epoch, k.told, journal_epoch(j), journal_last(j));
+}
+
 void check_life(void)
 {
 	struct journal *j = fleet_journal(w.fleet);
 
 	if (w.ghost)
 		return;
-	if (k.told && k.faults_before == k.faults_seen && !in_trouble())
-		invariant("journal", streq(journal_epoch(j), k.epoch) && journal_last(j) > k.told,
-			"event %" PRIu64 " was told, and the next daemon goes on from %" PRIu64,
-			k.told, journal_last(j));
+	for (size_t i = 0; i < MAX_CLOUDS && in_trouble(); i++) {
+		k.dirty[i] = true;
+		k.launched[i] = false;
+	}
+	check_journal();
 	check_created();
 	k.losses = 0;
 	k.settled = false;
 	k.incidents = incidents_count(fleet_incidents(w.fleet));
 	k.faults_then = w.faults_hit;
 	journal_observe(j, on_event, NULL);
+	on_event(NULL); /* followers find what is there already */
 }
 
 /* What people were told will be so is so for the next daemon. */
@@ -704,15 +730,11 @@ void check_deleted(const char *cloud, int r)
 void check_damaged(unsigned cloud)
 {
 	k.before[cloud].served = k.before[cloud].forming = k.before[cloud].wish_known = false;
-	k.dirty[cloud] = true; /* who ended meanwhile is known to nobody */
-	k.launched[cloud] = false;
 }
 
 void check_reboot(void)
 {
 	memset(k.before, 0, sizeof(k.before));
-	memset(k.dirty, 1, sizeof(k.dirty));
-	memset(k.launched, 0, sizeof(k.launched));
 }
 
 /* ---- the end ---- */

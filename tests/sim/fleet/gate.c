@@ -430,8 +430,10 @@ void gate_pause(uint64_t until)
 {
 	struct vproc *p = the_gate();
 
-	if (p)
-		p->gate->paused_until = until;
+	if (!p)
+		return;
+	p->gate->paused_until = until;
+	world_at(until, gate_reads, vproc_id(p), 0);
 }
 
 void gate_client(const char *cloud)

@@ -61,6 +61,15 @@ bool h2o_paused(const struct vproc *p)
 	return p->kind == V_NODE && p->h2o.paused_until > w.now;
 }
 
+uint64_t h2o_blind_for(const struct vproc *p)
+{
+	const struct h2o *h = &p->h2o;
+
+	if (!h->blind_since)
+		return h->blind_for;
+	return h->blind_for + (w.now - h->blind_since) - (w.frozen - h->blind_frozen);
+}
+
 bool h2o_denies(const struct vproc *p)
 {
 	return p->h2o.lie == LIE_CONSENSUS && w.now - p->h2o.lie_at > 2 * SEC;
@@ -415,7 +424,7 @@ struct http_request {
 	struct http *http;
 	uint64_t id, began, timeout_at;
 	uint16_t port;
-	bool patient; /* no poll: it waits longer than one does */
+	bool poll; /* by which it is judged; others are about its use */
 	bool head, post, connected;
 	char *path;      /* owned */
 	uint64_t server; /* vproc_id(); 0: nobody listened */
@@ -585,6 +594,18 @@ static void lies(const struct vproc *p, enum lie lie)
 	w.size_lied_at[i] = w.now;
 }
 
+static void note_good(struct vproc *p)
+{
+	p->h2o.good_at = w.now;
+	p->h2o.good_frozen = w.frozen;
+	p->h2o.blind_for = 0;
+}
+
+static bool can_answer(const struct vproc *p)
+{
+	return p->h2o.serves_at && w.now >= p->h2o.serves_at && !h2o_paused(p) && !p->h2o.hung;
+}
+
 /* Now it answers, if it can. */
 static void answer(uint64_t id, uint64_t server)
 {
@@ -605,7 +626,7 @@ static void answer(uint64_t id, uint64_t server)
 		complete(r, HTTP_OK, NULL);
 		return;
 	}
-	if (!p->h2o.serves_at || w.now < p->h2o.serves_at || h2o_paused(p) || p->h2o.hung) {
+	if (!can_answer(p)) {
 		uint64_t able = MAX(p->h2o.paused_until, p->h2o.serves_at);
 		uint64_t later = MAX(w.now + 50 * MS, able);
 
@@ -629,10 +650,8 @@ static void answer(uint64_t id, uint64_t server)
 	r->body = lie == LIE_GARBAGE ? xstrdup("<html>") : body_of(p, r, lie, &r->rsp.cluster_good);
 	if (r->head)
 		free(TAKE_PTR(r->body));
-	if (lie == LIE_NONE && !r->patient) {
-		p->h2o.good_at = w.now;
-		p->h2o.good_frozen = w.frozen;
-		p->h2o.blind_for = 0;
+	if (lie == LIE_NONE && r->poll) {
+		note_good(p);
 	} else if (lie != LIE_NONE) {
 		lies(p, lie);
 	}
@@ -662,10 +681,15 @@ static void connects(uint64_t id, uint64_t b)
 static void times_out(uint64_t id, uint64_t b)
 {
 	struct http_request *r = request_by_id(id);
+	struct vproc *p = r ? vport(r->port)->listener : NULL;
 
 	(void)b;
-	if (r)
-		complete(r, HTTP_TIMEOUT, "no answer in time");
+	if (!r)
+		return;
+	/* It lives, and was about to answer. */
+	if (p && p->kind == V_NODE && r->poll && can_answer(p) && p->h2o.slow_until > w.now)
+		note_good(p);
+	complete(r, HTTP_TIMEOUT, "no answer in time");
 }
 
 /* From the first question that could not be asked to the next one that can. */
@@ -675,8 +699,9 @@ static void note_blindness(struct vproc *p, bool blind)
 		return;
 	if (blind && !p->h2o.blind_since) {
 		p->h2o.blind_since = w.now;
+		p->h2o.blind_frozen = w.frozen;
 	} else if (!blind && p->h2o.blind_since) {
-		p->h2o.blind_for += w.now - p->h2o.blind_since;
+		p->h2o.blind_for = h2o_blind_for(p);
 		p->h2o.blind_since = 0;
 	}
 }
@@ -695,13 +720,14 @@ int http_start(struct http *h, const struct http_spec *spec, http_cb cb, void *a
 	r->port = (uint16_t)strtoul(strrchr(spec->url, ':') + 1, NULL, 10);
 	r->path = xstrdup(spec->url);
 	r->head = streq(spec->method, "HEAD");
-	r->patient = spec->timeout_ms >= 10000;
+	r->poll = strstr(r->path, "/3/Cloud") && !spec->max_body;
 	h->all = r;
 	check_http(spec->url, spec->method, vport(r->port)->listener);
 	if (out)
 		*out = r;
 	err = fault(FAULT_HTTP);
-	note_blindness(vport(r->port)->listener, err != 0);
+	if (r->poll)
+		note_blindness(vport(r->port)->listener, err != 0);
 	if (err) {
 		r->rsp.own_errno = err;
 		complete(r, HTTP_NOT_ASKED, strerror(err));

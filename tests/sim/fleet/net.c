@@ -55,7 +55,7 @@ bool port_listen(struct vproc *p, uint16_t port)
 {
 	struct vport *v = vport(port);
 
-	if (v->listener || v->connection || v->door)
+	if (v->listener || v->connection || (v->door && !v->door->released))
 		return false;
 	v->listener = p;
 	return true;
@@ -70,19 +70,14 @@ void port_leave(struct vproc *p)
 
 /* ---- drv/ports.h ---- */
 
-/* What is left of connections (TIME_WAIT) is no hindrance: drv/ports binds over it. */
-static bool can_bind(const struct vport *v)
-{
-	return !v->listener && !v->connection && !v->door;
-}
-
 /* A process; 0: none. */
 static pid_t letting_go;
 
-/* A door comes also over one that the gate has not closed yet. */
-static bool can_bind_door(const struct vport *v)
+/* What is left of connections (TIME_WAIT) is no hindrance: drv/ports binds over it. So it does over
+ * a door that the gate has not closed yet. */
+static bool can_bind(const struct vport *v)
 {
-	return can_bind(v) || (v->door && v->door->released && letting_go);
+	return !v->listener && !v->connection && (!v->door || (v->door->released && letting_go));
 }
 
 static int hold_both(uint16_t api, uint16_t *taken)
@@ -207,7 +202,7 @@ int door_port_bind(bool everywhere, uint16_t port, struct door_port *out)
 		return -err;
 	if (!effect(20))
 		return -EMFILE;
-	if (v->claimed || v->held || !can_bind_door(v))
+	if (v->claimed || v->held || !can_bind(v))
 		return -EADDRINUSE;
 	i = inode_new(I_TCP);
 	i->door = v->door = xcalloc(1, sizeof(*i->door));
@@ -266,7 +261,7 @@ bool port_is_open_to_jvm(const char *address, uint16_t port)
 
 	(void)address;
 	look(5);
-	return !v->listener && !v->connection && !v->door;
+	return !v->listener && !v->connection && (!v->door || v->door->released);
 }
 
 bool port_is_ephemeral(uint16_t port)

@@ -653,8 +653,8 @@ static void harm(struct vproc *p, const struct step *s)
 		p->h2o.hung = true;
 		break;
 	case STEP_SLOW:
-		p->h2o.slow_us = s->b * 10 * MS;
-		p->h2o.slow_until = w.now + s->c * 30 * MS;
+		p->h2o.slow_us = s->b * 4 * MS; /* later than late_after, at most */
+		p->h2o.slow_until = w.now + s->c * 60 * MS;
 		break;
 	case STEP_LIE:
 		p->h2o.lie = 1 + s->c % 9;
@@ -815,9 +815,8 @@ static void make_peace(void)
 		p->h2o.lie = 0;
 		p->h2o.slow_until = 0;
 		p->h2o.paused_until = MIN(p->h2o.paused_until, w.now);
-		if (p->gate)
-			p->gate->paused_until = 0;
 	}
+	gate_pause(0);
 	vlog("peace");
 }
 

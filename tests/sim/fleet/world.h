@@ -117,6 +117,7 @@ struct h2o {
 	unsigned lie;                    /* what is wrong with its next answer */
 	uint64_t good_at, good_frozen;   /* it has answered well last; w.frozen then */
 	uint64_t blind_since, blind_for; /* it could not be asked, since its last good answer */
+	uint64_t blind_frozen;           /* w.frozen at blind_since */
 	bool leaving;
 };
 
@@ -164,6 +165,8 @@ void h2o_execute(struct vproc *p);
 void h2o_gone(struct vproc *p, bool in_order);
 void h2o_flatfile(struct vproc *p, const char *text);
 bool h2o_paused(const struct vproc *p);
+/* The time since its last good answer in which the daemon ran and could not ask it. */
+uint64_t h2o_blind_for(const struct vproc *p);
 /* It says, for some time already, that the members do not agree. */
 bool h2o_denies(const struct vproc *p);
 /* The member of that cloud that runs; NULL: none. */
