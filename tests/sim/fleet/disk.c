@@ -740,7 +740,7 @@ static int remove_at(struct inode *dir, const char *name, bool is_dir)
 int __wrap_unlink(const char *path);
 int __wrap_unlink(const char *path)
 {
-	const char *last;
+	const char *last = NULL;
 	struct inode *dir = parent_of(path, &last);
 
 	return remove_at(dir, last, false);
@@ -749,7 +749,7 @@ int __wrap_unlink(const char *path)
 int __wrap_rmdir(const char *path);
 int __wrap_rmdir(const char *path)
 {
-	const char *last;
+	const char *last = NULL;
 	struct inode *dir = parent_of(path, &last);
 
 	return remove_at(dir, last, true);
