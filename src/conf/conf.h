@@ -112,8 +112,8 @@ struct limit_spec {
 	uint64_t window_ms;
 };
 
-#define NTHREADS_AUTO 0  /* the cores divided over the nodes, at least 1 */
-#define NTHREADS_ALL  -1 /* all cores for each node: no -nthreads */
+#define NTHREADS_AUTO 0    /* the cores divided over the nodes, at least 1 */
+#define NTHREADS_ALL  (-1) /* all cores for each node: no -nthreads */
 
 /* One cloud. All strings are owned; NULL where nothing is set and there is no default. */
 struct cloud_conf {

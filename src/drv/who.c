@@ -209,7 +209,7 @@ uid_t who_is(struct who *w, int sock)
 {
 	struct sockaddr_storage local = {0}, remote = {0};
 	socklen_t local_len = sizeof(local), remote_len = sizeof(remote);
-	struct inet_diag_msg m;
+	struct inet_diag_msg m = {0};
 	int rc;
 
 	if (getpeername(sock, (struct sockaddr *)&local, &local_len) < 0 ||
@@ -227,7 +227,7 @@ uid_t who_listens(struct who *w, int sock)
 {
 	struct sockaddr_storage there = {0}, nobody = {0};
 	socklen_t len = sizeof(there);
-	struct inet_diag_msg m;
+	struct inet_diag_msg m = {0};
 
 	if (getpeername(sock, (struct sockaddr *)&there, &len) < 0)
 		return UID_UNKNOWN;

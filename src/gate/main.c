@@ -152,6 +152,7 @@ int gate_main(int argc, char **argv)
 	rc = init(g);
 	if (rc < 0) {
 		log_error("the gate cannot start: %s", strerror(-rc));
+		free(g);
 		return 1;
 	}
 	loop_run(&g->loop);

@@ -1,47 +1,15 @@
-"""Fixtures of the crash-point tests, and their counts at the end."""
-
-import os
-import pathlib
-import subprocess
-import sys
+"""Fixtures of the crash-point tests."""
 
 import pytest
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "e2e"))
-
-from fleet import H2OFLEETD, REPO  # noqa: E402
-
-import crash  # noqa: E402
-
-KEEP = pathlib.Path(os.environ.get("H2OFLEET_E2E_DIR", REPO / ".cache" / "check" / "e2e"))
+import crash
+from points import KEEP, jar, need, pytest_terminal_summary, report  # noqa: F401
 
 
 def pytest_configure(config):
-    for program in (H2OFLEETD, crash.CRASHPOINT):
-        if not os.access(program, os.X_OK):
-            pytest.exit(f"{program} is not there: build first, or set H2OFLEETD and FAKEJAVA", 2)
+    need(crash.CRASHPOINT)
 
 
 @pytest.fixture(scope="session")
-def jar(tmp_path_factory):
-    path = tmp_path_factory.mktemp("fake") / "h2o.jar"
-    subprocess.run([REPO / "tests/fake/make-fake-jar", path], check=True)
-    return path
-
-
-@pytest.fixture(scope="session")
-def crasher(jar):
+def crasher(jar):  # noqa: F811
     return crash.Crash(jar, KEEP)
-
-
-@pytest.fixture
-def report(request):
-    """report(sentence): printed at the end, whatever the verbosity, from xdist's workers too."""
-    return lambda sentence: request.node.user_properties.append(("crash", sentence))
-
-
-def pytest_terminal_summary(terminalreporter):
-    for outcome in ("passed", "failed"):
-        for done in terminalreporter.stats.get(outcome, ()):
-            for _, sentence in done.user_properties:
-                terminalreporter.write_line(sentence)

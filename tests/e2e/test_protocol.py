@@ -114,7 +114,7 @@ def test_a_thousand_stuck_clients(fake):
         for crowd in crowds:
             crowd.stdin.close()
             crowd.wait()
-    until("all are gone", 10, lambda: len(os.listdir(f"/proc/{fleet.daemon.pid}/fd")) < 100)
+    until("all are gone", 60, lambda: len(os.listdir(f"/proc/{fleet.daemon.pid}/fd")) < 100)
     assert fleet.stop() == 0
 
 

@@ -87,8 +87,7 @@ int left_open(const char *path)
 int by_way_of_null(struct pair *p, int way)
 {
 	if (!p && way)
-		return p->second;
-	/* fanalyzer: -Wanalyzer-null-dereference */ /* cppcheck: nullPointer */
+		return p->second; /* cppcheck: nullPointerRedundantCheck */
 	return 0;
 }
 
@@ -100,8 +99,8 @@ size_t size_of_parameter(char buf[64])
 
 int fall_back(int x)
 {
-	if (x == 1) /* clang-tidy: bugprone-branch-clone */
-		return 4;
+	if (x == 1)
+		return 4; /* clang-tidy: bugprone-branch-clone */
 	else if (x == 2)
 		return 4;
 	return x == x; /* clang-tidy: misc-redundant-expression */

@@ -468,7 +468,6 @@ int main(int argc, char **argv)
 		.max_failures = 5,
 	};
 	static char *env[] = {(char *)"PATH=/bin", NULL};
-	extern char **environ;
 	int r;
 
 	if (parse(argc, argv, &o) < 0) {

@@ -20,7 +20,7 @@
 #include "base/clock.h"
 #include "base/strbuf.h"
 
-#define N_FOLLOWERS 200
+#define N_FOLLOWERS 64
 
 /* A client that has asked with HTTP/1.0: the body comes as it is, and ends with the connection. */
 struct reader {
@@ -275,6 +275,9 @@ static void test_many_followers(void **state)
 		r[i] = reader_open(f, target);
 		next[i] = 2 * i + 1;
 		add(f, i % 2 ? "dev" : "other", 3);
+		/* Who does not read for a minute is closed; under valgrind this takes longer. */
+		for (size_t k = 0; k <= i; k++)
+			take(&r[k]);
 	}
 	total = journal_last(f->fleet->journal);
 	assert_int_equal(total, 700 + 3 * N_FOLLOWERS);
@@ -285,8 +288,10 @@ static void test_many_followers(void **state)
 			take(&r[i]);
 			assert_int_equal(check_lines(&r[i], &next[i]), 0);
 			all &= next[i] == total + 1;
+			if (r[i].ended || (clock_monotonic_ms() > end && !all))
+				fail_msg("follower %zu %s before event %" PRIu64 " of %" PRIu64, i,
+					r[i].ended ? "was closed" : "waits", next[i], total);
 		}
-		assert_true(clock_monotonic_ms() < end);
 	} while (!all);
 	assert_int_equal(f->api->n_streams, N_FOLLOWERS);
 	for (size_t i = 0; i < N_FOLLOWERS; i++)

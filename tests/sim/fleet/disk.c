@@ -109,8 +109,11 @@ static void link_in(struct inode *dir, const char *name, struct inode *i)
 static void unlink_from(struct inode *dir, const char *name)
 {
 	struct dent *d = dent_of(dir, name, strlen(name));
-	struct inode *i = d->inode;
+	struct inode *i;
 
+	if (!d)
+		return;
+	i = d->inode;
 	free(d->name);
 	memmove(d, d + 1, (size_t)(dir->dents + dir->n_dents - d - 1) * sizeof(*d));
 	dir->n_dents--;
@@ -737,7 +740,7 @@ static int remove_at(struct inode *dir, const char *name, bool is_dir)
 int __wrap_unlink(const char *path);
 int __wrap_unlink(const char *path)
 {
-	const char *last;
+	const char *last = NULL;
 	struct inode *dir = parent_of(path, &last);
 
 	return remove_at(dir, last, false);
@@ -746,7 +749,7 @@ int __wrap_unlink(const char *path)
 int __wrap_rmdir(const char *path);
 int __wrap_rmdir(const char *path)
 {
-	const char *last;
+	const char *last = NULL;
 	struct inode *dir = parent_of(path, &last);
 
 	return remove_at(dir, last, true);
