@@ -245,7 +245,8 @@ class Faults(Crash):
         plan = Plan(fleet.dir / "fault", getattr(scenario, "program", DAEMON), point)
         # The sanitizer's library comes behind ours, which asks it for memory.
         faulty = {"LD_PRELOAD": LIBRARY, "H2OFLEET_FAULT": str(fleet.dir / "fault"),
-                  "ASAN_OPTIONS": os.environ.get("ASAN_OPTIONS", "") + ":verify_asan_link_order=0"}
+                  "ASAN_OPTIONS": os.environ.get("ASAN_OPTIONS", "") + ":verify_asan_link_order=0",
+                  "LSAN_OPTIONS": f"suppressions={HERE}/lsan.supp:print_suppressions=0"}
         try:
             if scenario.from_exec:
                 scenario.begin(fleet)

@@ -118,7 +118,7 @@ static void run_apart(const struct script *s, FILE *log, struct outcome *o)
 		memcpy(shared->detail, w.detail, sizeof(shared->detail));
 		shared->events = w.events;
 		fflush(NULL);
-		_exit(!ok);
+		_exit(ok ? 0 : 1);
 	}
 	waitpid(pid, &status, 0);
 	*o = *shared;
@@ -365,6 +365,7 @@ static bool read_lines(const char *path, struct strv *lines)
 {
 	_cleanup_free_ char *line = NULL;
 	FILE *f = fopen(path, "re");
+	bool there = f != NULL;
 	size_t cap = 0;
 
 	while (f && getline(&line, &cap, f) > 0) {
@@ -374,7 +375,7 @@ static bool read_lines(const char *path, struct strv *lines)
 	}
 	if (f)
 		fclose(f);
-	return f;
+	return there;
 }
 
 static int check_regressions(const char *path)

@@ -407,7 +407,7 @@ ssize_t __wrap_write(int fd, const void *buf, size_t n)
 
 	if (!f)
 		return fail(EBADF);
-	r = write_file(f, f->flags & O_APPEND ? f->inode->len : f->pos, buf, n);
+	r = write_file(f, (f->flags & O_APPEND) ? f->inode->len : f->pos, buf, n);
 	if (r > 0)
 		f->pos += (size_t)r;
 	return r;

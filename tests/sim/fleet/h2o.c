@@ -134,10 +134,10 @@ void h2o_gone(struct vproc *p, bool in_order)
 	}
 	h->dead_at = w.now;
 	h->listens = false;
-	if (in_order)
+	if (in_order) {
 		disk_remove(lib);
-	if (in_order)
 		perf_file(p, false);
+	}
 }
 
 static void fatal(struct vproc *p, const char *line, int code)

@@ -61,7 +61,7 @@ bool port_listen(struct vproc *p, uint16_t port)
 	return true;
 }
 
-void port_leave(struct vproc *p)
+void port_leave(const struct vproc *p)
 {
 	for (unsigned i = 0; i < N_PORTS; i++)
 		if (ports[i].listener == p)

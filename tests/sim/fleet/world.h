@@ -199,7 +199,7 @@ struct vdoor {
 
 struct vport *vport(uint16_t port);
 bool port_listen(struct vproc *p, uint16_t port);
-void port_leave(struct vproc *p);
+void port_leave(const struct vproc *p);
 void ports_daemon_gone(bool replaced);
 bool port_is_held(uint16_t port);
 unsigned ports_held(void);
