@@ -238,7 +238,7 @@ def test_thief_between_generations(fake, offset):
         named = f"port {port} is taken by pid {os.getpid()}"
         until("the thief is named", 15, lambda: named in (fleet.cloud()["reason"] or ""))
         time.sleep(1.5)
-        assert fleet.cloud()["state"] == "backoff"
+        until("it waits on", 15, lambda: fleet.cloud()["state"] == "backoff")  # else: it is trying again
     again = fleet.ready(generation=2, timeout=30)
     assert again["endpoint"] == first["endpoint"]
     assert [n["api_port"] for n in again["nodes"]] == [n["api_port"] for n in first["nodes"]]
