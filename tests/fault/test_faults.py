@@ -102,11 +102,16 @@ def points(lists):
     return found
 
 
-def try_points(pool, points, seconds):
-    """The results, as far as the time went."""
+def try_points(pool, points, seconds, sites):
+    """The results, as far as the time went. What is wrong is said at once, too: all points take hours."""
     end = time.monotonic() + seconds if seconds else None
-    results = [pool.submit(try_one, point, end) for point in points]
-    return [r.result() for r in results if r.result()]
+    results = []
+    for future in [pool.submit(try_one, point, end) for point in points]:
+        if result := future.result():
+            results.append(result)
+            if result.wrong:
+                print(verdict([result], sites), flush=True)
+    return results
 
 
 def verdict(results, sites):
@@ -122,7 +127,7 @@ def test_points(name, lists, points, pool, report):
     if ONE:
         if Point.parse(ONE).scenario != name:
             pytest.skip("of another scenario")
-        results = try_points(pool, [Point.parse(ONE)], 0)
+        results = try_points(pool, [Point.parse(ONE)], 0, lists[name])
         wrong = verdict(results, lists[name])
         assert not wrong, wrong
         assert results[0].fired, "there is no such point (any more): its number is that of one build"
@@ -130,7 +135,7 @@ def test_points(name, lists, points, pool, report):
     mine = list(points[name])
     random.Random(SEED).shuffle(mine)
     share = len(mine) / max(1, sum(map(len, points.values())))
-    results = try_points(pool, mine, SECONDS * share)
+    results = try_points(pool, mine, SECONDS * share, lists[name])
     reached = [r for r in results if r.fired]
     outcomes = collections.Counter(r.outcome for r in reached)
     report(f"{name}: {sum(s.count for s in lists[name])} calls at {len(lists[name])} sites; {len(results)} of "
@@ -149,7 +154,7 @@ def test_regressions(name, call, error, way, nth, lists, pool):
         pytest.skip("only one point")
     found = [s for s in lists[name] if s.call == call and re.search(way, s.story(name))]
     assert found, "nobody comes by there"
-    results = try_points(pool, [Point(name, call, error, s.id, nth) for s in found[:3]], 0)
+    results = try_points(pool, [Point(name, call, error, s.id, nth) for s in found[:3]], 0, lists[name])
     wrong = verdict(results, lists[name])
     assert not wrong, wrong
     assert any(r.fired for r in results)
