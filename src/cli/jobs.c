@@ -58,7 +58,9 @@ static char *or_dash(char *s)
 
 static int percent(const json_t *job)
 {
-	return (int)(100 * json_number_value(json_object_get(job, "progress")));
+	double progress = json_number_value(json_object_get(job, "progress"));
+
+	return (int)(100 * MIN(MAX(progress, 0.0), 1.0));
 }
 
 /* "[=======>            ]  37%" */
