@@ -114,7 +114,8 @@ static void take(struct follow *f, const char *data, size_t n)
 {
 	struct tail *t = (struct tail *)f;
 
-	t->pos += (int64_t)n;
+	if (t->pos >= 0)
+		t->pos += (int64_t)n;
 	t->all->heard_ms = clock_monotonic_ms();
 	lines_add(&t->part, data, n, take_line, t);
 }

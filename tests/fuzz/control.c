@@ -1,13 +1,13 @@
 #include "control.h"
 
 #include <errno.h>
-#include <poll.h>
 #include <sys/socket.h>
 
 #include "api/stream.h"
 #include "base/clock.h"
 #include "base/log.h"
 #include "fuzz.h"
+#include "settle.h"
 
 #define TURNS     20000
 #define MAX_READ  (8u << 20)
@@ -264,33 +264,16 @@ static int check_answers(const char *s, size_t n, bool heads)
 
 /* --- talking ------------------------------------------------------------------------------ */
 
-static bool is_readable(int fd)
-{
-	struct pollfd p = {.fd = fd, .events = POLLIN};
-
-	return poll(&p, 1, 0) > 0;
-}
-
-static void settle(void)
-{
-	for (int i = 0; i < TURNS; i++) {
-		uv_run(&loop, UV_RUN_NOWAIT);
-		if (!is_readable(uv_backend_fd(&loop)) && uv_backend_timeout(&loop) != 0)
-			return;
-	}
-	fuzz_check(false); /* it spins */
-}
-
 static void take(int fd, struct strbuf *out)
 {
 	static char buf[65536];
 	ssize_t n;
 
-	settle();
+	settle(&loop);
 	while ((n = recv(fd, buf, sizeof(buf), MSG_DONTWAIT)) > 0) {
 		if (out->len < MAX_READ)
 			strbuf_add(out, buf, (size_t)n);
-		settle();
+		settle(&loop);
 	}
 }
 
@@ -320,7 +303,7 @@ static void hang_up(int fd)
 			waiters_on_timer(&api->wait_timer);
 		api->stream_look_ms = 1;
 		streams_on_timer(&api->stream_timer);
-		settle();
+		settle(&loop);
 	}
 	fuzz_check(!api->waiters && !api->streams);
 }
@@ -333,7 +316,7 @@ int control_talk(const struct control_talk *how, const char *data, size_t len)
 	renew_fleet();
 	fuzz_check(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ends) == 0);
 	api->acceptor.taken(ends[0], api->acceptor.arg);
-	settle();
+	settle(&loop);
 	fuzz_check(api->peers.list);
 	if (how->group) { /* as peers_add() would have had it */
 		api->peers.list->access = ACCESS_GROUP;

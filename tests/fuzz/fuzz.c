@@ -10,6 +10,14 @@
 static int terminal = STDERR_FILENO;
 static char dir[100];
 
+int LLVMFuzzerInitialize(int *argc, char ***argv)
+{
+	(void)argc;
+	(void)argv;
+	fuzz_begin();
+	return 0;
+}
+
 static void remove_dir(void)
 {
 	if (dir[0])

@@ -9,7 +9,9 @@
 
 /* Of each harness. */
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-/* Once, before the first input. */
+/* Likewise; once, before the first input. */
+void fuzz_begin(void);
+/* fuzz.c, for libFuzzer. */
 int LLVMFuzzerInitialize(int *argc, char ***argv);
 
 /* What must hold. Else the input is kept, and we end by SIGABRT. */

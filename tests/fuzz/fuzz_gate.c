@@ -17,14 +17,11 @@
 
 static int counters = -1, port_socket = -1;
 
-int LLVMFuzzerInitialize(int *argc, char ***argv)
+void fuzz_begin(void)
 {
-	(void)argc;
-	(void)argv;
 	log_set_level((enum log_level)0);
 	counters = memfd_create("counters", MFD_CLOEXEC);
 	fuzz_check(counters >= 0);
-	return 0;
 }
 
 /* A socket that is bound as the daemon does it. One for all: it is never listened on for long. */

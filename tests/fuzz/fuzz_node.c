@@ -5,15 +5,14 @@
 
 #include <arpa/inet.h>
 #include <netinet/in.h>
-#include <poll.h>
 
 #include "drv/http.h"
 #include "drv/who.h"
+#include "settle.h"
 #include "sockets.h"
 
 #define PORT     54321
 #define MAX_BODY 3000
-#define TURNS    10000
 
 static uv_loop_t loop;
 static struct http *http;
@@ -69,26 +68,6 @@ static void on_answer(const struct http_response *rsp, void *arg)
 		http_free(TAKE_PTR(http));
 }
 
-static bool is_readable(int fd)
-{
-	struct pollfd p = {.fd = fd, .events = POLLIN};
-
-	return poll(&p, 1, 0) > 0;
-}
-
-/* All that can happen now has. */
-static void settle(void)
-{
-	for (int i = 0; i < TURNS; i++) {
-		uv_run(&loop, UV_RUN_NOWAIT);
-		if (!uv_loop_alive(&loop))
-			return;
-		if (!is_readable(uv_backend_fd(&loop)) && uv_backend_timeout(&loop) != 0)
-			return;
-	}
-	fuzz_check(false); /* it spins */
-}
-
 static void read_request(void)
 {
 	char buf[4096];
@@ -110,7 +89,7 @@ static void say(const char *part, size_t len, size_t step)
 		sockets_say(node, part, n);
 		part += n;
 		len -= n;
-		settle();
+		settle(&loop);
 	}
 }
 
@@ -131,7 +110,7 @@ static void exchange(uint8_t how)
 	now.answers = 0;
 	now.cancel = (how & 0xe0) == 0xe0;
 	fuzz_check(http_start(http, &spec, on_answer, &now, &request) == 0);
-	settle();
+	settle(&loop);
 	read_request();
 	say(part, len, (how >> 2) & 7);
 	if (!now.answers && (how & 0x60) == 0x20) {
@@ -142,7 +121,7 @@ static void exchange(uint8_t how)
 		/* A GET may be sent again on a new connection when the kept one was dead. */
 		if (node >= 0)
 			shutdown(node, SHUT_WR);
-		settle();
+		settle(&loop);
 		read_request();
 	}
 	fuzz_check(now.answers == 1);
@@ -151,14 +130,11 @@ static void exchange(uint8_t how)
 		closep(&node), node = -1;
 }
 
-int LLVMFuzzerInitialize(int *argc, char ***argv)
+void fuzz_begin(void)
 {
-	(void)argc;
-	(void)argv;
 	setenv("http_proxy", "http://192.0.2.1:3128", 1);
 	setenv("ALL_PROXY", "socks5://192.0.2.1:1080", 1);
 	fuzz_check(uv_loop_init(&loop) == 0);
-	return 0;
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)

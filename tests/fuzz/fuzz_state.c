@@ -398,15 +398,12 @@ static void boot(const struct fuzz_input *in)
 	fuzz_empty_dir();
 }
 
-int LLVMFuzzerInitialize(int *argc, char ***argv)
+void fuzz_begin(void)
 {
-	(void)argc;
-	(void)argv;
 	setenv("H2OFLEET_SYSTEM_CACHE_DIR", "/nonexistent", 1);
 	log_set_level((enum log_level)0);
 	umask(022);
 	fuzz_dir();
-	return 0;
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
