@@ -17,9 +17,11 @@
 #include "drv/ports.h"
 #include "waits.h"
 
-/* Ctrl-C comes when the command has waited for so long: longer than any wait of its own. */
-#define PATIENCE_MS 60000
-#define CONFIG      "h2ofleet.conf"
+/* Ctrl-C comes when the command has waited for so long, longer than any wait of its own, or was
+ * refused so often: of a large cloud each node is followed. */
+#define PATIENCE_MS  60000
+#define MAX_REFUSALS 200
+#define CONFIG       "h2ofleet.conf"
 /* No process has it: it is above the kernel's limit. */
 #define JAVA_PID 0x7ffffff0
 
@@ -29,6 +31,12 @@ static int here = -1, there = -1, null = -1, terminal = -1;
 /* --- Ctrl-C, in place of cli/interrupt.c ---------------------------------------------------- */
 
 static bool caught;
+static unsigned refusals;
+
+void cli_world_refuse(void)
+{
+	refusals++;
+}
 
 void cli_catch_interrupt(void)
 {
@@ -37,7 +45,7 @@ void cli_catch_interrupt(void)
 
 bool cli_interrupted(void)
 {
-	return caught && waits_ms() > PATIENCE_MS;
+	return caught && (waits_ms() > PATIENCE_MS || refusals > MAX_REFUSALS);
 }
 
 /* --- Java ---------------------------------------------------------------------------------- */
@@ -178,15 +186,17 @@ static bool is_name(const char *s)
 	       s[strlen(s) - 1] != '/' && !strstr(s, "//");
 }
 
-static void write_file(const char *name, struct fuzz_input *from)
+static bool write_file(const char *name, struct fuzz_input *from)
 {
 	size_t len;
 	_cleanup_free_ char *part = fuzz_part(from, &len), *path = NULL;
 
-	fuzz_write(name, part, len);
+	if (!fuzz_try_write(name, part, len))
+		return false;
 	path = xasprintf("%s/%s", fuzz_dir(), name);
 	if (strlen(name) >= 4 && streq(name + strlen(name) - 4, "java"))
 		fuzz_check(chmod(path, 0700) == 0);
+	return true;
 }
 
 bool cli_world_files(struct strv *words, struct fuzz_input *from)
@@ -197,8 +207,8 @@ bool cli_world_files(struct strv *words, struct fuzz_input *from)
 	for (size_t i = 0; i < words->n && good; i++) {
 		if (words->v[i][0] != '>' || i == 0)
 			strv_add(&left, words->v[i]);
-		else if ((good = is_name(words->v[i] + 1)))
-			write_file(words->v[i] + 1, from);
+		else
+			good = is_name(words->v[i] + 1) && write_file(words->v[i] + 1, from);
 	}
 	strv_free(words);
 	*words = left;
@@ -237,6 +247,7 @@ void cli_world_enter(struct fuzz_input *from)
 {
 	input = from;
 	caught = false;
+	refusals = 0;
 	fuzz_check(fchdir(here) == 0 && dup2(null, STDOUT_FILENO) >= 0);
 	waits_begin();
 }
@@ -246,5 +257,4 @@ void cli_world_leave(void)
 	waits_end();
 	input = NULL;
 	fuzz_check(fchdir(there) == 0 && dup2(terminal, STDOUT_FILENO) >= 0);
-	fuzz_empty_dir();
 }

@@ -11,11 +11,13 @@
 void cli_world_begin(void);
 /* A command runs in the directory, with the files that are in it, and hears `input`. */
 void cli_world_enter(struct fuzz_input *input);
-/* It has ended, or has it? All that it wrote is removed. */
+/* Nobody listens where it wanted to connect to. */
+void cli_world_refuse(void);
+/* It has ended. What it wrote is the caller's, fuzz_empty_dir(). */
 void cli_world_leave(void);
 
 /* Writes those that `words` name as ">NAME", each from the next part of the input, and takes the
- * words out. A program is executable. False: not a name for here. */
+ * words out. A program is executable. False: no name for here. */
 bool cli_world_files(struct strv *words, struct fuzz_input *input);
 /* Does this word name no file elsewhere? */
 bool cli_world_is_inside(const char *word);

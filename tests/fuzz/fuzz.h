@@ -48,6 +48,8 @@ char *fuzz_part(struct fuzz_input *in, size_t *len);
 const char *fuzz_dir(void);
 /* Writes the file PATH below it; with the folders above it. */
 void fuzz_write(const char *path, const void *data, size_t len);
+/* The same; false: there is a file where a folder should be, or the other way round. */
+bool fuzz_try_write(const char *path, const void *data, size_t len);
 /* Removes all below it. */
 void fuzz_empty_dir(void);
 

@@ -28,7 +28,7 @@
 #include "sockets.h"
 
 #define MAX_WORDS   16
-#define MAX_ANSWERS 16
+#define MAX_ANSWERS 32
 
 /* --- who answers -------------------------------------------------------------------------- */
 
@@ -64,6 +64,7 @@ static bool on_connection(int fd, const struct sockaddr *to)
 	(void)to;
 	if (!input.n || n_others == MAX_ANSWERS) {
 		close(fd);
+		cli_world_refuse();
 		return false;
 	}
 	others[n_others++] = fd;
@@ -315,12 +316,15 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	text = fuzz_part(&input, NULL);
 	words = split(text);
 	width = take_width(&words);
-	if (streq(words.v[0], "h2ofleetd"))
+	if (streq(words.v[0], "h2ofleetd")) {
 		run_daemon_options(&words);
-	else if (streq(words.v[0], "word"))
+	} else if (streq(words.v[0], "word")) {
 		for (size_t i = 1; i < words.n; i++)
 			check_word(words.v[i]);
-	else if (cli_world_files(&words, &input) && is_allowed(&words) && add_config(&words))
-		run_command(&words, width);
+	} else {
+		if (cli_world_files(&words, &input) && is_allowed(&words) && add_config(&words))
+			run_command(&words, width);
+		fuzz_empty_dir();
+	}
 	return 0;
 }
