@@ -131,9 +131,12 @@ static void judge(struct http_request *r, CURLcode code, struct http_response *r
 		long status = 0;
 
 		curl_easy_getinfo(r->easy, CURLINFO_RESPONSE_CODE, &status);
-		rsp->result = HTTP_OK;
-		rsp->status = (int)status;
-		return;
+		if (status >= 0 && status <= 999) {
+			rsp->result = HTTP_OK;
+			rsp->status = (int)status;
+			return;
+		}
+		snprintf(r->error, sizeof(r->error), "HTTP has no status %ld", status);
 	} else if (r->own_errno) {
 		rsp->result = HTTP_NOT_ASKED;
 		rsp->own_errno = r->own_errno;
