@@ -88,7 +88,8 @@ static void check_doors(struct gate *g)
 		struct door *d = container_of(l, struct door, link);
 
 		fuzz_check(d->conf.cloud && d->counters && d->n_listeners == 1);
-		fuzz_check(d->conf.mode != MODE_REFUSE || !d->listeners[0].listens);
+		fuzz_check(
+			d->conf.mode != MODE_REFUSE || d->conf.foreign || !d->listeners[0].listens);
 		fuzz_check(door_find(g, d->conf.cloud) == d);
 	}
 }
