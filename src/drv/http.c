@@ -359,8 +359,9 @@ static const char *header_value(const char *line, const char *name, char *buf, s
 		return NULL;
 	line += n;
 	line += strspn(line, " \t");
-	len = strcspn(line, " \t\r\n");
-	snprintf(buf, size, "%.*s", (int)MIN(len, size - 1), line);
+	len = MIN(strcspn(line, " \t\r\n"), size - 1);
+	memcpy(buf, line, len);
+	buf[len] = '\0';
 	return buf;
 }
 
@@ -557,12 +558,25 @@ void http_cancel(struct http_request *r)
 	request_free(r);
 }
 
+static void *reallocate(void *p, size_t n)
+{
+	return xreallocarray(p, n, 1);
+}
+
+int http_begin(bool tls)
+{
+	return curl_global_init_mem(tls ? CURL_GLOBAL_DEFAULT : CURL_GLOBAL_NOTHING, xmalloc, free,
+		       reallocate, xstrdup, xcalloc) == CURLE_OK
+		       ? 0
+		       : -ENOMEM;
+}
+
 int http_new(uv_loop_t *loop, struct http **out, struct err *e)
 {
 	struct http *h;
 
 	*out = NULL;
-	if (curl_global_init(CURL_GLOBAL_DEFAULT & ~CURL_GLOBAL_SSL) != CURLE_OK)
+	if (http_begin(false) < 0)
 		return err_set(e, -ENOMEM, "cannot initialise libcurl");
 	h = xcalloc(1, sizeof(*h));
 	h->loop = loop;
