@@ -64,7 +64,7 @@ static void on_answer(const struct http_response *rsp, void *arg)
 	fuzz_check(rsp->body_len <= MAX_BODY && !rsp->body[rsp->body_len]);
 	fuzz_check((rsp->result == HTTP_OK) == !rsp->error);
 	fuzz_check(rsp->result != HTTP_NOT_ASKED && rsp->result != HTTP_TIMEOUT);
-	fuzz_check(rsp->result != HTTP_OK || (rsp->status >= 0 && rsp->status <= 999));
+	fuzz_check(rsp->result != HTTP_OK || (rsp->status >= 100 && rsp->status <= 999));
 	if (now.cancel)
 		http_free(TAKE_PTR(http));
 }
