@@ -10,6 +10,7 @@
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/strbuf.h"
+#include "drv/http.h"
 
 #define SYSTEM_SOCKET "/run/h2ofleet/control.sock"
 /* A log of the largest size that the daemon sends, and then some. */
@@ -86,7 +87,8 @@ struct client *client_new(const char *socket)
 {
 	struct client *c = xcalloc(1, sizeof(*c));
 
-	curl_global_init(CURL_GLOBAL_NOTHING); /* no TLS on a unix socket; it would take 2 ms */
+	if (http_begin(false) < 0) /* no TLS on a unix socket; it would take 2 ms */
+		abort();           /* out of memory */
 	c->socket = find_socket(socket);
 	c->multi = curl_multi_init();
 	if (!c->multi)

@@ -11,6 +11,7 @@
 #include "base/strbuf.h"
 #include "base/text.h"
 #include "cli/show.h"
+#include "drv/http.h"
 
 #define CONNECT_MS 5000
 #define QUICK_MS   30000 /* for what needs no computing */
@@ -71,7 +72,8 @@ int h2o_open(struct h2o *h, struct cli *cli, const char *cloud, bool wake)
 	json_decref(j);
 	if (code != CLI_OK)
 		return code;
-	curl_global_init(CURL_GLOBAL_DEFAULT);
+	if (http_begin(true) < 0)
+		abort(); /* out of memory */
 	h->name = xstrdup(cloud);
 	h->auth = auth && *auth ? xstrdup(auth) : NULL;
 	h->share = curl_share_init();

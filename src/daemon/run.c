@@ -15,6 +15,7 @@
 #include "base/log.h"
 #include "daemon/daemon.h"
 #include "drv/activation.h"
+#include "drv/http.h"
 #include "drv/reaper.h"
 #include "drv/spawn.h"
 
@@ -200,7 +201,7 @@ static int begin_libraries(struct daemon *d, struct err *e)
 {
 	int r;
 
-	if (curl_global_init(CURL_GLOBAL_NOTHING) != CURLE_OK)
+	if (http_begin(false) < 0)
 		return err_set(e, -ENOMEM, "cannot begin: out of memory");
 	r = uv_loop_init(&d->loop);
 	return r < 0 ? err_set_errno(e, r, "cannot begin") : 0;

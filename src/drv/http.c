@@ -110,9 +110,10 @@ static void say_impostor(struct http_request *r)
 
 static void judge(struct http_request *r, CURLcode code, struct http_response *rsp)
 {
-	long os_errno = 0;
+	long os_errno = 0, status = 0;
 
 	curl_easy_getinfo(r->easy, CURLINFO_OS_ERRNO, &os_errno);
+	curl_easy_getinfo(r->easy, CURLINFO_RESPONSE_CODE, &status);
 	if (code == CURLE_OUT_OF_MEMORY)
 		r->own_errno = ENOMEM;
 	else if (code == CURLE_COULDNT_CONNECT && !r->own_errno && is_shortage(os_errno))
@@ -127,16 +128,12 @@ static void judge(struct http_request *r, CURLcode code, struct http_response *r
 			"nobody listens: we were connected to ourselves");
 	} else if (r->impostor) {
 		say_impostor(r);
-	} else if (code == CURLE_OK) {
-		long status = 0;
-
-		curl_easy_getinfo(r->easy, CURLINFO_RESPONSE_CODE, &status);
-		if (status >= 0 && status <= 999) {
-			rsp->result = HTTP_OK;
-			rsp->status = (int)status;
-			return;
-		}
-		snprintf(r->error, sizeof(r->error), "HTTP has no status %ld", status);
+	} else if (code == CURLE_OK && status >= 100 && status <= 999) {
+		rsp->result = HTTP_OK;
+		rsp->status = (int)status;
+		return;
+	} else if (code == CURLE_OK) { /* libcurl takes "HTTP/2 -1" */
+		snprintf(r->error, sizeof(r->error), "the answer has no HTTP status");
 	} else if (r->own_errno) {
 		rsp->result = HTTP_NOT_ASKED;
 		rsp->own_errno = r->own_errno;
@@ -362,8 +359,9 @@ static const char *header_value(const char *line, const char *name, char *buf, s
 		return NULL;
 	line += n;
 	line += strspn(line, " \t");
-	len = strcspn(line, " \t\r\n");
-	snprintf(buf, size, "%.*s", (int)MIN(len, size - 1), line);
+	len = MIN(strcspn(line, " \t\r\n"), size - 1);
+	memcpy(buf, line, len);
+	buf[len] = '\0';
 	return buf;
 }
 
@@ -560,12 +558,25 @@ void http_cancel(struct http_request *r)
 	request_free(r);
 }
 
+static void *reallocate(void *p, size_t n)
+{
+	return xreallocarray(p, n, 1);
+}
+
+int http_begin(bool tls)
+{
+	return curl_global_init_mem(tls ? CURL_GLOBAL_DEFAULT : CURL_GLOBAL_NOTHING, xmalloc, free,
+		       reallocate, xstrdup, xcalloc) == CURLE_OK
+		       ? 0
+		       : -ENOMEM;
+}
+
 int http_new(uv_loop_t *loop, struct http **out, struct err *e)
 {
 	struct http *h;
 
 	*out = NULL;
-	if (curl_global_init(CURL_GLOBAL_DEFAULT & ~CURL_GLOBAL_SSL) != CURLE_OK)
+	if (http_begin(false) < 0)
 		return err_set(e, -ENOMEM, "cannot initialise libcurl");
 	h = xcalloc(1, sizeof(*h));
 	h->loop = loop;

@@ -47,6 +47,12 @@ struct http_spec {
 	bool fresh;          /* on a new connection */
 };
 
+/* In place of curl_global_init(), before any other call of libcurl in the process; may be repeated,
+ * each with its curl_global_cleanup(). libcurl 7.88 does not survive every lack of memory (it
+ * divides by the size of a table that it did not get): so that, too, ends us with a message, as in
+ * base/util.h. `tls`: also what TLS needs. -ENOMEM. */
+int http_begin(bool tls);
+
 int http_new(uv_loop_t *loop, struct http **out, struct err *e);
 
 /* May be called from a request's callback. Cancels what is on its way (without callbacks) and

@@ -168,6 +168,20 @@ OPEN(open64, path, (const char *path, int flags, ...), (path, flags, mode))
 OPEN(openat, path, (int dir, const char *path, int flags, ...), (dir, path, flags, mode))
 OPEN(openat64, path, (int dir, const char *path, int flags, ...), (dir, path, flags, mode))
 
+/* What _FORTIFY_SOURCE makes of them, in our programs and in libraries. */
+#define OPEN_CHECKED(name, params, args)                                                           \
+	int name params;                                                                           \
+	int name params                                                                            \
+	{                                                                                          \
+		NEXT(name);                                                                        \
+		FAIL(-1, "open", path);                                                            \
+		return next args;                                                                  \
+	}
+
+OPEN_CHECKED(__open_2, (const char *path, int flags), (path, flags))
+OPEN_CHECKED(__open64_2, (const char *path, int flags), (path, flags))
+OPEN_CHECKED(__openat64_2, (int dir, const char *path, int flags), (dir, path, flags))
+
 CALL_PATH(FILE *, NULL, fopen, path, (const char *path, const char *mode), (path, mode))
 CALL_PATH(FILE *, NULL, fopen64, path, (const char *path, const char *mode), (path, mode))
 CALL_PATH(DIR *, NULL, opendir, path, (const char *path), (path))
@@ -210,6 +224,9 @@ CALL_PATH(ssize_t, -1, readlink, path, (const char *restrict path, char *restric
 CALL_PATH(ssize_t, -1, readlinkat, path,
 	(int dir, const char *restrict path, char *restrict buf, size_t n), (dir, path, buf, n))
 CALL_PATH(char *, NULL, realpath, path, (const char *restrict path, char *restrict to), (path, to))
+char *__realpath_chk(const char *path, char *to, size_t size);
+CALL_PATH(char *, NULL, __realpath_chk, path, (const char *path, char *to, size_t size),
+	(path, to, size))
 
 CALL_PATH(int, -1, rename, from, (const char *from, const char *to), (from, to))
 CALL_PATH(int, -1, renameat2, from,
@@ -310,9 +327,23 @@ CALL(int, -1, timerfd_create, (clockid_t clock, int flags), (clock, flags))
 /* ---- others of the C library ---- */
 
 CALL(ssize_t, -1, getrandom, (void *buf, size_t n, unsigned flags), (buf, n, flags))
-CALL(struct passwd *, NULL, getpwuid, (uid_t uid), (uid))
-CALL_PATH(struct passwd *, NULL, getpwnam, name, (const char *name), (name))
-CALL_PATH(struct group *, NULL, getgrnam, name, (const char *name), (name))
+/* They fail as a whole: without memory glibc 2.36 crashes in them, or asserts that it has got some.
+ */
+#define CALL_DATABASE(type, name, detail, params, args)                                            \
+	type *name params                                                                          \
+	{                                                                                          \
+		type *found;                                                                       \
+		NEXT(name);                                                                        \
+		FAIL(NULL, #name, detail);                                                         \
+		fault_hide(true);                                                                  \
+		found = next args;                                                                 \
+		fault_hide(false);                                                                 \
+		return found;                                                                      \
+	}
+
+CALL_DATABASE(struct passwd, getpwuid, NULL, (uid_t uid), (uid))
+CALL_DATABASE(struct passwd, getpwnam, name, (const char *name), (name))
+CALL_DATABASE(struct group, getgrnam, name, (const char *name), (name))
 
 /* ---- libcurl: out of memory is what can happen to us ---- */
 
@@ -325,7 +356,10 @@ CALL_PATH(struct group *, NULL, getgrnam, name, (const char *name), (name))
 		return next args;                                                                  \
 	}
 
-CALL_CODE(CURLcode, CURLE_OUT_OF_MEMORY, curl_global_init, (long flags), (flags))
+CALL_CODE(CURLcode, CURLE_OUT_OF_MEMORY, curl_global_init_mem,
+	(long flags, curl_malloc_callback m, curl_free_callback f, curl_realloc_callback r,
+		curl_strdup_callback s, curl_calloc_callback c),
+	(flags, m, f, r, s, c))
 CALL_CODE(CURL *, NULL, curl_easy_init, (void), ())
 CALL_CODE(CURLM *, NULL, curl_multi_init, (void), ())
 CALL_CODE(CURLMcode, CURLM_OUT_OF_MEMORY, curl_multi_add_handle, (CURLM * m, CURL *e), (m, e))

@@ -7,6 +7,7 @@
 #pragma once
 
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 #define FAULT_VERSION 1
@@ -48,6 +49,9 @@ struct fault_plan {
 
 /* At the begin of a call: 0, or what it is to fail with. `detail` may be NULL. */
 int fault_due(const char *call, const char *detail);
+
+/* What is called until then does not count; not nested. */
+void fault_hide(bool on);
 
 /* Files fail in other ways than pipes and the like, where a call can only be interrupted; and where
  * it does not wait, not even that: NULL. */

@@ -36,7 +36,7 @@ SHORT = -1
 # --- how calls fail -------------------------------------------------------------------------------
 
 MEMORY = ("malloc", "calloc", "realloc")
-NO_MEMORY = ("curl_global_init", "curl_easy_init", "curl_multi_init", "curl_multi_add_handle",
+NO_MEMORY = ("curl_global_init_mem", "curl_easy_init", "curl_multi_init", "curl_multi_add_handle",
              "curl_multi_socket_action", "curl_easy_setopt", "MHD_create_response_from_buffer",
              "MHD_create_response_from_callback", "MHD_add_response_header", "MHD_queue_response",
              "MHD_run", "MHD_add_connection", "MHD_start_daemon")
@@ -79,10 +79,12 @@ ERRORS = {
     "recvmsg": ("ECONNRESET", "EINTR"), "poll": ("EINTR", "ENOMEM"), "epoll_create1": ("EMFILE",),
     "epoll_ctl": ("ENOMEM", "ENOSPC"), "epoll_wait": ("EINTR",), "epoll_pwait": ("EINTR",),
     "eventfd": ("EMFILE",), "signalfd": ("EMFILE",), "timerfd_create": ("EMFILE",),
-    "getrandom": ("EINTR",), "getpwuid": ("EMFILE",), "getpwnam": ("EMFILE",), "getgrnam": ("EMFILE",),
+    "getrandom": ("EINTR",), "getpwuid": ("EMFILE", "ENOMEM"), "getpwnam": ("EMFILE", "ENOMEM"),
+    "getgrnam": ("EMFILE", "ENOMEM"),
     **{name: ("ENOMEM",) for name in MEMORY + NO_MEMORY},
 }
 ERRORS["fopen64"] = ERRORS["fopen"]
+ERRORS["__realpath_chk"] = ERRORS["realpath"]
 
 # What the operator has to do something about; a cloud that cannot be started for such a reason has failed.
 PERMANENT = ("EACCES", "EPERM", "EROFS", "ENOSYS", "EAFNOSUPPORT", "EINVAL", "ENODEV", "ETXTBSY")
@@ -212,17 +214,18 @@ SCENARIOS = {name: CRASH_SCENARIOS[name] for name in (
 SCENARIOS |= {"gate-serve": GateServe, "gate-restart": GateEnd}
 
 
-# --- what a daemon has open -----------------------------------------------------------------------
+# --- what a daemon and its gate have open ----------------------------------------------------------
 
 
-def descriptors(fleet, pid):
+def descriptors(fleet):
     """How many of each kind."""
     found = collections.Counter()
-    with contextlib.suppress(OSError):
-        for fd in os.listdir(f"/proc/{pid}/fd"):
-            with contextlib.suppress(OSError):
-                name = os.readlink(f"/proc/{pid}/fd/{fd}").replace(str(fleet.dir), "")
-                found[re.sub(r"[0-9]+", "N", name)] += 1
+    for who, pid in ("", fleet.daemon.pid), ("gate: ", fleet.gate()):
+        with contextlib.suppress(OSError):
+            for fd in os.listdir(f"/proc/{pid}/fd"):
+                with contextlib.suppress(OSError):
+                    name = os.readlink(f"/proc/{pid}/fd/{fd}").replace(str(fleet.dir), "")
+                    found[who + re.sub(r"[0-9]+", "N", name)] += 1
     return found
 
 
@@ -337,7 +340,7 @@ class Faults(Crash):
         last, since = None, 0
         deadline = time.monotonic() + 10 * SLOW
         while time.monotonic() < deadline:
-            now = descriptors(fleet, fleet.daemon.pid)
+            now = descriptors(fleet)
             if now != last:
                 last, since = now, time.monotonic()
             elif time.monotonic() - since > 0.5:
@@ -450,7 +453,7 @@ class Faults(Crash):
         want, last = self.baselines[name], [None]
 
         def same():
-            last[0] = descriptors(fleet, fleet.daemon.pid) - want
+            last[0] = descriptors(fleet) - want
             return not last[0]
 
         try:

@@ -17,6 +17,7 @@ import collections
 import concurrent.futures
 import multiprocessing
 import os
+import pathlib
 import random
 import re
 import subprocess
@@ -205,6 +206,24 @@ def test_all_calls_can_fail():
     source = (fault.HERE / "calls.c").read_text()
     counted = set(re.findall(r'^CALL(?:_PATH|_CODE)?\([^,]+,\s*[^,]+,\s*(\w+)', source, re.M))
     counted |= set(re.findall(r"^CALL_PART\((\w+)", source, re.M)) | set(re.findall(r'"([a-z]+-other|create)"', source))
+    counted |= set(re.findall(r"^CALL_DATABASE\([^,]+, (\w+)", source, re.M))
     assert len(counted) > 80
     assert counted <= set(fault.ERRORS), counted - set(fault.ERRORS)
     assert isinstance(Site(1, 1, 0, "open", "", "", []), tuple)
+
+
+def symbols(option, file):
+    said = subprocess.run(["nm", "-D", option, file], stdout=subprocess.PIPE, text=True, check=True).stdout
+    return {line.split()[-1].partition("@")[0] for line in said.splitlines()}
+
+
+def test_no_call_goes_by():
+    """_FORTIFY_SOURCE gives calls other names, in Debian's libraries, too; the library knows those that can fail."""
+    gate = pathlib.Path(fault.H2OFLEETD).with_name("h2ofleet-gate")
+    said = subprocess.run(["ldd", fault.H2OFLEETD], stdout=subprocess.PIPE, text=True, check=True).stdout
+    ours = re.findall(r"=> (\S*/lib(?:uv|curl|microhttpd|systemd|jansson|zip|inih)\.so\S*)", said)
+    assert len(ours) > 4
+    called = set().union(*(symbols("--undefined-only", file) for file in (fault.H2OFLEETD, gate, *ours)))
+    fortified = {s for s in called if re.fullmatch(r"__(?!.*printf|mem|str|stack|fdelt|explicit)\w+(_chk|64_2|open_2|openat_2)", s)}
+    assert fortified
+    assert fortified <= symbols("--defined-only", fault.LIBRARY)

@@ -85,7 +85,7 @@ static void on_answer(const struct http_response *rsp, void *arg)
 	fuzz_check(rsp->result != HTTP_REFUSED || world & WORLD_NOBODY);
 	/* Nobody but us is believed. */
 	fuzz_check(rsp->result != HTTP_OK || !(world & WORLD_STRANGER) || world & WORLD_UNKNOWN);
-	fuzz_check(rsp->result != HTTP_OK || (rsp->status >= 0 && rsp->status <= 999));
+	fuzz_check(rsp->result != HTTP_OK || (rsp->status >= 100 && rsp->status <= 999));
 	if (now.cancel)
 		http_free(TAKE_PTR(http));
 }

@@ -220,14 +220,12 @@ int door_port_claim(struct door_port *d)
 
 void door_port_release(struct door_port *d)
 {
-	int __wrap_close(int);
-
 	const struct ofile *f = d->port ? fd_file(d->fds[0]) : NULL;
 
 	if (f && f->inode->door && !w.ghost)
 		f->inode->door->released = true;
 	if (d->port && d->fds[0] >= 0)
-		__wrap_close(d->fds[0]);
+		close(d->fds[0]);
 	*d = DOOR_PORT_NULL;
 }
 
