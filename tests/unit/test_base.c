@@ -102,6 +102,22 @@ static void check_int(const char *text, int r, int64_t value)
 	assert_true(r < 0 || v == value);
 }
 
+/* Proves: sizes for people have their unit, in the right number. */
+static void test_human_sizes(_unused_ void **state)
+{
+	static const struct {
+		uint64_t bytes;
+		const char *text;
+	} sizes[] = {{0, "0 bytes"}, {1, "1 byte"}, {2, "2 bytes"}, {1536, "1.5 kB"},
+		{20ull << 30, "20 GB"}};
+
+	for (size_t i = 0; i < ARRAY_SIZE(sizes); i++) {
+		_cleanup_free_ char *text = text_human_size(sizes[i].bytes);
+
+		assert_string_equal(text, sizes[i].text);
+	}
+}
+
 static void test_ints(void **state)
 {
 	(void)state;
@@ -395,6 +411,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_sizes_and_times),
 		cmocka_unit_test(test_formats_read_back),
+		cmocka_unit_test(test_human_sizes),
 		cmocka_unit_test(test_ints),
 		cmocka_unit_test(test_nearest),
 		cmocka_unit_test(test_visible),
