@@ -325,6 +325,27 @@ static void test_trust_in_cache_dir(void **state)
 	assert_int_equal(found.verdict, BOOT_TRUSTED);
 }
 
+/* Nor where others could put another directory in its place. */
+static void test_way_to_cache_dir(void **state)
+{
+	_cleanup_free_ char *open = xasprintf("%s/open", top), *their = xasprintf("%s/a", open);
+	_cleanup_free_ char *dir = xasprintf("%s/cache", their);
+	struct boot_runtime rt = runtime();
+
+	(void)state;
+	if (geteuid() != 0)
+		skip(); /* gives files away */
+	free(make_entry(dir, &rt, "trusted"));
+	assert_int_equal(chmod(open, 01777), 0);
+	assert_int_equal(bootcache_find(dir, &rt, &found, &e), 0);
+	assert_int_equal(found.verdict, BOOT_TRUSTED);
+	assert_int_equal(chown(their, 12345, 0), 0);
+	boot_found_clear(&found);
+	assert_int_equal(bootcache_find(dir, &rt, &found, &e), 0);
+	assert_int_equal(found.verdict, BOOT_UNKNOWN);
+	assert_non_null(strstr(found.why, "/a is user 12345's"));
+}
+
 /* Whatever others could have written is not used: modes, links, and (as root) owners. */
 static void test_trust(void **state)
 {
@@ -577,6 +598,7 @@ int main(void)
 		T(torn),
 		T(trust),
 		T(trust_in_cache_dir),
+		T(way_to_cache_dir),
 		T(system_cache),
 		T(system_cache_of_others),
 		T(missing_jar),
