@@ -136,6 +136,9 @@ int file_make_way(const char *path, mode_t mode, struct err *e)
 	return r < 0 ? r : file_check_way(path, e);
 }
 
+/* The file system's own, whose root a user namespace may not know. */
+#define LOST_FOUND "lost+found"
+
 int file_check_entries(const char *path, struct err *e)
 {
 	_cleanup_(closedirp) DIR *d = opendir(path);
@@ -148,6 +151,7 @@ int file_check_entries(const char *path, struct err *e)
 		_cleanup_free_ char *name = NULL;
 
 		if (streq(de->d_name, ".") || streq(de->d_name, "..") ||
+			streq(de->d_name, LOST_FOUND) ||
 			fstatat(dirfd(d), de->d_name, &st, AT_SYMLINK_NOFOLLOW) < 0 ||
 			is_trusted(&st))
 			continue;

@@ -523,8 +523,8 @@ def test_kill_of_all_three(runs):
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="gives files away")
 def test_places_of_others(runs):
-    """What looks like the place of a run, but is not certainly ours, is left alone; a TMPDIR where others could put another
-    in our place's stead is refused."""
+    """What looks like the place of a run, but is not certainly ours, is left alone; a TMPDIR where others could put
+    another in our place's stead is refused."""
     def put(name, uid):
         place = runs.tmp / f"h2ofleet-run.{name}"
         place.mkdir()

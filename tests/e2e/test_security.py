@@ -90,8 +90,8 @@ def taking():
 
 @contextlib.contextmanager
 def protecting(on):
-    """The kernel's protection of sticky directories, on or off: for the moment, put back whatever happens, by a process of
-    its own even when this one is killed."""
+    """The kernel's protection of sticky directories, on or off: for the moment, put back whatever happens, by a
+    process of its own even when this one is killed."""
     files = [f"/proc/sys/fs/protected_{name}" for name in PROTECTIONS]
     with taking() as lock:
         before = protections()
@@ -433,7 +433,8 @@ def test_planted_before_it_was_shut(fleets, fake_keys, what):
         fleet.write_config()
     fleet.start()
     for _ in range(2):
-        reason = until("a reason", 20, lambda: fleet.cloud()["state"] in ("failed", "backoff") and fleet.cloud()["reason"])
+        reason = until("a reason", 20, lambda: fleet.cloud()["state"] in ("failed", "backoff")
+                       and fleet.cloud()["reason"])
         assert f"{where}/c is user {ATTACKER}'s" in reason, reason
         fleet.stop()
         fleet.start()
@@ -451,15 +452,30 @@ def test_cloud_in_a_directory_of_another(fake, shared, protection, key):
     assert f"is user {ATTACKER}'s" in reason, reason
 
 
+def test_ice_of_another(fake, shared):
+    """The directory of a cloud below ice_root is another user's, whom nobody else could have let make it."""
+    (shared / "users").mkdir(mode=0o755)
+    (shared / "users/c").mkdir(mode=0o755)
+    os.chown(shared / "users/c", VICTIM, VICTIM)
+    fleet = fake(nodes=1, restart="never", autostart="no", ice_root=shared / "users")
+    fleet.cli("start", "c")
+    reason = until("a reason", 20, lambda: fleet.cloud()["state"] in ("failed", "backoff")
+                   and fleet.cloud()["reason"])
+    assert "users/c is not a directory of the daemon's user" in reason, reason
+
+
 def test_state_directory_is_shut(fake):
-    """One of ours to which everybody may write, as a volume or tmpfs often is, is shut before it is used."""
-    fleet = fake(nodes=1, start=False, autostart="no")
+    """One of ours to which everybody may write, as a volume or tmpfs often is, is shut before it is used; and what
+    daemon and nodes put there is closed to others, whatever umask we were started with."""
+    fleet = fake(nodes=1, start=False)
     fleet.state_dir.mkdir()
     fleet.state_dir.chmod(0o1777)
-    fleet.start()
+    fleet.start().ready()
     assert not fleet.state_dir.stat().st_mode & stat.S_IWOTH
-    for path in [*fleet.state_dir.rglob("*"), fleet.log_dir]:
-        assert not path.lstat().st_mode & stat.S_IRWXO, path
+    paths = [*fleet.state_dir.rglob("*"), fleet.log_dir, *fleet.log_dir.rglob("*")]
+    assert any(path.name.startswith("ice") for path in paths) and fleet.log_dir / "c/0.log" in paths
+    for path in paths:
+        assert path.is_symlink() or not path.lstat().st_mode & stat.S_IRWXO, path
 
 
 def test_hostile_configuration(fleets, fake_keys, shared):
@@ -522,11 +538,15 @@ def test_files_of_a_hostile_node(fake):
     assert (precious / "file").read_text() == "precious" and (precious / "0").is_dir()
     (node / "tmp").unlink()
     log = fleet.log_dir / "c" / "0.log"
-    log.unlink()
-    os.mkfifo(log)
-    fleet.cli("restart", "c", code=None)
-    until("a word about its log", 20, lambda: "cannot open its log" in (fleet.cloud()["reason"] or "") or
-          "cannot open its log" in read(fleet.daemon_log))
+    for trap in (os.mkfifo, lambda path: path.symlink_to(precious / "file")):
+        said = read(fleet.daemon_log).count("cannot open its log")
+        log.unlink()
+        trap(log)
+        fleet.cli("restart", "c", code=None)
+        until("a word about its log", 20, lambda: read(fleet.daemon_log).count("cannot open its log") > said)
+        assert "precious" not in fleet.cli("logs", "c", code=None).stdout
+        log.unlink()
+        log.touch()
     log.unlink()
     fleet.cli("restart", "c", code=None)
     fleet.ready()

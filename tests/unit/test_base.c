@@ -369,6 +369,7 @@ static void test_check_entries(void **state)
 {
 	struct dir *d = *state;
 	_cleanup_free_ char *own = in(d, "own"), *link = in(d, "link"), *none = in(d, "none");
+	_cleanup_free_ char *lost = in(d, "lost+found");
 	_cleanup_(err_clear) struct err e = ERR_NULL;
 
 	write_text(own, "");
@@ -377,6 +378,8 @@ static void test_check_entries(void **state)
 	assert_int_equal(file_check_entries(none, &e), -ENOENT);
 	if (geteuid() != 0)
 		return;
+	assert_true(mkdir(lost, 0700) == 0 && chown(lost, 64332, 64332) == 0);
+	assert_int_equal(file_check_entries(d->path, &e), 0); /* a volume's */
 	assert_int_equal(lchown(link, 64332, 64332), 0);
 	assert_int_equal(file_check_entries(d->path, &e), -EPERM);
 	assert_non_null(strstr(err_msg(&e), "/link is user 64332's"));
