@@ -40,10 +40,11 @@ static int check_java_file(const char *path, struct err *e)
 			return err_set(e, -EISDIR, "%s is a directory", path);
 		if (!S_ISREG(st.st_mode))
 			return err_set(e, -EINVAL, "%s is not a program", path);
-		if (faccessat(AT_FDCWD, path, X_OK, AT_EACCESS) < 0)
+		if (faccessat(AT_FDCWD, path, X_OK, AT_EACCESS) == 0)
+			return 0;
+		if (errno == EACCES)
 			return err_set(e, -EACCES, "%s is not executable for user %u", path,
 				(unsigned)geteuid());
-		return 0;
 	}
 	if (errno != ENOENT)
 		return err_set_errno(e, -errno, "%s cannot be used", path);

@@ -47,6 +47,8 @@ REGRESSIONS = [
     ("launch", "getpwuid", "EMFILE", "fleet_user", 1),
     # no gate as long as the daemon lived
     ("launch", "readlink", "ENOMEM", "find_program", 1),
+    # "is not executable", for good
+    ("launch", "faccessat", "EIO", "check_java_file", 1),
     # "this machine has 0 bytes", for good
     ("launch", "open", "EMFILE", "read_number.*prepare_rest", 1),
     # it crashed
