@@ -94,14 +94,10 @@ static char *first_line(const json_t *job, const char *key)
 
 static void add(struct strbuf *b, size_t width, size_t indent, const char *text)
 {
-	char *line = NULL;
-	size_t len = 0;
-	FILE *f = open_memstream(&line, &len);
+	FILE *f = strbuf_stream(b);
 
 	show_wrapped(f, width, indent, text);
 	fclose(f);
-	strbuf_add(b, line, len);
-	free(line);
 }
 
 /* "Building tree 3; makes m1" of one that runs, "made m1" of one that is done: another has made

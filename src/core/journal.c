@@ -301,7 +301,9 @@ static char *format(const struct journal *j, json_t *members)
 
 	json_object_update(all, members);
 	text = json_dumps(all, JSON_COMPACT);
-	return text ? xasprintf("%s\n", text) : NULL;
+	if (!text)
+		no_memory(0);
+	return xasprintf("%s\n", text);
 }
 
 /* The members that every event has. */
@@ -328,7 +330,7 @@ static char *format_bounded(const struct journal *j, json_t *members)
 {
 	char *line = format(j, members);
 
-	if (!line || strlen(line) > JOURNAL_MAX_LINE) {
+	if (strlen(line) > JOURNAL_MAX_LINE) {
 		json_auto_t *few = without_details(members);
 
 		free(line);

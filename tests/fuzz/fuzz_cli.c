@@ -12,6 +12,7 @@
 #include <time.h>
 
 #include "base/clock.h"
+#include "base/strbuf.h"
 #include "base/strv.h"
 #include "base/text.h"
 #include "cli/cli.h"
@@ -112,10 +113,9 @@ static void run_command(struct strv *words)
 {
 	static const int codes[] = {
 		CLI_OK, CLI_ERROR, CLI_USAGE, CLI_STOPPED, CLI_ABSENT, CLI_BUSY, CLI_FAILED};
-	char *out = NULL, *err = NULL;
-	size_t out_len, err_len;
-	struct cli cli = {.out = open_memstream(&out, &out_len),
-		.err = open_memstream(&err, &err_len),
+	_cleanup_(strbuf_free) struct strbuf out = STRBUF_NULL, err = STRBUF_NULL;
+	struct cli cli = {.out = strbuf_stream(&out),
+		.err = strbuf_stream(&err),
 		.out_width = 80,
 		.err_width = 80};
 	bool documented = false;
@@ -132,14 +132,12 @@ static void run_command(struct strv *words)
 	for (size_t i = 0; i < ARRAY_SIZE(codes); i++)
 		documented |= code == codes[i];
 	fuzz_check(documented);
-	fuzz_check_harmless(err, err_len);
+	fuzz_check_harmless(strbuf_str(&err), err.len);
 	/* To a program `api` gives the bytes as they came. */
 	if (!streq(words->v[0], "api") && is_harmless(words))
-		fuzz_check_harmless(out, out_len);
-	fuzz_check(code != CLI_USAGE || err_len || out_len);
+		fuzz_check_harmless(strbuf_str(&out), out.len);
+	fuzz_check(code != CLI_USAGE || err.len || out.len);
 	free(cli.failure);
-	free(out);
-	free(err);
 }
 
 /* --- h2ofleetd ---------------------------------------------------------------------------- */

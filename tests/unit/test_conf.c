@@ -152,14 +152,12 @@ static void compare_golden(const char *path, const char *got)
 
 static char *print_to_text(const struct conf *c, bool help)
 {
-	char *text = NULL;
-	size_t len = 0;
-	FILE *f = open_memstream(&text, &len);
+	struct strbuf text = STRBUF_NULL;
+	FILE *f = strbuf_stream(&text);
 
-	assert_non_null(f);
 	conf_print(c, f, help);
 	assert_int_equal(fclose(f), 0);
-	return text;
+	return strbuf_take(&text);
 }
 
 static void check_equal(const struct conf *a, const struct conf *b)

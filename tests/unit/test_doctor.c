@@ -20,6 +20,7 @@
 
 #include "base/clock.h"
 #include "base/file.h"
+#include "base/strbuf.h"
 #include "cli/checks.h"
 #include "cli/doctor.h"
 #include "drv/packages.h"
@@ -77,13 +78,12 @@ static void put_conf(const char *clouds)
 static char *output_of(bool json, int *r)
 {
 	_cleanup_free_ char *conf = below("h2ofleet.conf");
-	char *text = NULL;
-	size_t len;
-	FILE *f = open_memstream(&text, &len);
+	struct strbuf text = STRBUF_NULL;
+	FILE *f = strbuf_stream(&text);
 
 	*r = cmd_doctor(conf, ask_at, json, f);
 	fclose(f);
-	return text;
+	return strbuf_take(&text);
 }
 
 static int doctor(void)
