@@ -471,8 +471,9 @@ json_t *h2o_get(struct h2o *h, int *code, const char *fmt, ...)
 	va_list ap;
 
 	va_start(ap, fmt);
-	rq.path = path = xvasprintf(fmt, ap);
+	path = xvasprintf(fmt, ap);
 	va_end(ap);
+	rq.path = path;
 	return json_of(h, h2o_ask(h, &rq, &a), &a, code);
 }
 

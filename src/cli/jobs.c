@@ -443,9 +443,11 @@ int cmd_jobs(struct cli *cli, int argc, char **argv)
 		return cli_usage(cli, "'%s' is no number of jobs", lines);
 	if (!cli_name_ok(cli, words.v[0]))
 		return CLI_USAGE;
-	c.client = client = client_new(cli->socket);
+	client = client_new(cli->socket);
+	c.client = client;
 	c.cloud = words.v[0];
-	c.escaped = escaped = client_escape(c.cloud);
+	escaped = client_escape(c.cloud);
+	c.escaped = escaped;
 	if (cancelling)
 		code = cancel(&c, words.v + 2, words.n - 2, all);
 	else

@@ -486,7 +486,8 @@ static void read_files(struct journal *j, struct journal_cursor *c, struct strbu
 		add_lost(j, c, limit, out);
 		return;
 	}
-	block = at = segment_block(s, c->next);
+	block = segment_block(s, c->next);
+	at = block;
 	while (at && out->len < end && c->next < limit && segment_next_line(&at, &l)) {
 		if (l.seq < c->next || memcmp(l.epoch, j->epoch, JOURNAL_EPOCH_LEN) != 0)
 			continue;

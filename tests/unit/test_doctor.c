@@ -456,19 +456,18 @@ static void test_run(void **state)
 	char *const much[] = {(char *)"/bin/sh", (char *)"-c",
 		(char *)"head -c 1000000 /dev/zero | tr '\\0' x", NULL};
 	uint64_t begin = clock_monotonic_ms();
-	char *out;
+	struct strbuf out = STRBUF_NULL;
 
 	(void)state;
 	assert_int_equal(doctor_run(hang, 200, &out), -ETIMEDOUT);
-	assert_null(out);
+	assert_string_equal(strbuf_str(&out), "");
 	assert_int_equal(doctor_run(closed, 200, &out), -ETIMEDOUT);
 	assert_true(clock_monotonic_ms() - begin < 10000);
 	assert_int_equal(doctor_run(dies, 5000, &out), 128 + SIGKILL);
-	assert_string_equal(out, "");
-	free(out);
+	assert_string_equal(strbuf_str(&out), "");
 	assert_int_equal(doctor_run(much, 20000, &out), 0);
-	assert_in_range(strlen(out), 65536, 70000);
-	free(out);
+	assert_in_range(out.len, 65536, 70000);
+	strbuf_free(&out);
 }
 
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
