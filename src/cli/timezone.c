@@ -139,13 +139,13 @@ static char *cell(const json_t *data, size_t c, size_t r)
 /* The names of H2O's nodes come as "localhost/127.0.0.1:54321": only the address is of use. */
 static char *row_name(const json_t *data, size_t r)
 {
-	char *name = cell(data, 0, r), *slash = strchr(name, '/'), *blank;
+	_cleanup_free_ char *name = cell(data, 0, r);
+	const char *slash = strchr(name, '/'), *blank;
 
 	if (!slash)
-		return name;
+		return TAKE_PTR(name);
 	blank = memrchr(name, ' ', (size_t)(slash - name));
-	memmove(blank ? blank + 1 : name, slash + 1, strlen(slash));
-	return name;
+	return xasprintf("%.*s%s", blank ? (int)(blank + 1 - name) : 0, name, slash + 1);
 }
 
 static char *heading_of(const json_t *column)
