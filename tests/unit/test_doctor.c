@@ -380,7 +380,7 @@ static pid_t fake_daemon(const char *answer)
 
 	unlink(path);
 	assert_true(strlen(path) < sizeof(a.sun_path));
-	strcpy(a.sun_path, path);
+	snprintf(a.sun_path, sizeof(a.sun_path), "%s", path);
 	assert_int_equal(bind(fd, (struct sockaddr *)&a, sizeof(a)), 0);
 	assert_int_equal(listen(fd, 5), 0);
 	pid = fork();
