@@ -28,6 +28,7 @@ need_configured() {
         run_logged "$_dir.configure.log" sh -c 'cd "$1" && shift && exec "$@"' sh \
             "$_dir" "$repo/configure" --prefix="$_dir/root" --enable-silent-rules "$@" || return 1
         printf '%s\n' "$_flags" >"$_dir/.flags"
+        make -s -C "$_dir" clean # make does not know that the compiler's flags are others
     fi
 }
 

@@ -206,7 +206,7 @@ int listener_open(struct listener *l, const char *path, bool patient, int *fd_ou
 		return r;
 	slash = strrchr(dir, '/');
 	slash[slash == dir] = '\0';
-	r = file_mkdirs(dir, geteuid() < FIRST_PERSON ? 0755 : 0700, e);
+	r = file_make_way(dir, geteuid() < FIRST_PERSON ? 0755 : 0700, e);
 	if (r == 0)
 		r = file_check_way(path, e);
 	if (r == 0)

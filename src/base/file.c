@@ -49,6 +49,14 @@ static bool is_trusted(const struct stat *st)
 	return st->st_uid == 0 || st->st_uid == geteuid();
 }
 
+static int say_foreign(const char *path, const struct stat *st, struct err *e)
+{
+	return err_set(e, -EPERM,
+		"%s is user %u's, who could make it because everybody may write to the directory "
+		"that it is in: remove it, or use another",
+		path, (unsigned)st->st_uid);
+}
+
 /* `path`, which is `st`, within the directory `parent`. That this is sticky is not asked for: where
  * it is not (a container's volumes often are not) nothing in it could be relied on. */
 static int check_step(
@@ -56,10 +64,7 @@ static int check_step(
 {
 	if (!(parent->st_mode & S_IWOTH) || is_trusted(st))
 		return 0;
-	return err_set(e, -EPERM,
-		"%s is user %u's, who could make it because everybody may write to the directory "
-		"that it is in: remove it, or use another",
-		path, (unsigned)st->st_uid);
+	return say_foreign(path, st, e);
 }
 
 static int check_way(const char *path, unsigned links, struct err *e);
@@ -122,13 +127,58 @@ int file_check_way(const char *path, struct err *e)
 	return check_way(path, 0, e);
 }
 
+int file_make_way(const char *path, mode_t mode, struct err *e)
+{
+	int r = file_check_way(path, e);
+
+	if (r == 0)
+		r = file_mkdirs(path, mode, e);
+	return r < 0 ? r : file_check_way(path, e);
+}
+
+/* The file system's own, whose root a user namespace may not know. */
+#define LOST_FOUND "lost+found"
+
+int file_check_entries(const char *path, struct err *e)
+{
+	_cleanup_(closedirp) DIR *d = opendir(path);
+	const struct dirent *de;
+	struct stat st;
+
+	if (!d)
+		return err_set_errno(e, -errno, "cannot read %s", path);
+	while ((de = readdir(d))) {
+		_cleanup_free_ char *name = NULL;
+
+		if (streq(de->d_name, ".") || streq(de->d_name, "..") ||
+			streq(de->d_name, LOST_FOUND) ||
+			fstatat(dirfd(d), de->d_name, &st, AT_SYMLINK_NOFOLLOW) < 0 ||
+			is_trusted(&st))
+			continue;
+		name = xasprintf("%s/%s", path, de->d_name);
+		return say_foreign(name, &st, e);
+	}
+	return 0;
+}
+
+/* What the machine's other users need open. */
+static bool is_for_all(const struct stat *st)
+{
+	static const char *const dirs[] = {"/tmp", "/var/tmp", "/dev/shm"};
+	struct stat its;
+
+	for (size_t i = 0; i < ARRAY_SIZE(dirs); i++)
+		if (stat(dirs[i], &its) == 0 && its.st_dev == st->st_dev &&
+			its.st_ino == st->st_ino)
+			return true;
+	return false;
+}
+
 int file_own_dir(const char *path, mode_t mode, struct err *e)
 {
 	struct stat st;
-	int r = file_mkdirs(path, mode, e);
+	int r = file_make_way(path, mode, e);
 
-	if (r == 0)
-		r = file_check_way(path, e);
 	if (r < 0)
 		return r;
 	if (stat(path, &st) < 0)
@@ -138,18 +188,20 @@ int file_own_dir(const char *path, mode_t mode, struct err *e)
 			"%s is user %u's, who could make this daemon do anything; chown it to user "
 			"%u, or use another",
 			path, (unsigned)st.st_uid, (unsigned)geteuid());
-	if (st.st_mode & S_IWOTH && chmod(path, st.st_mode & 07777 & ~(mode_t)S_IWOTH) < 0)
+	if (st.st_mode & S_IWOTH &&
+		(is_for_all(&st) || chmod(path, st.st_mode & 07777 & ~(mode_t)S_IWOTH) < 0))
 		log_warning("everybody may write to %s, and could make this daemon do anything: "
-			    "chmod o-w it, unless nobody else is here",
+			    "use another, or chmod o-w it, unless nobody else is here",
 			path);
 	return 0;
 }
 
 /* Not a named pipe that somebody has put there, which would hold us up. Those that a shell gives
- * are below /dev/fd. */
+ * are /dev/stdin and below /dev/fd; in /dev/shm anybody makes files. */
 static int open_to_read(const char *path)
 {
-	bool given = has_prefix(path, "/dev/") || has_prefix(path, "/proc/");
+	bool given = (has_prefix(path, "/dev/") && !has_prefix(path, "/dev/shm/")) ||
+		     has_prefix(path, "/proc/");
 	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | (given ? 0 : O_NONBLOCK));
 	struct stat st;
 
@@ -241,20 +293,25 @@ int file_sync_parent(const char *path)
 	return 0;
 }
 
+int file_open_new(const char *path, mode_t mode)
+{
+	int fd;
+
+	if (unlink(path) < 0 && errno != ENOENT)
+		return -errno;
+	fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, mode);
+	return fd < 0 ? -errno : fd;
+}
+
 int file_write_atomic(
 	const char *path, const void *data, size_t len, mode_t mode, bool durable, struct err *e)
 {
 	_cleanup_free_ char *tmp = xasprintf("%s.new", path);
-	_cleanup_close_ int fd = -1;
+	_cleanup_close_ int fd = file_open_new(tmp, mode);
 	int r;
 
-	/* Never into what is there: it may be a pipe, which would hold us up, or another name of a
-	 * file that is not ours to write. */
-	fd = unlink(tmp) == 0 || errno == ENOENT
-		     ? open(tmp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, mode)
-		     : -1;
 	if (fd < 0)
-		return err_set_errno(e, -errno, "cannot write %s", tmp);
+		return err_set_errno(e, fd, "cannot write %s", tmp);
 	r = write_all(fd, data, len);
 	if (r == 0 && durable && fsync(fd) < 0)
 		r = -errno;

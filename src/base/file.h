@@ -15,9 +15,16 @@ int file_mkdirs(const char *path, mode_t mode, struct err *e);
  */
 int file_check_way(const char *path, struct err *e);
 
-/* Makes a directory (file_mkdirs()) that is to be root's or ours, as is the way to it; else -EPERM.
- * One to which everybody may write is shut, or warned of. */
+/* file_mkdirs() where file_check_way() holds; nothing is made where others lead us. */
+int file_make_way(const char *path, mode_t mode, struct err *e);
+
+/* Makes a directory (file_make_way()) that is to be root's or ours, as is the way to it; else
+ * -EPERM. One to which everybody may write is shut, or warned of. */
 int file_own_dir(const char *path, mode_t mode, struct err *e);
+
+/* Is all that lies right in a directory root's or ours? While everybody could write to it others
+ * may have put something there. Else -EPERM, and a sentence that names it. */
+int file_check_entries(const char *path, struct err *e);
 
 /* Reads at most `max` bytes; *data is owned by the caller and NUL-terminated; *len may be NULL.
  * -EFBIG when the file is longer, -EINVAL for a named pipe. Works for /proc files. */
@@ -26,6 +33,11 @@ int file_read(const char *path, size_t max, char **data, size_t *len);
 /* The first bytes of a regular file, at most `max`, as file_read() gives them; the rest is left
  * unread. *size: of the whole file; may be NULL. */
 int file_read_head(const char *path, size_t max, char **data, size_t *size);
+
+/* A new file, to write to; what is there is removed first, and never written into or waited for: it
+ * may be a pipe, or another name of a file that is not ours to write. A descriptor, or a negative
+ * errno. */
+int file_open_new(const char *path, mode_t mode);
 
 /* Writes beside it and renames over: readers see the old or the new file, never a part. `durable`
  * also syncs to the disk, which may take a while: only for what must outlive a power cut. */

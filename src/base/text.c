@@ -103,7 +103,7 @@ char *text_human_size(uint64_t bytes)
 		value /= 1024;
 		i++;
 	}
-	return i == 0       ? xasprintf("%" PRIu64 " bytes", bytes)
+	return i == 0       ? xasprintf("%" PRIu64 " byte%s", bytes, bytes == 1 ? "" : "s")
 	       : value < 10 ? xasprintf("%.1f %s", value, names[i])
 			    : xasprintf("%.0f %s", value, names[i]);
 }

@@ -15,20 +15,37 @@
 #define MAX_NAMES  64
 #define HELP_WIDTH 80
 
-int cli_fail(struct cli *cli, int code, const char *fmt, ...)
+/* What was said; owned by the caller. */
+_printf_(2, 0) static char *vsay(struct cli *cli, const char *fmt, va_list ap)
 {
-	_cleanup_free_ char *raw = NULL, *shown = NULL, *line = NULL;
-	va_list ap;
+	_cleanup_free_ char *raw = xvasprintf(fmt, ap), *line = NULL;
+	char *shown = text_visible(raw, strlen(raw));
 
-	va_start(ap, fmt);
-	raw = xvasprintf(fmt, ap);
-	va_end(ap);
-	shown = text_visible(raw, strlen(raw));
 	line = xasprintf("h2ofleet: %s", shown);
 	if (cli->live)
 		show_wrapped(cli->err, cli->err_width, 0, line);
 	else
 		fprintf(cli->err, "%s\n", line);
+	return shown;
+}
+
+void cli_say(struct cli *cli, const char *fmt, ...)
+{
+	va_list ap;
+
+	va_start(ap, fmt);
+	free(vsay(cli, fmt, ap));
+	va_end(ap);
+}
+
+int cli_fail(struct cli *cli, int code, const char *fmt, ...)
+{
+	_cleanup_free_ char *shown = NULL;
+	va_list ap;
+
+	va_start(ap, fmt);
+	shown = vsay(cli, fmt, ap);
+	va_end(ap);
 	if (!cli->failure)
 		cli->failure = TAKE_PTR(shown);
 	return code;

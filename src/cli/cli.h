@@ -77,7 +77,9 @@ int cli_run(struct cli *cli, int argc, char **argv);
 int cli_parse(struct cli *cli, int argc, char **argv, const struct cli_option *options, size_t n,
 	struct strv *words) _must_check_;
 
-/* "h2ofleet: ..." on cli->err; returns `code`. */
+/* "h2ofleet: ..." on cli->err, harmless to a terminal whatever is in it. */
+void cli_say(struct cli *cli, const char *fmt, ...) _printf_(2, 3);
+/* The same, of what makes the command fail; returns `code`. */
 int cli_fail(struct cli *cli, int code, const char *fmt, ...) _printf_(3, 4);
 /* The same, with how the command is used; returns CLI_USAGE. */
 int cli_usage(struct cli *cli, const char *fmt, ...) _printf_(2, 3);

@@ -3,7 +3,6 @@
 #include <curl/curl.h>
 #include <errno.h>
 #include <grp.h>
-#include <signal.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -16,6 +15,9 @@
 #define SYSTEM_SOCKET "/run/h2ofleet/control.sock"
 /* A log of the largest size that the daemon sends, and then some. */
 #define MAX_ANSWER (64u << 20)
+
+/* Of a log: bytes can be added to it without an overflow. */
+#define MAX_POSITION (INT64_MAX / 2)
 
 /* How long the next daemon may be in coming, and how often we look for it. */
 #define NEXT_DAEMON_MS 5000
@@ -33,25 +35,6 @@ struct transfer {
 	struct strbuf body;
 	char error[CURL_ERROR_SIZE];
 };
-
-static volatile sig_atomic_t interrupted;
-
-static void on_interrupt(int sig _unused_)
-{
-	interrupted = 1;
-}
-
-void cli_catch_interrupt(void)
-{
-	struct sigaction sa = {.sa_handler = on_interrupt};
-
-	sigaction(SIGINT, &sa, NULL);
-}
-
-bool cli_interrupted(void)
-{
-	return interrupted;
-}
 
 /* --- the socket -------------------------------------------------------------------------- */
 
@@ -137,6 +120,14 @@ const char *client_socket(const struct client *c)
 
 /* --- calls ------------------------------------------------------------------------------- */
 
+/* -1: none that there can be. */
+static int64_t read_position(const char *s)
+{
+	int64_t pos = strtoll(s, NULL, 10);
+
+	return pos < 0 || pos > MAX_POSITION ? -1 : pos;
+}
+
 /* Line by line; the last is empty. */
 static size_t on_head(char *data, size_t size, size_t n, void *arg)
 {
@@ -146,7 +137,7 @@ static size_t on_head(char *data, size_t size, size_t n, void *arg)
 	long status = 0;
 
 	if (strncasecmp(line, name, strlen(name)) == 0)
-		call->log_position = strtoll(line + strlen(name), NULL, 10);
+		call->log_position = read_position(line + strlen(name));
 	curl_easy_getinfo(call->easy, CURLINFO_RESPONSE_CODE, &status);
 	call->answered = status == 200 && line[strspn(line, "\r\n")] == '\0';
 	return size * n;
@@ -417,7 +408,7 @@ void client_turn(struct client *c, int timeout_ms)
 
 void client_finish(struct call *call)
 {
-	while (!call->done && !interrupted)
+	while (!call->done && !cli_interrupted())
 		client_turn(call->client, 200);
 }
 

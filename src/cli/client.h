@@ -70,6 +70,6 @@ json_t *client_get(struct cli *cli, struct client *c, int *code, const char *fmt
 /* Percent-encoded for a path or a query. Owned by the caller. */
 char *client_escape(const char *s);
 
-/* From now on Ctrl-C only sets a mark. */
+/* interrupt.c: from now on Ctrl-C only sets a mark. */
 void cli_catch_interrupt(void);
 bool cli_interrupted(void);

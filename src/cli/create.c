@@ -270,9 +270,8 @@ int cmd_delete(struct cli *cli, int argc, char **argv)
 
 /* ---- set ---- */
 
-static void print_set(struct cli *cli, const json_t *config)
+static void print_set(struct cli *cli, const char *name, const json_t *config)
 {
-	_cleanup_free_ char *name = show_text(config, "name");
 	const json_t *pending = json_object_get(config, "pending_keys"), *key;
 	size_t i;
 
@@ -285,8 +284,12 @@ static void print_set(struct cli *cli, const json_t *config)
 		return;
 	}
 	fprintf(cli->out, "%s is changed; these keys take effect with its next start:", name);
-	json_array_foreach (pending, i, key)
-		fprintf(cli->out, "%s %s", i ? "," : "", json_string_value(key));
+	json_array_foreach (pending, i, key) {
+		_cleanup_free_ char *shown =
+			text_visible(json_string_value(key), json_string_length(key));
+
+		fprintf(cli->out, "%s %s", i ? "," : "", shown);
+	}
 	fprintf(cli->out, "\nTo do that now: h2ofleet restart %s\n", name);
 }
 
@@ -312,7 +315,7 @@ static int set(struct cli *cli, const char *cloud, json_t *keys)
 	}
 	if (!call_ok(call))
 		return complain(cli, call);
-	print_set(cli, call->json);
+	print_set(cli, cloud, call->json);
 	return CLI_OK;
 }
 

@@ -101,7 +101,7 @@ static void judge(struct round *r, struct follow *f)
 		give_up(f);
 	} else {
 		if (!r->missed)
-			fprintf(r->cli->err, "h2ofleet: %s; waiting for it\n",
+			cli_say(r->cli, "%s; waiting for it",
 				call->err.code == -ENOTCONN ? "h2ofleetd has gone"
 							    : err_msg(&call->err));
 		r->missed = true;
@@ -119,7 +119,7 @@ static void look(struct round *r, struct follow *f)
 			f->begin(f);
 		}
 		if (r->missed)
-			fprintf(r->cli->err, "h2ofleet: h2ofleetd is there again\n");
+			cli_say(r->cli, "h2ofleetd is there again");
 		r->missed = false;
 	}
 	if (f->call && f->call->done)

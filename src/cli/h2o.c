@@ -423,9 +423,10 @@ static void warn_of_lock(struct h2o *h, const struct h2o_request *rq)
 		return;
 	h->lock_told = true;
 	if (exchange(h, &ask, &a) && json_is_false(json_object_get(a.json, "locked")))
-		fprintf(h->cli->err,
-			"h2ofleet: warning: %s %s locks cloud '%s', which is not locked yet: no "
-			"node can join it any more (-q silences this)\n",
+		cli_say(h->cli,
+			"warning: %s %s locks cloud '%s', which is not locked yet: no node can "
+			"join it "
+			"any more (-q silences this)",
 			rq->method, rq->path, h->name);
 	h2o_answer_clear(&a);
 }

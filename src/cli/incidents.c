@@ -59,17 +59,21 @@ static int ambiguous(struct cli *cli, const json_t *list, const char *word)
 static const char *resolve(
 	struct cli *cli, const json_t *list, const char *word, const char *cloud, int *code)
 {
-	const char *found = NULL;
+	const char *found = NULL, *begins = NULL;
 	size_t n = 0;
 
 	if (streq(word, "last"))
 		found = id_of(list, 0);
-	for (size_t i = 0; !found && i < json_array_size(list); i++)
-		n += has_prefix(id_of(list, i) ? id_of(list, i) : "", word);
-	for (size_t i = 0; n == 1 && !found; i++)
-		found = has_prefix(id_of(list, i), word) ? id_of(list, i) : NULL;
-	if (found)
-		return found;
+	for (size_t i = 0; !found && i < json_array_size(list); i++) {
+		const char *id = id_of(list, i);
+
+		if (!id || !has_prefix(id, word))
+			continue;
+		n++;
+		begins = id;
+	}
+	if (found || n == 1)
+		return found ? found : begins;
 	*code = n ? ambiguous(cli, list, word)
 		: streq(word, "last")
 			? cli_fail(cli, CLI_ABSENT, "there are no incidents%s%s",

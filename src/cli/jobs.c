@@ -58,7 +58,9 @@ static char *or_dash(char *s)
 
 static int percent(const json_t *job)
 {
-	return (int)(100 * json_number_value(json_object_get(job, "progress")));
+	double progress = json_number_value(json_object_get(job, "progress"));
+
+	return (int)(100 * MIN(MAX(progress, 0.0), 1.0));
 }
 
 /* "[=======>            ]  37%" */
@@ -254,7 +256,7 @@ static bool may_pass(const struct jobs_command *c, const struct call *call)
 static void say_missed(struct jobs_command *c, const struct call *call)
 {
 	if (!c->missed)
-		fprintf(c->cli->err, "h2ofleet: %s; waiting for it\n",
+		cli_say(c->cli, "%s; waiting for it",
 			call->err.code == -ENOTCONN ? "h2ofleetd has gone" : err_msg(&call->err));
 	c->missed = true;
 	c->drawn = 0; /* that line stands below what was drawn */
@@ -273,7 +275,7 @@ static json_t *fetch_followed(struct jobs_command *c, int *code)
 			return NULL;
 		if (call_ok(call) && call->json) {
 			if (c->missed)
-				fprintf(c->cli->err, "h2ofleet: h2ofleetd is there again\n");
+				cli_say(c->cli, "h2ofleetd is there again");
 			c->answered = true;
 			c->missed = false;
 			return json_incref(call->json);
@@ -325,7 +327,7 @@ static int cancel_one(struct jobs_command *c, const char *id, json_t *cancelled)
 	if (runs(call->json))
 		json_array_append_new(cancelled, json_string(id));
 	else
-		fprintf(c->cli->err, "h2ofleet: job %s had ended already\n", id);
+		cli_say(c->cli, "job %s had ended already", id);
 	return CLI_OK;
 }
 

@@ -91,8 +91,7 @@ static int fetch_node(struct logs *l, int64_t node, json_t *list)
 	if (l->cli->json)
 		json_array_append_new(list, node_json(l, node));
 	else if (!*call->text)
-		fprintf(l->cli->err, "h2ofleet: node %s/%" PRId64 " has written nothing yet\n",
-			l->cloud, node);
+		cli_say(l->cli, "node %s/%" PRId64 " has written nothing yet", l->cloud, node);
 	return CLI_OK;
 }
 

@@ -8,6 +8,7 @@
 #include "base/text.h"
 #include "cli/follow.h"
 #include "cli/show.h"
+#include "model/cloud.h"
 
 /* What was written before is all there when nothing has come for so long, or at the latest then. */
 #define QUIET_MS 150
@@ -99,13 +100,12 @@ static void begin(struct follow *f)
 			take_line(t->part.part, t->part.len, t);
 		lines_clear(&t->part);
 		if (at > t->pos)
-			fprintf(f->cli->err,
-				"h2ofleet: %s/%" PRId64 ": %" PRId64
-				" bytes were dropped before they could be read\n",
+			cli_say(f->cli,
+				"%s/%" PRId64 ": %" PRId64
+				" bytes were dropped before they could be read",
 				t->logs->cloud, t->node, at - t->pos);
 		else
-			fprintf(f->cli->err, "h2ofleet: %s/%" PRId64 ": the log was cut\n",
-				t->logs->cloud, t->node);
+			cli_say(f->cli, "%s/%" PRId64 ": the log was cut", t->logs->cloud, t->node);
 	}
 	t->pos = at;
 }
@@ -114,7 +114,8 @@ static void take(struct follow *f, const char *data, size_t n)
 {
 	struct tail *t = (struct tail *)f;
 
-	t->pos += (int64_t)n;
+	if (t->pos >= 0)
+		t->pos += (int64_t)n;
 	t->all->heard_ms = clock_monotonic_ms();
 	lines_add(&t->part, data, n, take_line, t);
 }
@@ -135,6 +136,12 @@ static void add_tail(struct tails *t, int64_t node, int64_t lines)
 	t->list.v[t->list.n++] = &tail->f;
 }
 
+/* Its nodes: not more than there can be, whatever the daemon says. */
+static int64_t size_of(const json_t *cloud)
+{
+	return MIN(show_int(cloud, "size", 0), (int64_t)CLOUD_MAX_NODES);
+}
+
 /* There are `size` nodes now: new ones are followed, too; those that were gone again from where we
  * were. */
 static void adapt(struct tails *t, int64_t size)
@@ -143,7 +150,7 @@ static void adapt(struct tails *t, int64_t size)
 
 	for (int64_t i = 0; i < size; i++) {
 		if ((size_t)i >= t->list.n) {
-			fprintf(l->cli->err, "h2ofleet: %s/%" PRId64 " is new here\n", l->cloud, i);
+			cli_say(l->cli, "%s/%" PRId64 " is new here", l->cloud, i);
 			add_tail(t, i, LINES_OF_NEW);
 		} else if (t->list.v[i]->over) {
 			t->list.v[i]->over = false;
@@ -162,7 +169,7 @@ static void look_for_nodes(struct tails *t)
 		return;
 	if (t->look && t->look->done) {
 		if (call_ok(t->look))
-			adapt(t, show_int(t->look->json, "size", 0));
+			adapt(t, size_of(t->look->json));
 		call_free(TAKE_PTR(t->look));
 		t->look_ms = now + LOOK_MS;
 	} else if (!t->look && now >= t->look_ms) {
@@ -217,7 +224,7 @@ int logs_follow(struct logs *l)
 	_cleanup_free_ char *name = client_escape(l->cloud);
 	int code;
 	json_t *cloud = client_get(l->cli, l->client, &code, "/v1/clouds/%s", name);
-	int64_t n = l->node >= 0 ? 1 : show_int(cloud, "size", 0);
+	int64_t n = l->node >= 0 ? 1 : size_of(cloud);
 
 	json_decref(cloud);
 	if (code != CLI_OK)

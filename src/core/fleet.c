@@ -89,6 +89,8 @@ static int make_dirs(const struct fleet_conf *c, struct err *e)
 {
 	int r = file_own_dir(c->state_dir, 0750, e);
 
+	if (r == 0)
+		r = file_check_entries(c->state_dir, e);
 	if (r < 0)
 		return err_wrap(e, "state_dir");
 	r = file_own_dir(c->log_dir, 0750, e);

@@ -60,12 +60,10 @@ static int make_ice_dir(const struct supervised *s, const struct member *m, stru
 {
 	_cleanup_free_ char *parent =
 		xstrndup(m->ice_dir, (size_t)(strrchr(m->ice_dir, '/') - m->ice_dir));
-	int r = file_mkdirs(m->ice_dir, 0750, e);
+	int r = file_make_way(m->ice_dir, 0750, e);
 
 	if (r < 0 && s->cloud->conf->ice_root)
 		return err_wrap(e, "ice_root");
-	if (r == 0)
-		r = file_check_way(m->ice_dir, e);
 	if (r == 0)
 		r = check_ours(parent, e);
 	return r < 0 ? r : check_ours(m->ice_dir, e);
@@ -77,7 +75,7 @@ static int make_dirs(struct supervised *s, struct err *e)
 
 	if (r < 0)
 		return err_wrap(e, "state_dir");
-	r = file_mkdirs(s->log_dir, 0750, e);
+	r = file_own_dir(s->log_dir, 0750, e);
 	if (r < 0)
 		return err_wrap(e, "log_dir");
 	for (unsigned i = 0; r == 0 && i < s->cloud->n_nodes; i++) {

@@ -55,7 +55,9 @@ int recovery_choose_dir(struct supervised *s, uint64_t heap_bytes, struct err *e
 		return 0;
 	r = check_h2o(s->runtime.h2o_version, &why);
 	if (r == 0)
-		r = file_own_dir(s->recovery_dir, 0750, &why); /* H2O loads what lies there */
+		r = file_own_dir(s->recovery_dir, 0750, &why);
+	if (r == 0)
+		r = file_check_entries(s->recovery_dir, &why); /* H2O loads what lies there */
 	if (r < 0 && !automatic)
 		return err_set(
 			e, r, "auto_recovery_dir: %s; set another, or auto, or off", err_msg(&why));

@@ -485,7 +485,7 @@ static int prepare_dirs(struct boot_job *job, struct err *e)
 	int r = check_owner(job->rq->cache_dir, e);
 
 	if (r == 0)
-		r = file_mkdirs(job->boot, 0755, e);
+		r = file_make_way(job->boot, 0755, e);
 	if (r < 0)
 		return r;
 	dir = boot_open_cache(job->rq->cache_dir, e);

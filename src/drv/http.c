@@ -110,9 +110,10 @@ static void say_impostor(struct http_request *r)
 
 static void judge(struct http_request *r, CURLcode code, struct http_response *rsp)
 {
-	long os_errno = 0;
+	long os_errno = 0, status = 0;
 
 	curl_easy_getinfo(r->easy, CURLINFO_OS_ERRNO, &os_errno);
+	curl_easy_getinfo(r->easy, CURLINFO_RESPONSE_CODE, &status);
 	if (code == CURLE_OUT_OF_MEMORY)
 		r->own_errno = ENOMEM;
 	else if (code == CURLE_COULDNT_CONNECT && !r->own_errno && is_shortage(os_errno))
@@ -127,13 +128,12 @@ static void judge(struct http_request *r, CURLcode code, struct http_response *r
 			"nobody listens: we were connected to ourselves");
 	} else if (r->impostor) {
 		say_impostor(r);
-	} else if (code == CURLE_OK) {
-		long status = 0;
-
-		curl_easy_getinfo(r->easy, CURLINFO_RESPONSE_CODE, &status);
+	} else if (code == CURLE_OK && status >= 100 && status <= 999) {
 		rsp->result = HTTP_OK;
 		rsp->status = (int)status;
 		return;
+	} else if (code == CURLE_OK) { /* libcurl takes "HTTP/2 -1" */
+		snprintf(r->error, sizeof(r->error), "the answer has no HTTP status");
 	} else if (r->own_errno) {
 		rsp->result = HTTP_NOT_ASKED;
 		rsp->own_errno = r->own_errno;

@@ -174,13 +174,12 @@ static int write_pieces(struct writer *w, const struct logpart *p)
 int logpart_write(const char *log, const struct logpart *p, int fd, off_t off, struct err *e)
 {
 	_cleanup_free_ char *tmp = xasprintf("%s.new", log), *path = logpart_path(log, p);
-	_cleanup_close_ int to =
-		open(tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0640);
+	_cleanup_close_ int to = file_open_new(tmp, 0640);
 	struct writer w = {.from = fd, .to = to, .off = off, .packed = STRBUF_NULL};
 	int r;
 
 	if (to < 0)
-		return err_set_errno(e, -errno, "cannot write %s", tmp);
+		return err_set_errno(e, to, "cannot write %s", tmp);
 	r = write_pieces(&w, p);
 	free(w.pieces);
 	strbuf_free(&w.packed);

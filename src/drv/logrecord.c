@@ -24,7 +24,8 @@ bool logrecord_read(const char *log, struct logrecord *rec)
 	if (sscanf(text,
 		    "base %" SCNu64 "\nstart %" SCNu64 "\ncollapse %" SCNu64 "\nsince_ms %" SCNu64,
 		    &rec->base, &rec->start, &rec->collapse, &rec->since_ms) == 4 &&
-		rec->base <= rec->start && rec->collapse <= rec->start - rec->base)
+		rec->base <= rec->start && rec->collapse <= rec->start - rec->base &&
+		rec->start <= INT64_MAX) /* sscanf() takes -1 for the largest number */
 		return true;
 	*rec = (struct logrecord){0};
 	return false;

@@ -162,15 +162,19 @@ def test_output_elsewhere(fake):
 
 
 def test_crash_report(fake):
-    """The JVM's own report of a crash: where it is, and its head."""
-    fleet = fake(nodes=1)
+    """The JVM's own report of a crash: where it is, and its head, without the command line: more people may read an
+    incident than the configuration."""
+    fleet = fake(nodes=1, knobs="-Ddb.password=hunter2")
     fleet.ready()
     knob(fleet, 0, "hs_err")
     fleet.ready(generation=2)
     one = concluded(fleet)
     assert one["cause"] == "jvm-crash" and one["signal"] == "SIGABRT"
     assert os.path.exists(one["hs_err"]["path"])
-    assert open(one["hs_err"]["path"]).read().startswith(one["hs_err"]["head"][:200])
+    report = open(one["hs_err"]["path"]).read()
+    assert report.startswith(one["hs_err"]["head"][:200])
+    assert "Command Line: ***\n" in one["hs_err"]["head"]
+    assert "hunter2" in report and "hunter2" not in one["hs_err"]["head"]
     assert one["hs_err"]["path"] in fleet.cli("incidents", "last").stdout
 
 

@@ -125,16 +125,27 @@ def test_the_reserve_of_root(fake):
     fleet = fake(nodes=1, autostart="no")
     os.chmod(fleet.dir, 0o755)
     os.chown(fleet.socket, -1, 54321)
-    crowd = stuck(fleet, PER_UID, uid=60000, gid=54321)
-    try:
+    crowds = []
+
+    def status(uid):
         done = subprocess.run(
-            [H2OFLEET, "--socket", fleet.socket, "status"], user=60000, group=54321, extra_groups=[],
+            [H2OFLEET, "--socket", fleet.socket, "status"], user=uid, group=54321, extra_groups=[],
             text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=fleet.env())
-        assert done.returncode == 1 and "too many connections" in done.stdout, done.stdout
+        return done.returncode, done.stdout
+
+    try:
+        for uid in range(60000, 60000 + OTHERS // PER_UID):
+            assert status(uid)[0] == 3
+            crowds.append(stuck(fleet, PER_UID, uid=uid, gid=54321))
+            code, said = status(uid)
+            assert code == 1 and "too many connections" in said, said
+        code, said = status(60999)
+        assert code == 1 and "too many connections" in said, said
         fleet.cli("status", code=3)
     finally:
-        crowd.stdin.close()
-        crowd.wait()
+        for crowd in crowds:
+            crowd.stdin.close()
+            crowd.wait()
 
 
 # --- 200 followers --------------------------------------------------------------------------------

@@ -521,6 +521,39 @@ def test_kill_of_all_three(runs):
     runs.assert_clean_now()
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="gives files away")
+def test_places_of_others(runs):
+    """What looks like the place of a run, but is not certainly ours, is left alone; a TMPDIR where others could put
+    another in our place's stead is refused."""
+    def put(name, uid):
+        place = runs.tmp / f"h2ofleet-run.{name}"
+        place.mkdir()
+        (place / "h2ofleet.conf").write_text("[cloud run]\n")
+        os.chown(place, uid, uid)
+        age(place)
+        return place
+
+    runs.dir.chmod(0o755)
+    runs.tmp.chmod(0o1777)
+    theirs = put("0123456789ab", 64321)
+    runs("--", "true")
+    assert os.listdir(theirs) == ["h2ofleet.conf"], "another user's"
+    os.chown(theirs, 0, 0)
+    age(theirs)
+    runs.tmp.chmod(0o777)
+    runs("--", "true")
+    assert os.listdir(theirs) == ["h2ofleet.conf"], "where everybody could have renamed it"
+    runs.tmp.chmod(0o1777)
+    other = runs.tmp / "other"
+    other.mkdir()
+    os.chown(other, 64321, 64321)
+    err = runs("--", "true", code=125, env={"TMPDIR": str(other)})[1]
+    assert "TMPDIR" in err and "is user 64321's" in err
+    other.rmdir()
+    runs("--", "true")
+    until("what is ours is gone", 20, lambda: not theirs.exists())
+
+
 VICTIMS = [("run",), ("daemon",), ("guardian",), ("run", "daemon"), ("guardian", "daemon"),
            ("daemon", "run"), ("daemon", "guardian"), ("run", "guardian")]
 

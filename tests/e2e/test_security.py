@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import os
 import pathlib
+import pwd
 import shutil
 import stat
 import subprocess
@@ -14,8 +15,9 @@ import tempfile
 
 import pytest
 
-from fleet import H2OFLEET, H2OFLEETD, SLOW, listeners, read, until
+from fleet import FAKEJAVA, H2OFLEET, H2OFLEETD, PortBlock, SLOW, listeners, read, until
 from test_create import as_peer, ask
+from test_gate import as_user
 
 # Nobody has these; others for each process that runs tests, for /tmp is one for all.
 VICTIM = 20000 + os.getpid() % 20000
@@ -69,41 +71,87 @@ def shared():
     shutil.rmtree(path)
 
 
-PROTECTIONS = ["hardlinks", "symlinks", "fifos", "regular"]
+# fs.protected_*, when all are on.
+PROTECTIONS = {"hardlinks": "1", "symlinks": "1", "fifos": "2", "regular": "2"}
 
 
-@pytest.fixture(params=["as-it-is", "unprotected"])
-def protection(request):
-    """The machine as it is, and without the kernel's protection of sticky directories (fs.protected_*). That is
-    the machine's: one at a time, for the moment of the test, put back whatever happens, by a process of its own even
-    when this one is killed."""
-    if request.param == "as-it-is":
-        yield
-        return
-    files = [pathlib.Path(f"/proc/sys/fs/protected_{name}") for name in PROTECTIONS]
+def protections():
+    return [read(f"/proc/sys/fs/protected_{name}").strip() for name in PROTECTIONS]
+
+
+@contextlib.contextmanager
+def taking():
+    """The machine's settings are one test's at a time."""
     with open("/run/lock/h2ofleet-test-protected" if os.path.isdir("/run/lock") else "/tmp/h2ofleet-test-protected",
               "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        values = [read(f).strip() for f in files]
-        restore = "cat >/dev/null; " + "; ".join(f"echo {v} >{f}" for f, v in zip(files, values) if v)
+        yield lock
+
+
+@contextlib.contextmanager
+def protecting(on):
+    """The kernel's protection of sticky directories, on or off: for the moment, put back whatever happens, by a
+    process of its own even when this one is killed."""
+    files = [f"/proc/sys/fs/protected_{name}" for name in PROTECTIONS]
+    with taking() as lock:
+        before = protections()
+        restore = "cat >/dev/null; " + "; ".join(f"echo {v} >{f}" for f, v in zip(files, before) if v)
         keeper = subprocess.Popen(["sh", "-c", restore], stdin=subprocess.PIPE, start_new_session=True,
                                   pass_fds=[lock.fileno()])
         try:
-            for f in files:
-                f.write_text("0\n")
-            yield
-        except OSError as e:
-            pytest.skip(f"fs.protected_* cannot be set here: {e}")
+            for f, v in zip(files, PROTECTIONS.values()):
+                pathlib.Path(f).write_text(v if on else "0")
+            yield before
         finally:
             keeper.stdin.close()
             keeper.wait()
-        assert [read(f).strip() for f in files] == values
+        assert protections() == before
+
+
+def needs_protections():
+    if not os.access("/proc/sys/fs/protected_symlinks", os.W_OK) or os.statvfs("/proc/sys").f_flag & os.ST_RDONLY:
+        pytest.skip("fs.protected_* cannot be set here")
+
+
+@pytest.fixture(params=[True, False], ids=["protected", "unprotected"])
+def protection(request):
+    """With the kernel's help against links and pipes in places like /tmp, and without it."""
+    needs_protections()
+    with protecting(request.param):
+        yield
 
 
 def as_victim(*argv, **env):
     return subprocess.run([str(a) for a in argv], user=VICTIM, group=VICTIM, extra_groups=[], cwd="/",
                           stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60 * SLOW,
                           env={"PATH": os.environ["PATH"], "HOME": "/nonexistent", **env})
+
+
+PROTECTED = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from test_security import protecting
+with protecting(sys.argv[2] == "True") as before:
+    print(*before, flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("on", [True, False], ids=["protected", "unprotected"])
+def test_protection_is_put_back(shared, on):
+    """What tests here rely on: a link of another user is followed, or not, as they ask for; and what the
+    machine had is back also when a test is killed with SIGKILL."""
+    needs_protections()
+    attack("os.symlink(sys.argv[2], sys.argv[1])", shared / "link", shared / "bin")
+    test = subprocess.Popen([sys.executable, "-c", PROTECTED, pathlib.Path(__file__).parent, str(on)],
+                            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    before = test.stdout.readline().split()
+    follows = os.path.isdir(shared / "link")
+    test.kill()
+    test.communicate()
+    with taking():
+        assert protections() == before
+    assert follows == (not on)
 
 
 # --- ports ----------------------------------------------------------------------------------------
@@ -283,6 +331,37 @@ def test_own_runtime_directory_is_closed(shared):
         shutil.rmtree(path, ignore_errors=True)
 
 
+def test_group_of_a_person(shared, fake_jar):
+    """A person's group may be everybody's: its members neither command that person's daemon nor use its clouds."""
+    path = pathlib.Path(f"/tmp/h2ofleet-{VICTIM}")
+    nobody = pwd.getpwnam("nobody")
+    ports = PortBlock()
+    for program in (FAKEJAVA, fake_jar):
+        shutil.copy(program, shared / "bin")
+        (shared / "bin" / pathlib.Path(program).name).chmod(0o755)
+    config = shared / "h2ofleet.conf"
+    config.write_text(f"[cloud c]\nmax_mem_size = 64m\njava = {shared}/bin/{pathlib.Path(FAKEJAVA).name}\n"
+                      f"jar_path = {shared}/bin/h2o.jar\nport = {ports.base}\n")
+    (shared / "victim").mkdir()
+    os.chown(shared / "victim", VICTIM, VICTIM)
+    daemon = subprocess.Popen([shared / "bin/h2ofleetd", "--config", config], user=VICTIM, group=nobody.pw_gid,
+                              extra_groups=[], cwd="/", stderr=subprocess.PIPE, stdin=subprocess.DEVNULL,
+                              env={"PATH": os.environ["PATH"], "XDG_STATE_HOME": str(shared / "victim"),
+                                   "XDG_CACHE_HOME": str(shared / "victim")})
+    try:
+        until("its socket", 20, lambda: (path / "control.sock").exists() or daemon.poll() is not None)
+        done = as_victim(shared / "bin/h2ofleet", "wait", "c", "--for", "ready", "--timeout", f"{int(30 * SLOW)}s")
+        assert done.returncode == 0, done
+        assert (path / "control.sock").stat().st_gid == nobody.pw_gid
+        assert as_user(VICTIM, ports.base) == "answered"
+        assert as_user(nobody.pw_uid, ports.base) in ("ConnectionResetError", "RemoteDisconnected")
+    finally:
+        daemon.terminate()
+        daemon.communicate()
+        shutil.rmtree(path, ignore_errors=True)
+        ports.release()
+
+
 LOCK = """
 import fcntl, os, sys
 fd = os.open(sys.argv[1], os.O_RDONLY)
@@ -330,8 +409,35 @@ def test_directory_of_another(fleets, fake_keys, shared, protection, key):
     users = pathlib.Path(tempfile.mkdtemp(prefix="h2ofleet-security."))
     os.chown(users, VICTIM, VICTIM)
     refused(fleets({"c": fake_keys(1)}, fleet={key: users}), f"{key}: ", f"is user {VICTIM}'s")
-    assert os.listdir(users) == [] and sorted(os.listdir(shared / "bin"))[:1] != ["lock"]
+    assert os.listdir(users) == os.listdir(theirs) == []
+    assert not {"below", "lock"} & set(os.listdir(shared / "bin"))
     users.rmdir()
+
+
+@pytest.mark.parametrize("what", ["state_dir", "log_dir", "auto_recovery_dir"])
+def test_planted_before_it_was_shut(fleets, fake_keys, what):
+    """A volume to which everybody may write: before we shut it somebody has put something there, which they own, and
+    could fill later. It is said, now and at the next start, and not used."""
+    fleet = fleets({"c": fake_keys(1, restart="never")})
+    fleet.dir.chmod(0o755)
+    where = {"state_dir": fleet.state_dir, "log_dir": fleet.log_dir, "auto_recovery_dir": fleet.dir / "recovery"}[what]
+    where.mkdir()
+    where.chmod(0o1777)
+    attack("os.mkdir(sys.argv[1], 0o755)", where / ("created" if what == "state_dir" else "c"))
+    if what == "state_dir":
+        for _ in range(2):
+            refused(fleet, "state_dir: ", f"{where}/created is user {ATTACKER}'s")
+        return
+    if what == "auto_recovery_dir":
+        fleet.clouds["c"]["auto_recovery_dir"] = where
+        fleet.write_config()
+    fleet.start()
+    for _ in range(2):
+        reason = until("a reason", 20, lambda: fleet.cloud()["state"] in ("failed", "backoff")
+                       and fleet.cloud()["reason"])
+        assert f"{where}/c is user {ATTACKER}'s" in reason, reason
+        fleet.stop()
+        fleet.start()
 
 
 @pytest.mark.parametrize("key", ["ice_root", "auto_recovery_dir"])
@@ -346,15 +452,30 @@ def test_cloud_in_a_directory_of_another(fake, shared, protection, key):
     assert f"is user {ATTACKER}'s" in reason, reason
 
 
+def test_ice_of_another(fake, shared):
+    """The directory of a cloud below ice_root is another user's, whom nobody else could have let make it."""
+    (shared / "users").mkdir(mode=0o755)
+    (shared / "users/c").mkdir(mode=0o755)
+    os.chown(shared / "users/c", VICTIM, VICTIM)
+    fleet = fake(nodes=1, restart="never", autostart="no", ice_root=shared / "users")
+    fleet.cli("start", "c")
+    reason = until("a reason", 20, lambda: fleet.cloud()["state"] in ("failed", "backoff")
+                   and fleet.cloud()["reason"])
+    assert "users/c is not a directory of the daemon's user" in reason, reason
+
+
 def test_state_directory_is_shut(fake):
-    """One of ours to which everybody may write, as a volume or tmpfs often is, is shut before it is used."""
-    fleet = fake(nodes=1, start=False, autostart="no")
+    """One of ours to which everybody may write, as a volume or tmpfs often is, is shut before it is used; and what
+    daemon and nodes put there is closed to others, whatever umask we were started with."""
+    fleet = fake(nodes=1, start=False)
     fleet.state_dir.mkdir()
     fleet.state_dir.chmod(0o1777)
-    fleet.start()
+    fleet.start().ready()
     assert not fleet.state_dir.stat().st_mode & stat.S_IWOTH
-    for path in [*fleet.state_dir.rglob("*"), fleet.log_dir]:
-        assert not path.lstat().st_mode & stat.S_IRWXO, path
+    paths = [*fleet.state_dir.rglob("*"), fleet.log_dir, *fleet.log_dir.rglob("*")]
+    assert any(path.name.startswith("ice") for path in paths) and fleet.log_dir / "c/0.log" in paths
+    for path in paths:
+        assert path.is_symlink() or not path.lstat().st_mode & stat.S_IRWXO, path
 
 
 def test_hostile_configuration(fleets, fake_keys, shared):
@@ -417,11 +538,15 @@ def test_files_of_a_hostile_node(fake):
     assert (precious / "file").read_text() == "precious" and (precious / "0").is_dir()
     (node / "tmp").unlink()
     log = fleet.log_dir / "c" / "0.log"
-    log.unlink()
-    os.mkfifo(log)
-    fleet.cli("restart", "c", code=None)
-    until("a word about its log", 20, lambda: "cannot open its log" in (fleet.cloud()["reason"] or "") or
-          "cannot open its log" in read(fleet.daemon_log))
+    for trap in (os.mkfifo, lambda path: path.symlink_to(precious / "file")):
+        said = read(fleet.daemon_log).count("cannot open its log")
+        log.unlink()
+        trap(log)
+        fleet.cli("restart", "c", code=None)
+        until("a word about its log", 20, lambda: read(fleet.daemon_log).count("cannot open its log") > said)
+        assert "precious" not in fleet.cli("logs", "c", code=None).stdout
+        log.unlink()
+        log.touch()
     log.unlink()
     fleet.cli("restart", "c", code=None)
     fleet.ready()

@@ -183,6 +183,8 @@ char *files_hs_err(struct node *n)
 {
 	const char *pattern = n->jvm.error_file ? n->jvm.error_file : "hs_err_pid%p.log";
 	struct strbuf path = STRBUF_NULL, text = STRBUF_NULL;
+	_cleanup_free_ char *args = NULL;
+	size_t len = 0;
 
 	for (const char *p = pattern; *p; p++) {
 		if (p[0] == '%' && p[1] == 'p') {
@@ -199,6 +201,13 @@ char *files_hs_err(struct node *n)
 		"# Problematic frame:\n# C  [libxgboost4j_gpu.so+0x1b40]  fake_crash+0x0\n#\n",
 		getpid(), getpid() + 1, n->jvm.version);
 	console_puts(n, strbuf_str(&text));
+	if (file_read("/proc/self/cmdline", 65536, &args, &len) == 0) {
+		for (size_t i = 0; i + 1 < len; i++)
+			args[i] = args[i] ? args[i] : ' ';
+		strbuf_printf(&text,
+			"\n---------------  S U M M A R Y ------------\n\nCommand Line: %s\n\n",
+			args);
+	}
 	file_write_atomic(strbuf_str(&path), text.s, text.len, 0644, false, NULL);
 	strbuf_free(&text);
 	return strbuf_take(&path);

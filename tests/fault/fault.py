@@ -214,17 +214,18 @@ SCENARIOS = {name: CRASH_SCENARIOS[name] for name in (
 SCENARIOS |= {"gate-serve": GateServe, "gate-restart": GateEnd}
 
 
-# --- what a daemon has open -----------------------------------------------------------------------
+# --- what a daemon and its gate have open ----------------------------------------------------------
 
 
-def descriptors(fleet, pid):
+def descriptors(fleet):
     """How many of each kind."""
     found = collections.Counter()
-    with contextlib.suppress(OSError):
-        for fd in os.listdir(f"/proc/{pid}/fd"):
-            with contextlib.suppress(OSError):
-                name = os.readlink(f"/proc/{pid}/fd/{fd}").replace(str(fleet.dir), "")
-                found[re.sub(r"[0-9]+", "N", name)] += 1
+    for who, pid in ("", fleet.daemon.pid), ("gate: ", fleet.gate()):
+        with contextlib.suppress(OSError):
+            for fd in os.listdir(f"/proc/{pid}/fd"):
+                with contextlib.suppress(OSError):
+                    name = os.readlink(f"/proc/{pid}/fd/{fd}").replace(str(fleet.dir), "")
+                    found[who + re.sub(r"[0-9]+", "N", name)] += 1
     return found
 
 
@@ -339,7 +340,7 @@ class Faults(Crash):
         last, since = None, 0
         deadline = time.monotonic() + 10 * SLOW
         while time.monotonic() < deadline:
-            now = descriptors(fleet, fleet.daemon.pid)
+            now = descriptors(fleet)
             if now != last:
                 last, since = now, time.monotonic()
             elif time.monotonic() - since > 0.5:
@@ -452,7 +453,7 @@ class Faults(Crash):
         want, last = self.baselines[name], [None]
 
         def same():
-            last[0] = descriptors(fleet, fleet.daemon.pid) - want
+            last[0] = descriptors(fleet) - want
             return not last[0]
 
         try:

@@ -1,13 +1,14 @@
 #include "control.h"
 
 #include <errno.h>
-#include <poll.h>
 #include <sys/socket.h>
 
 #include "api/stream.h"
 #include "base/clock.h"
 #include "base/log.h"
 #include "fuzz.h"
+#include "settle.h"
+#include "waits.h"
 
 #define TURNS     20000
 #define MAX_READ  (8u << 20)
@@ -59,7 +60,32 @@ static void put_incident(struct incidents *list)
 	json_decref(j);
 }
 
-static void fill(struct fleet *f)
+static void write_log(void)
+{
+	static const char log[] = "one\n\033[31mtwo\nthree \xff\n";
+
+	fuzz_write("dev-0.log", log, strlen(log));
+}
+
+/* Not as it is when all is well. */
+static void set_world(struct fleet *f, struct cloud *dev, uint8_t world)
+{
+	static const int refusals[] = {
+		0, -EPERM, -EEXIST, -EBUSY, -EDQUOT, -ESHUTDOWN, -EINVAL, -EIO};
+
+	f->refusal = f->cancel_result = refusals[world & WORLD_REFUSAL];
+	f->jobs_known = !(world & WORLD_NO_JOBS);
+	f->ending = world & WORLD_ENDS;
+	if (!(world & WORLD_FAILED))
+		return;
+	dev->state = CLOUD_FAILED;
+	dev->wanted = WANTED_STOPPED;
+	replace_str(&dev->reason, "node 0 \033[31mended");
+	f->usage_known = f->gated = f->booted = f->pressure_known = true;
+	snprintf(f->trouble, sizeof(f->trouble), "no \033room");
+}
+
+static void fill(struct fleet *f, uint8_t world)
 {
 	static json_t *jobs;
 	struct cloud *dev = fake_fleet_add(f, "dev", 3), *mine;
@@ -76,10 +102,11 @@ static void fill(struct fleet *f)
 		jobs = json_pack("[{s:s, s:b}]", "id", "$0301_a", "running", 1);
 	f->jobs = (struct fleet_jobs){.list = jobs, .total = 1, .locked = true};
 	put_incident(f->incidents);
+	set_world(f, dev, world);
 }
 
 /* As the first one was; journal, incidents and observer stay. */
-static void renew_fleet(void)
+static void renew_fleet(uint8_t world)
 {
 	struct fleet *old = fleet;
 
@@ -89,7 +116,7 @@ static void renew_fleet(void)
 	fleet_observe(fleet, old->observer, old->observer_arg);
 	fake_fleet_free(old);
 	api->fleet = api->acceptor.fleet = fleet;
-	fill(fleet);
+	fill(fleet, world);
 }
 
 void control_begin(void)
@@ -97,13 +124,12 @@ void control_begin(void)
 	_cleanup_free_ char *events = xasprintf("%s/events", fuzz_dir());
 	_cleanup_free_ char *incidents = xasprintf("%s/incidents", fuzz_dir());
 	_cleanup_free_ char *path = xasprintf("%s/control.sock", fuzz_dir());
-	static const char log[] = "one\n\033[31mtwo\nthree \xff\n";
 
 	log_set_level((enum log_level)0);
-	fuzz_write("dev-0.log", log, strlen(log));
+	write_log();
 	fuzz_check(uv_loop_init(&loop) == 0);
 	fleet = fake_fleet_new();
-	fleet->journal = journal_open(events, 1 << 20);
+	fleet->journal = journal_open(events, 1 << 14);
 	fleet->incidents = incidents_open(incidents, 10, 1 << 20);
 	for (int i = 0; i < 3; i++)
 		journal_append(fleet->journal,
@@ -270,33 +296,16 @@ static int check_answers(const char *s, size_t n, bool heads)
 
 /* --- talking ------------------------------------------------------------------------------ */
 
-static bool is_readable(int fd)
-{
-	struct pollfd p = {.fd = fd, .events = POLLIN};
-
-	return poll(&p, 1, 0) > 0;
-}
-
-static void settle(void)
-{
-	for (int i = 0; i < TURNS; i++) {
-		uv_run(&loop, UV_RUN_NOWAIT);
-		if (!is_readable(uv_backend_fd(&loop)) && uv_backend_timeout(&loop) != 0)
-			return;
-	}
-	fuzz_check(false); /* it spins */
-}
-
 static void take(int fd, struct strbuf *out)
 {
 	static char buf[65536];
 	ssize_t n;
 
-	settle();
+	settle(&loop);
 	while ((n = recv(fd, buf, sizeof(buf), MSG_DONTWAIT)) > 0) {
 		if (out->len < MAX_READ)
 			strbuf_add(out, buf, (size_t)n);
-		settle();
+		settle(&loop);
 	}
 }
 
@@ -316,6 +325,12 @@ static void send_all(int fd, const char *data, size_t len, size_t step, struct s
 	}
 }
 
+static void look_at_streams(void)
+{
+	api->stream_look_ms = 1;
+	streams_on_timer(&api->stream_timer);
+}
+
 /* Those that wait look at once whether their client is there still. */
 static void hang_up(int fd)
 {
@@ -324,11 +339,36 @@ static void hang_up(int fd)
 		fuzz_check(i < TURNS);
 		if (api->waiters)
 			waiters_on_timer(&api->wait_timer);
-		api->stream_look_ms = 1;
-		streams_on_timer(&api->stream_timer);
-		settle();
+		look_at_streams();
+		settle(&loop);
 	}
 	fuzz_check(!api->waiters && !api->streams);
+}
+
+/* What others wait for. */
+static void happen(int fd, struct strbuf *out)
+{
+	static const char more[] = "more \033[31m\nand no end";
+	_cleanup_free_ char *log = xasprintf("%s/dev-0.log", fuzz_dir());
+	FILE *f = fopen(log, "ae");
+
+	fuzz_check(f && fwrite(more, strlen(more), 1, f) == 1 && fclose(f) == 0);
+	journal_append(fleet->journal, json_pack("{s:s, s:s}", "type", "fuzz", "cloud", "dev"));
+	fake_fleet_set(fleet, fleet->clouds[0], CLOUD_STOPPED, "\033[31m");
+	look_at_streams();
+	take(fd, out);
+}
+
+/* Of those that have sent nothing, wait for a cloud, or follow; each has its own patience. */
+static void pass_time(int fd, struct strbuf *out)
+{
+	for (int i = 0; i < 4; i++) {
+		waits_pass(40000);
+		if (api->waiters)
+			waiters_on_timer(&api->wait_timer);
+		look_at_streams();
+		take(fd, out);
+	}
 }
 
 int control_talk(const struct control_talk *how, const char *data, size_t len)
@@ -336,10 +376,11 @@ int control_talk(const struct control_talk *how, const char *data, size_t len)
 	_cleanup_(strbuf_free) struct strbuf out = STRBUF_NULL;
 	int ends[2], status;
 
-	renew_fleet();
+	waits_begin();
+	renew_fleet(how->world);
 	fuzz_check(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ends) == 0);
 	api->acceptor.taken(ends[0], api->acceptor.arg);
-	settle();
+	settle(&loop);
 	fuzz_check(api->peers.list);
 	if (how->group) { /* as peers_add() would have had it */
 		api->peers.list->access = ACCESS_GROUP;
@@ -350,7 +391,14 @@ int control_talk(const struct control_talk *how, const char *data, size_t len)
 	if (how->half_open)
 		shutdown(ends[1], SHUT_WR);
 	take(ends[1], &out);
+	if (how->world & WORLD_HAPPENS)
+		happen(ends[1], &out);
+	if (how->world & WORLD_TIME)
+		pass_time(ends[1], &out);
 	status = check_answers(strbuf_str(&out), out.len, memmem(data, len, "HEAD", 4));
 	hang_up(ends[1]);
+	waits_end();
+	if (how->world & WORLD_HAPPENS)
+		write_log();
 	return status;
 }

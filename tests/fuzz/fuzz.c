@@ -10,6 +10,14 @@
 static int terminal = STDERR_FILENO;
 static char dir[100];
 
+int LLVMFuzzerInitialize(int *argc, char ***argv)
+{
+	(void)argc;
+	(void)argv;
+	fuzz_begin();
+	return 0;
+}
+
 static void remove_dir(void)
 {
 	if (dir[0])
@@ -106,18 +114,21 @@ const char *fuzz_dir(void)
 	return dir;
 }
 
-void fuzz_write(const char *path, const void *data, size_t len)
+bool fuzz_try_write(const char *path, const void *data, size_t len)
 {
 	_cleanup_free_ char *full = xasprintf("%s/%s", fuzz_dir(), path);
 	_cleanup_free_ char *parent = xstrndup(full, (size_t)(strrchr(full, '/') - full));
 	_cleanup_close_ int fd = -1;
 
 	fd = open(full, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0640);
-	if (fd < 0) {
-		fuzz_check(file_mkdirs(parent, 0750, NULL) == 0);
+	if (fd < 0 && file_mkdirs(parent, 0750, NULL) == 0)
 		fd = open(full, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0640);
-	}
-	fuzz_check(fd >= 0 && write(fd, data, len) == (ssize_t)len);
+	return fd >= 0 && write(fd, data, len) == (ssize_t)len;
+}
+
+void fuzz_write(const char *path, const void *data, size_t len)
+{
+	fuzz_check(fuzz_try_write(path, data, len));
 }
 
 void fuzz_empty_dir(void)

@@ -9,7 +9,9 @@
 
 /* Of each harness. */
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-/* Once, before the first input. */
+/* Likewise; once, before the first input. */
+void fuzz_begin(void);
+/* fuzz.c, for libFuzzer. */
 int LLVMFuzzerInitialize(int *argc, char ***argv);
 
 /* What must hold. Else the input is kept, and we end by SIGABRT. */
@@ -46,6 +48,8 @@ char *fuzz_part(struct fuzz_input *in, size_t *len);
 const char *fuzz_dir(void);
 /* Writes the file PATH below it; with the folders above it. */
 void fuzz_write(const char *path, const void *data, size_t len);
+/* The same; false: there is a file where a folder should be, or the other way round. */
+bool fuzz_try_write(const char *path, const void *data, size_t len);
 /* Removes all below it. */
 void fuzz_empty_dir(void);
 

@@ -6,12 +6,9 @@
 
 #include "conf/created.h"
 
-int LLVMFuzzerInitialize(int *argc, char ***argv)
+void fuzz_begin(void)
 {
-	(void)argc;
-	(void)argv;
 	control_begin();
-	return 0;
 }
 
 static void check_cloud(const struct cloud *c, bool group)

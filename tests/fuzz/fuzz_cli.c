@@ -3,8 +3,11 @@
  * obey. The options of h2ofleetd. And what stands in arguments: durations, sizes, times, keys and
  * their values, which are printed as they are read.
  *
- * Input: the words, one a line; then the answers, each behind a line "--": raw if it begins with
- * "HTTP/", else a body, behind its status if that begins with a digit and is not 200. */
+ * Input: the words, one a line (a first one "~60": on a terminal of that width); then, each behind
+ * a line "--", the files that words name as
+ * ">NAME", for `doctor` and `prepare` the configuration, and the answers: raw if one begins with
+ * "HTTP/", else a body, behind its status if that begins with a digit and is not 200. Java and the
+ * builder of the boot cache have their turns among them (cli_world.c). */
 #include "fuzz.h"
 
 #include <getopt.h>
@@ -20,12 +23,13 @@
 #include "cli/since.h"
 #include "conf/conf.h"
 #include "conf/keys.h"
+#include "cli_world.h"
 #include "daemon/daemon.h"
 #include "drv/http.h"
 #include "sockets.h"
 
-#define MAX_WORDS   12
-#define MAX_ANSWERS 16
+#define MAX_WORDS   16
+#define MAX_ANSWERS 32
 
 /* --- who answers -------------------------------------------------------------------------- */
 
@@ -61,6 +65,7 @@ static bool on_connection(int fd, const struct sockaddr *to)
 	(void)to;
 	if (!input.n || n_others == MAX_ANSWERS) {
 		close(fd);
+		cli_world_refuse();
 		return false;
 	}
 	others[n_others++] = fd;
@@ -71,30 +76,37 @@ static bool on_connection(int fd, const struct sockaddr *to)
 
 /* --- commands ----------------------------------------------------------------------------- */
 
-/* Those that start processes, wait for ever or read and write files are tested elsewhere. */
+/* All but `run`, which is a process that starts others. `status --watch` ends only by a signal. */
 static bool is_allowed(const struct strv *words)
 {
-	static const char *const commands[] = {"status", "start", "stop", "restart", "touch",
-		"events", "incidents", "logs", "connect", "create", "delete", "set", "config",
-		"keys", "info", "jobs", "clean", "timezone", "network-test", "reload", "shutdown",
-		"completion", "help", "version", "__complete", "api"};
-	static const char *const options[] = {"--follow", "-f", "--wait", "-w", "--watch",
-		"--socket", "-s", "-o", "--output", "--trace", "-O", "--timeout"};
-	bool known = false;
+	bool files = streq(words->v[0], "api") || streq(words->v[0], "prepare") ||
+		     streq(words->v[0], "doctor");
 
-	for (size_t i = 0; i < ARRAY_SIZE(commands); i++)
-		known |= streq(words->v[0], commands[i]);
-	for (size_t i = 1; i < words->n; i++)
-		for (size_t k = 0; k < ARRAY_SIZE(options); k++)
-			if (has_prefix(words->v[i], options[k]))
-				return false;
-	if (streq(words->v[0], "shutdown")) /* without it, it waits */
-		return words->n > 1 && streq(words->v[1], "--no-wait");
-	/* Its options name files. */
-	for (size_t i = 1; i < words->n && streq(words->v[0], "api"); i++)
-		if (words->v[i][0] == '-')
+	if (!words->n || streq(words->v[0], "run"))
+		return false;
+	/* Paths of H2O have a slash in front, too; files are named behind an option. */
+	for (size_t i = 1; files && i < words->n; i++)
+		if (!cli_world_is_inside(words->v[i]) &&
+			(words->v[i][0] != '/' || words->v[i - 1][0] == '-'))
 			return false;
-	return known;
+	return true;
+}
+
+/* Theirs is the configuration, and they have no other: a cache is removed by `prepare --clear`. */
+static bool add_config(struct strv *words)
+{
+	_cleanup_free_ char *text = NULL, *path = NULL;
+
+	if (!streq(words->v[0], "prepare") && !streq(words->v[0], "doctor"))
+		return true;
+	for (size_t i = 1; i < words->n; i++)
+		if (has_prefix(words->v[i], "-c") || has_prefix(words->v[i], "--config"))
+			return false;
+	text = fuzz_part(&input, NULL);
+	path = cli_world_config(text);
+	strv_add(words, "--config");
+	strv_add(words, path);
+	return true;
 }
 
 /* What a user types is his own; a cloud that there is has no such name. */
@@ -109,21 +121,60 @@ static bool is_harmless(const struct strv *words)
 	return true;
 }
 
-static void run_command(struct strv *words)
+/* What we write to a terminal ourselves: colours, and what draws a line again. Removed. */
+static size_t drop_ours(char *s, size_t n)
 {
-	static const int codes[] = {
-		CLI_OK, CLI_ERROR, CLI_USAGE, CLI_STOPPED, CLI_ABSENT, CLI_BUSY, CLI_FAILED};
+	static const char *const ours[] = {"\033[0m", "\033[31m", "\033[32m", "\033[33m",
+		"\033[34m", "\033[35m", "\033[36m", "\033[1m", "\033[2m", "\033[K", "\r"};
+	size_t kept = 0;
+
+	for (size_t i = 0; i < n;) {
+		size_t len = 0;
+
+		for (size_t k = 0; k < ARRAY_SIZE(ours) && !len; k++)
+			if (strlen(ours[k]) <= n - i &&
+				memcmp(s + i, ours[k], strlen(ours[k])) == 0)
+				len = strlen(ours[k]);
+		if (!len)
+			s[kept++] = s[i];
+		i += MAX(len, (size_t)1);
+	}
+	return kept;
+}
+
+/* A word "~WIDTH" in front: what is written goes to a terminal that is so wide; 0: to none. */
+static size_t take_width(struct strv *words)
+{
+	size_t width;
+
+	if (words->v[0][0] != '~' || words->n < 2)
+		return 0;
+	width = strtoul(words->v[0] + 1, NULL, 10) % 200;
+	free(words->v[0]);
+	memmove(words->v, words->v + 1, words->n * sizeof(*words->v));
+	words->n--;
+	return width;
+}
+
+static void run_command(struct strv *words, size_t width)
+{
+	static const int codes[] = {CLI_OK, CLI_ERROR, CLI_USAGE, CLI_STOPPED, CLI_ABSENT, CLI_BUSY,
+		CLI_FAILED, CLI_INTERRUPTED};
 	_cleanup_(strbuf_free) struct strbuf out = STRBUF_NULL, err = STRBUF_NULL;
 	struct cli cli = {.out = strbuf_stream(&out),
 		.err = strbuf_stream(&err),
-		.out_width = 80,
-		.err_width = 80};
+		.color = width,
+		.live = width,
+		.out_width = width ? width : 80,
+		.err_width = width ? width : 80};
 	bool documented = false;
 	int code;
 
 	n_others = 0;
 	sockets_serve(on_connection);
+	cli_world_enter(&input);
 	code = cli_run(&cli, (int)words->n, words->v);
+	cli_world_leave();
 	sockets_serve(NULL);
 	while (n_others)
 		close(others[--n_others]);
@@ -132,11 +183,15 @@ static void run_command(struct strv *words)
 	for (size_t i = 0; i < ARRAY_SIZE(codes); i++)
 		documented |= code == codes[i];
 	fuzz_check(documented);
+	fuzz_check(code != CLI_USAGE || err.len || out.len);
+	if (width) {
+		out.len = drop_ours(out.s, out.len);
+		err.len = drop_ours(err.s, err.len);
+	}
 	fuzz_check_harmless(strbuf_str(&err), err.len);
 	/* To a program `api` gives the bytes as they came. */
 	if (!streq(words->v[0], "api") && is_harmless(words))
 		fuzz_check_harmless(strbuf_str(&out), out.len);
-	fuzz_check(code != CLI_USAGE || err.len || out.len);
 	free(cli.failure);
 }
 
@@ -224,16 +279,14 @@ static void check_word(const char *s)
 
 /* --- the whole ---------------------------------------------------------------------------- */
 
-int LLVMFuzzerInitialize(int *argc, char ***argv)
+void fuzz_begin(void)
 {
-	(void)argc;
-	(void)argv;
 	setenv("H2OFLEET_SOCKET", "/nonexistent/control.sock", 1);
 	setenv("http_proxy", "http://192.0.2.1:3128", 1);
 	setenv("TZ", "Europe/Berlin", 1);
 	tzset();
+	cli_world_begin();
 	fuzz_be_quiet();
-	return 0;
 }
 
 static struct strv split(const char *text)
@@ -255,16 +308,21 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	_cleanup_free_ char *text = NULL;
 	_cleanup_(strv_free) struct strv words = STRV_NULL;
+	size_t width;
 
 	input = (struct fuzz_input){data, size};
 	text = fuzz_part(&input, NULL);
 	words = split(text);
-	if (streq(words.v[0], "h2ofleetd"))
+	width = take_width(&words);
+	if (streq(words.v[0], "h2ofleetd")) {
 		run_daemon_options(&words);
-	else if (streq(words.v[0], "word"))
+	} else if (streq(words.v[0], "word")) {
 		for (size_t i = 1; i < words.n; i++)
 			check_word(words.v[i]);
-	else if (is_allowed(&words))
-		run_command(&words);
+	} else {
+		if (cli_world_files(&words, &input) && is_allowed(&words) && add_config(&words))
+			run_command(&words, width);
+		fuzz_empty_dir();
+	}
 	return 0;
 }

@@ -13,14 +13,11 @@
 static int file = -1;
 static char path[64];
 
-int LLVMFuzzerInitialize(int *argc, char ***argv)
+void fuzz_begin(void)
 {
-	(void)argc;
-	(void)argv;
 	file = memfd_create("fuzz.conf", MFD_CLOEXEC);
 	fuzz_check(file >= 0);
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", file);
-	return 0;
 }
 
 static int load(const void *text, size_t len, struct conf **out, struct conf_errors *errors)

@@ -272,12 +272,9 @@ static void idle(struct supervised *s, uv_loop_t *loop)
 	ask_idle(s);
 }
 
-int LLVMFuzzerInitialize(int *argc, char ***argv)
+void fuzz_begin(void)
 {
-	(void)argc;
-	(void)argv;
 	log_set_level((enum log_level)0);
-	return 0;
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)

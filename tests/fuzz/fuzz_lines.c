@@ -163,13 +163,10 @@ static void show_json(struct fuzz_input *in)
 	fuzz_check(frame);
 }
 
-int LLVMFuzzerInitialize(int *argc, char ***argv)
+void fuzz_begin(void)
 {
-	(void)argc;
-	(void)argv;
 	setenv("TZ", "Europe/Berlin", 1);
 	tzset();
-	return 0;
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)

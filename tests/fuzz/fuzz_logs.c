@@ -144,12 +144,9 @@ static void parse_name(struct fuzz_input *in)
 	(void)logpart_is_name(name);
 }
 
-int LLVMFuzzerInitialize(int *argc, char ***argv)
+void fuzz_begin(void)
 {
-	(void)argc;
-	(void)argv;
 	log_set_level((enum log_level)0);
-	return 0;
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)

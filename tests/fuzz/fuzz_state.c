@@ -19,6 +19,7 @@
 
 #define FLEET_ID "0123456789abcdef"
 #define STEPS    40
+#define APPENDED 3 /* to a journal */
 
 static void write_json(const char *path, const json_t *j)
 {
@@ -170,6 +171,15 @@ static void check_same_memory(const struct supervised *a, const struct supervise
 	}
 }
 
+/* By which a daemon that has lost its own knows itself again. */
+static void check_fleet_id(void)
+{
+	char id[17] = "";
+
+	if (state_fleet_id(fuzz_dir(), id))
+		fuzz_check(strlen(id) == 16 && strspn(id, "0123456789abcdef") == 16);
+}
+
 /* What is saved of it is read as the same. */
 static void save_and_load(struct supervised *s)
 {
@@ -198,6 +208,7 @@ static void state(const struct fuzz_input *in)
 	f.awake = awake_new(&loop);
 	write_state(in);
 	f.conf = new_conf();
+	check_fleet_id();
 	may = fleet_check_state(f.conf, &e);
 	fuzz_check(may == 0 || e.msg);
 	conf_free(f.conf);
@@ -282,6 +293,23 @@ static void read_all(struct journal *j, const char *since, const char *cloud)
 	fuzz_check(c.next == journal_last(j) + 1);
 }
 
+/* The second is longer than a line may be, and than the file: it takes the place of the old one. */
+static uint64_t append_some(struct journal *j)
+{
+	_cleanup_free_ char *text = xmalloc(JOURNAL_MAX_LINE + 1);
+	uint64_t last = journal_last(j);
+
+	memset(text, 'x', JOURNAL_MAX_LINE);
+	text[JOURNAL_MAX_LINE] = '\0';
+	for (int i = 0; i < APPENDED; i++) {
+		journal_append(j, json_pack("{s:s, s:s, s:s}", "type", "fuzz", "cloud", "dev",
+					  i == 1 ? "details" : "message", i == 1 ? text : "y"));
+		fuzz_check(journal_last(j) == ++last);
+		read_all(j, NULL, "dev");
+	}
+	return last;
+}
+
 /* Both files, the last number, and from where it is read, each behind a line "--". */
 static void journal(struct fuzz_input *in)
 {
@@ -305,16 +333,12 @@ static void journal(struct fuzz_input *in)
 	read_all(j, since, NULL);
 	read_all(j, NULL, "dev");
 	last = journal_last(j);
-	if (last < INT64_MAX) {
-		journal_append(j, json_pack("{s:s, s:s}", "type", "fuzz", "cloud", "dev"));
-		fuzz_check(journal_last(j) == last + 1);
-		read_all(j, NULL, "dev");
-		last++;
-	}
+	if (last < INT64_MAX - APPENDED)
+		last = append_some(j);
 	snprintf(epoch, sizeof(epoch), "%s", journal_epoch(j));
 	journal_close(j);
 	j = journal_open(dir, 4000);
-	if (last < INT64_MAX && last)
+	if (last < INT64_MAX - APPENDED && last)
 		fuzz_check(streq(epoch, journal_epoch(j)) && journal_last(j) == last);
 	journal_close(j);
 }
@@ -322,6 +346,15 @@ static void journal(struct fuzz_input *in)
 /* --- an incident -------------------------------------------------------------------------- */
 
 #define INCIDENT "20261122-224015-123"
+
+static void set_long(json_t *incident, const char *key)
+{
+	_cleanup_free_ char *text = xmalloc(INCIDENT_MAX_BYTES + 2);
+
+	memset(text, 'x', INCIDENT_MAX_BYTES);
+	memcpy(text + INCIDENT_MAX_BYTES - 1, "\xc3\xbc", 3);
+	json_object_set_new(incident, key, json_string(text));
+}
 
 static void incident(const struct fuzz_input *in)
 {
@@ -345,6 +378,9 @@ static void incident(const struct fuzz_input *in)
 	if (all) {
 		json_t *again = NULL;
 
+		/* The longest text is cut. */
+		if (in->n % 4 == 1)
+			set_long(all, "log_tail");
 		json_object_set_new(all, "id", json_string(INCIDENT));
 		fuzz_check(incidents_put(list, all, NULL) == 0);
 		fuzz_check(incidents_read(list, INCIDENT, &again, NULL) == 0);
@@ -399,15 +435,12 @@ static void boot(const struct fuzz_input *in)
 	fuzz_empty_dir();
 }
 
-int LLVMFuzzerInitialize(int *argc, char ***argv)
+void fuzz_begin(void)
 {
-	(void)argc;
-	(void)argv;
 	setenv("H2OFLEET_SYSTEM_CACHE_DIR", "/nonexistent", 1);
 	log_set_level((enum log_level)0);
 	umask(022);
 	fuzz_dir();
-	return 0;
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)

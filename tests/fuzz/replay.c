@@ -87,7 +87,7 @@ int main(int argc, char **argv)
 	size_t n, old;
 
 	signal(SIGABRT, on_abort);
-	LLVMFuzzerInitialize(&argc, &argv);
+	fuzz_begin();
 	for (int i = 1; i < argc; i++)
 		run(argv[i]);
 	if (argc > 1 || !target)

@@ -8,11 +8,17 @@
 #define MAX_FD 1024
 
 static sockets_fn serve;
+static int failure;        /* errno of socket(); 0: none */
 static int others[MAX_FD]; /* by ours: the other end and 1; 0: none */
 
 void sockets_serve(sockets_fn fn)
 {
 	serve = fn;
+}
+
+void sockets_fail(int e)
+{
+	failure = e;
 }
 
 int socket(int domain, int type, int protocol)
@@ -24,6 +30,10 @@ int socket(int domain, int type, int protocol)
 		real = (int (*)(int, int, int))dlsym(RTLD_NEXT, "socket");
 	if (!serve || (type & 0xf) != SOCK_STREAM)
 		return real(domain, type, protocol);
+	if (failure) {
+		errno = failure;
+		return -1;
+	}
 	if (socketpair(AF_UNIX, type, 0, ends) < 0)
 		return -1;
 	fuzz_check(ends[0] < MAX_FD && ends[1] < MAX_FD);

@@ -12,5 +12,7 @@
 typedef bool (*sockets_fn)(int fd, const struct sockaddr *to);
 /* NULL: sockets are as usual. */
 void sockets_serve(sockets_fn fn);
+/* There are no sockets, with this errno; 0: there are. */
+void sockets_fail(int e);
 /* Writes all of it, as far as the socket takes it. */
 void sockets_say(int fd, const void *data, size_t len);

@@ -15,12 +15,13 @@
 #include <sys/wait.h>
 
 #include "api_fixture.h"
+#include "api/routes.h"
 #include "base/clock.h"
 #include "base/file.h"
 
 /* The HTTP status that a process of another user and group gets; 450: it cannot connect. */
 static int status_for(
-	struct fixture *f, const char *target, uid_t uid, gid_t gid, gid_t supplementary)
+	struct fixture *f, const char *request, uid_t uid, gid_t gid, gid_t supplementary)
 {
 	pid_t pid = fork();
 	int status;
@@ -28,7 +29,8 @@ static int status_for(
 	assert_true(pid >= 0);
 	if (pid == 0) {
 		struct sockaddr_un sa = {.sun_family = AF_UNIX};
-		_cleanup_free_ char *text = xasprintf("GET %s HTTP/1.1\r\nHost: x\r\n\r\n", target);
+		_cleanup_free_ char *text =
+			xasprintf("%s HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n", request);
 		char answer[64] = "";
 		int fd = socket(AF_UNIX, SOCK_STREAM, 0), code;
 
@@ -56,15 +58,41 @@ static void test_peer_credentials(void **state)
 		skip();
 	assert_int_equal(chmod(f->dir, 0755), 0);
 	assert_int_equal(chown(f->socket, 0, 4242), 0);
-	assert_int_equal(status_for(f, "/v1/clouds", 0, 0, 0), 200);
-	assert_int_equal(status_for(f, "/v1/clouds", 4001, 4242, 4001), 200);
-	assert_int_equal(status_for(f, "/v1/clouds", 4001, 4001, 4242), 200);
-	assert_int_equal(
-		status_for(f, "/v1/clouds", 4001, 4001, 4001), 450); /* connect() itself fails */
+	assert_int_equal(status_for(f, "GET /v1/clouds", 0, 0, 0), 200);
+	assert_int_equal(status_for(f, "GET /v1/clouds", 4001, 4242, 4001), 200);
+	assert_int_equal(status_for(f, "GET /v1/clouds", 4001, 4001, 4242), 200);
+	assert_int_equal(status_for(f, "GET /v1/clouds", 4001, 4001, 4001),
+		450); /* connect() itself fails */
 	assert_int_equal(chmod(f->socket, 0666), 0);
-	assert_int_equal(status_for(f, "/v1/clouds", 4001, 4001, 4001), 403);
-	assert_int_equal(status_for(f, "/v1/nowhere", 4001, 4001, 4001), 403);
-	assert_int_equal(status_for(f, "/v1/clouds", 4001, 4242, 4001), 200);
+	assert_int_equal(status_for(f, "GET /v1/clouds", 4001, 4001, 4001), 403);
+	assert_int_equal(status_for(f, "GET /v1/nowhere", 4001, 4001, 4001), 403);
+	assert_int_equal(status_for(f, "GET /v1/clouds", 4001, 4242, 4001), 200);
+}
+
+/* Proves: what is marked as root's and the daemon's user's alone, the group cannot do. */
+static void test_routes_of_root(void **state)
+{
+	struct fixture *f = *state;
+	unsigned tried = 0;
+	size_t n;
+	const struct route *routes = routes_all(&n);
+
+	if (geteuid() != 0)
+		skip();
+	assert_int_equal(chmod(f->dir, 0755), 0);
+	assert_int_equal(chown(f->socket, 0, 4242), 0);
+	for (size_t i = 0; i < n; i++) {
+		_cleanup_free_ char *request =
+			xasprintf("%s %s", routes[i].method, routes[i].pattern);
+
+		if (routes[i].access != ACCESS_ADMIN)
+			continue;
+		if (status_for(f, request, 4001, 4242, 4001) != 403)
+			fail_msg("%s", request);
+		tried++;
+	}
+	assert_in_range(tried, 3, n - 1);
+	assert_int_equal(f->fleet->n_commands, 0);
 }
 
 static void test_socket_mode(void **state)
@@ -309,6 +337,7 @@ int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
 		TEST(test_peer_credentials),
+		TEST(test_routes_of_root),
 		TEST(test_socket_mode),
 		TEST(test_socket_refused),
 		TEST(test_stale_socket_replaced),

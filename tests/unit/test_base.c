@@ -14,7 +14,9 @@
 #include "base/file.h"
 #include "base/strbuf.h"
 #include "base/strv.h"
+#include "base/log.h"
 #include "base/text.h"
+#include "mounted.h"
 
 struct dir {
 	char path[64];
@@ -103,6 +105,22 @@ static void check_int(const char *text, int r, int64_t value)
 
 	assert_int_equal(text_parse_int(text, &v), r);
 	assert_true(r < 0 || v == value);
+}
+
+/* Proves: sizes for people have their unit, in the right number. */
+static void test_human_sizes(_unused_ void **state)
+{
+	static const struct {
+		uint64_t bytes;
+		const char *text;
+	} sizes[] = {{0, "0 bytes"}, {1, "1 byte"}, {2, "2 bytes"}, {1536, "1.5 kB"},
+		{20ull << 30, "20 GB"}};
+
+	for (size_t i = 0; i < ARRAY_SIZE(sizes); i++) {
+		_cleanup_free_ char *text = text_human_size(sizes[i].bytes);
+
+		assert_string_equal(text, sizes[i].text);
+	}
 }
 
 static void test_ints(void **state)
@@ -312,6 +330,31 @@ static void test_write_into_nothing(void **state)
 	assert_string_equal(same, "two");
 }
 
+/* Proves: a pipe in /dev/shm, where a state directory may be, is not waited for; one that a shell
+ * has given is read. */
+static void test_pipes_below_dev(_unused_ void **state)
+{
+	_cleanup_free_ char *pipe = xasprintf("/dev/shm/h2ofleet-base.%d", (int)getpid());
+	_cleanup_free_ char *data = NULL, *given = NULL;
+	int ends[2], r;
+
+	assert_int_equal(pipe2(ends, O_CLOEXEC), 0);
+	given = xasprintf("/dev/fd/%d", ends[0]);
+	assert_int_equal(write(ends[1], "x", 1), 1);
+	close(ends[1]);
+	assert_int_equal(file_read(given, 100, &data, NULL), 0);
+	assert_string_equal(data, "x");
+	close(ends[0]);
+	if (mkfifo(pipe, 0600) < 0)
+		skip(); /* no /dev/shm */
+	alarm(20);      /* instead of waiting for ever */
+	free(TAKE_PTR(data));
+	r = file_read(pipe, 100, &data, NULL);
+	alarm(0);
+	unlink(pipe);
+	assert_int_equal(r, -EINVAL);
+}
+
 static bool is_safe(const char *path, const char *word)
 {
 	_cleanup_(err_clear) struct err e = ERR_NULL;
@@ -389,6 +432,44 @@ static void test_own_dir(void **state)
 	}
 }
 
+static void shut_tmp(const void *arg)
+{
+	_cleanup_(err_clear) struct err e = ERR_NULL;
+	struct stat st;
+
+	NEED(chmod(arg, 01777) == 0 && file_own_dir(arg, 0750, &e) == 0);
+	NEED(stat(arg, &st) == 0 && (st.st_mode & 07777) == 01777);
+}
+
+/* Proves: what the machine's other users need is not shut to them, however unwise it is to use it.
+ */
+static void test_own_dir_for_all(_unused_ void **state)
+{
+	if (!run_mounted("/tmp", "tmpfs", "size=64k", shut_tmp, "/tmp"))
+		skip();
+}
+
+/* Proves: what others have put into a directory is found, whatever it is, and said by its name. */
+static void test_check_entries(void **state)
+{
+	struct dir *d = *state;
+	_cleanup_free_ char *own = in(d, "own"), *link = in(d, "link"), *none = in(d, "none");
+	_cleanup_free_ char *lost = in(d, "lost+found");
+	_cleanup_(err_clear) struct err e = ERR_NULL;
+
+	write_text(own, "");
+	assert_int_equal(symlink("/nonexistent", link), 0);
+	assert_int_equal(file_check_entries(d->path, &e), 0);
+	assert_int_equal(file_check_entries(none, &e), -ENOENT);
+	if (geteuid() != 0)
+		return;
+	assert_true(mkdir(lost, 0700) == 0 && chown(lost, 64332, 64332) == 0);
+	assert_int_equal(file_check_entries(d->path, &e), 0); /* a volume's */
+	assert_int_equal(lchown(link, 64332, 64332), 0);
+	assert_int_equal(file_check_entries(d->path, &e), -EPERM);
+	assert_non_null(strstr(err_msg(&e), "/link is user 64332's"));
+}
+
 /* Proves: removal takes all below, and never what a symbolic link leads to. */
 static void test_remove_tree(void **state)
 {
@@ -410,6 +491,27 @@ static void test_remove_tree(void **state)
 	assert_int_equal(file_remove_tree(tree, NULL), 0);
 	assert_int_equal(file_remove_tree(tree, NULL), 0); /* gone already */
 	assert_int_equal(file_empty_dir(tree, NULL), 0);
+}
+
+static void remove_around_a_mount(const void *arg)
+{
+	_cleanup_free_ char *file = xasprintf("%s/file", (const char *)arg);
+	_cleanup_free_ char *tree = xstrndup(arg, (size_t)(strrchr(arg, '/') - (const char *)arg));
+
+	NEED(file_write_atomic(file, "x", 1, 0600, false, NULL) == 0);
+	NEED(file_remove_tree(tree, NULL) < 0);
+	NEED(access(file, F_OK) == 0);
+}
+
+/* Proves: what is mounted in a tree is not emptied with it. */
+static void test_remove_tree_stays(void **state)
+{
+	struct dir *d = *state;
+	_cleanup_free_ char *inner = in(d, "t/mounted");
+
+	assert_int_equal(file_mkdirs(inner, 0700, NULL), 0);
+	if (!run_mounted(inner, "tmpfs", "size=64k", remove_around_a_mount, inner))
+		skip();
 }
 
 /* Proves: neither the stack nor the descriptors set a bound to how deep a tree may be that is
@@ -443,6 +545,23 @@ static void test_remove_deep_tree(void **state)
 	if (r < 0)
 		fail_msg("%s", err_msg(&e));
 	assert_int_equal(access(tree, F_OK), -1);
+}
+
+/* Proves: one message is one line of our log, whatever others have put into it. */
+static void test_log_lines(void **state)
+{
+	struct dir *d = *state;
+	_cleanup_free_ char *path = in(d, "log"), *text = NULL;
+	int saved = dup(STDERR_FILENO), fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+
+	dup2(fd, STDERR_FILENO);
+	log_warning("node 1: %s", "\033[2Jgone\n<3>2026-01-01 error: all is lost");
+	dup2(saved, STDERR_FILENO);
+	close(fd);
+	close(saved);
+	assert_int_equal(file_read(path, 1000, &text, NULL), 0);
+	assert_non_null(strstr(text, "node 1: \\x1b[2Jgone\\n<3>2026-01-01 error: all is lost\n"));
+	assert_ptr_equal(strchr(text, '\n'), text + strlen(text) - 1);
 }
 
 static void test_mkdirs(void **state)
@@ -480,6 +599,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_sizes_and_times),
 		cmocka_unit_test(test_formats_read_back),
+		cmocka_unit_test(test_human_sizes),
 		cmocka_unit_test(test_ints),
 		cmocka_unit_test(test_nearest),
 		cmocka_unit_test(test_visible),
@@ -489,11 +609,16 @@ int main(void)
 		cmocka_unit_test(test_errors),
 		cmocka_unit_test_setup_teardown(test_write_atomic, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_write_into_nothing, set_up, tear_down),
+		cmocka_unit_test(test_pipes_below_dev),
 		cmocka_unit_test_setup_teardown(test_remove_tree, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_remove_tree_stays, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_remove_deep_tree, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_check_way, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_check_way_of_others, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_own_dir, set_up, tear_down),
+		cmocka_unit_test(test_own_dir_for_all),
+		cmocka_unit_test_setup_teardown(test_check_entries, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_log_lines, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_mkdirs, set_up, tear_down),
 		cmocka_unit_test(test_last_lines),
 	};

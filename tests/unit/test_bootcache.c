@@ -290,6 +290,25 @@ static void test_torn(void **state)
 	assert_non_null(strstr(found.why, "has no verdict.json that can be read"));
 }
 
+/* Nothing but a file of the entry itself is ever its archive, whatever the verdict says. */
+static void test_archive_outside(void **state)
+{
+	_cleanup_(boot_identity_clear) struct boot_identity id = {0};
+	struct boot_runtime rt = runtime();
+	_cleanup_free_ char *dir = make_entry(cache, &rt, "trusted"), *boot = boot_path(cache, ".");
+
+	(void)state;
+	put_below(boot, "outside.jsa", "archive");
+	assert_int_equal(boot_identity_of(&rt, &id, NULL), 0);
+	write_verdict(
+		dir, json_pack("{s:o, s:s, s:s, s:{s:s, s:i}}", "identity", boot_identity_json(&id),
+			     "verdict", "trusted", "why", "because", "archive", "name",
+			     "../outside.jsa", "size", (int)strlen("archive")));
+	find(&rt);
+	assert_int_equal(found.verdict, BOOT_UNKNOWN);
+	assert_null(found.archive);
+}
+
 static void assert_not_trusted(const struct boot_runtime *rt, const char *why)
 {
 	find(rt);
@@ -323,6 +342,27 @@ static void test_trust_in_cache_dir(void **state)
 	boot_found_clear(&found);
 	assert_int_equal(bootcache_find(link, &rt, &found, &e), 0);
 	assert_int_equal(found.verdict, BOOT_TRUSTED);
+}
+
+/* Nor where others could put another directory in its place. */
+static void test_way_to_cache_dir(void **state)
+{
+	_cleanup_free_ char *open = xasprintf("%s/open", top), *their = xasprintf("%s/a", open);
+	_cleanup_free_ char *dir = xasprintf("%s/cache", their);
+	struct boot_runtime rt = runtime();
+
+	(void)state;
+	if (geteuid() != 0)
+		skip(); /* gives files away */
+	free(make_entry(dir, &rt, "trusted"));
+	assert_int_equal(chmod(open, 01777), 0);
+	assert_int_equal(bootcache_find(dir, &rt, &found, &e), 0);
+	assert_int_equal(found.verdict, BOOT_TRUSTED);
+	assert_int_equal(chown(their, 12345, 0), 0);
+	boot_found_clear(&found);
+	assert_int_equal(bootcache_find(dir, &rt, &found, &e), 0);
+	assert_int_equal(found.verdict, BOOT_UNKNOWN);
+	assert_non_null(strstr(found.why, "/a is user 12345's"));
 }
 
 /* Whatever others could have written is not used: modes, links, and (as root) owners. */
@@ -575,8 +615,10 @@ int main(void)
 		T(link_to_java),
 		T(verdict_of_another),
 		T(torn),
+		T(archive_outside),
 		T(trust),
 		T(trust_in_cache_dir),
+		T(way_to_cache_dir),
 		T(system_cache),
 		T(system_cache_of_others),
 		T(missing_jar),

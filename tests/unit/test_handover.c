@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 
@@ -28,10 +29,17 @@ static bool is_cloexec(int fd)
 static int new_image(char **argv)
 {
 	int pipe_end, other = atoi(argv[2]);
+	struct rlimit files;
 	sigset_t blocked;
 	struct stat st;
+	bool read;
 
-	if (!handover_read() || getenv("H2OFLEET_HANDOVER"))
+	/* No descriptor is left: the old image may have had as many as it may. */
+	getrlimit(RLIMIT_NOFILE, &files);
+	setrlimit(RLIMIT_NOFILE, &(struct rlimit){STDERR_FILENO + 1, files.rlim_max});
+	read = handover_read();
+	setrlimit(RLIMIT_NOFILE, &files);
+	if (!read || getenv("H2OFLEET_HANDOVER"))
 		return 10;
 	pipe_end = handover_take_fd("pipe %d", 7);
 	if (pipe_end < 0 || !is_cloexec(pipe_end) || fstat(pipe_end, &st) < 0 ||

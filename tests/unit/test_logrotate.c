@@ -2,16 +2,15 @@
  * systems that cannot. */
 #include "cmocka_all.h"
 
-#include <sched.h>
 #include <signal.h>
 #include <sys/file.h>
-#include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
 #include "log_test.h"
+#include "mounted.h"
 
 static bool in_valgrind(void)
 {
@@ -198,6 +197,34 @@ static void one_at_a_time(void **state)
 	check_log(p->log, 0, 300 * K);
 }
 
+/* Proves: a part is never written into what lies in its place, another name of a file or a pipe
+ * that nobody reads; and who may read the folder cannot take the lock. */
+static void into_nothing(void **state)
+{
+	struct place *p = *state;
+	struct logpart part = {.end = 64 * K, .codec = LOGCODEC_NONE};
+	_cleanup_free_ char *new = xasprintf("%s.new", p->log), *data = NULL;
+	_cleanup_free_ char *kept = xasprintf("%s/kept", p->dir);
+	_cleanup_free_ char *lock = xasprintf("%s/" LOGROTATE_LOCK, p->dir);
+	_cleanup_close_ int fd = -1, held = open(lock, O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+	struct logrotate rq = ROTATE(p);
+	struct stat st;
+
+	append(p->log, 0, 64 * K);
+	fd = open(p->log, O_RDONLY | O_CLOEXEC);
+	assert_int_equal(file_write_atomic(kept, "kept", 4, 0640, false, NULL), 0);
+	assert_int_equal(link(kept, new), 0);
+	assert_int_equal(logpart_write(p->log, &part, fd, 0, NULL), 0);
+	assert_int_equal(file_read(kept, 100, &data, NULL), 0);
+	assert_string_equal(data, "kept");
+	assert_int_equal(mkfifo(new, 0600), 0);
+	alarm(20); /* instead of waiting for ever */
+	assert_int_equal(logpart_write(p->log, &part, fd, 0, NULL), 0);
+	alarm(0);
+	assert_int_equal(logrotate_run(&rq, NULL), 0);
+	assert_true(fstat(held, &st) == 0 && (st.st_mode & 0777) == 0600);
+}
+
 /* Proves: what is old enough is rotated, small as it is, and then not again at once. */
 static void by_age(void **state)
 {
@@ -286,39 +313,6 @@ static void bound_on_the_total(void **state)
 
 /* ---- on file systems of our own ---- */
 
-/* In a mount namespace of its own, with a new file system on the place's directory, runs `test`.
- * False where that may not be done. */
-static bool run_on(
-	struct place *p, const char *type, const char *options, void (*test)(struct place *p))
-{
-	int status;
-	pid_t pid = fork();
-
-	if (pid == 0) {
-		if (unshare(CLONE_NEWNS) < 0 && unshare(CLONE_NEWUSER | CLONE_NEWNS) < 0)
-			_exit(77);
-		if (mount("none", "/", "none", MS_REC | MS_PRIVATE, NULL) < 0 ||
-			mount("none", p->dir, type, 0, options) < 0)
-			_exit(77);
-		test(p);
-		_exit(0);
-	}
-	assert_int_equal(waitpid(pid, &status, 0), pid);
-	if (WIFEXITED(status) && WEXITSTATUS(status) == 77)
-		return false;
-	assert_int_equal(status, 0);
-	return true;
-}
-
-/* cmocka's macros do not work in a child. */
-#define NEED(condition)                                                                            \
-	do {                                                                                       \
-		if (!(condition)) {                                                                \
-			fprintf(stderr, "%s:%d: not so: %s\n", __FILE__, __LINE__, #condition);    \
-			_exit(1);                                                                  \
-		}                                                                                  \
-	} while (0)
-
 static size_t fill_disk(const char *path)
 {
 	_cleanup_close_ int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0640);
@@ -355,8 +349,9 @@ static bool reads_well(const char *log, uint64_t end)
 	return true;
 }
 
-static void on_full_disk(struct place *p)
+static void on_full_disk(const void *arg)
 {
+	const struct place *p = arg;
 	struct logrotate rq = ROTATE(p, .codec = LOGCODEC_NONE);
 	_cleanup_free_ char *filler = xasprintf("%s/filler", p->dir);
 	struct err e = ERR_NULL;
@@ -386,12 +381,13 @@ static void full_disk(void **state)
 {
 	struct place *p = *state;
 
-	if (!run_on(p, "tmpfs", "size=2m", on_full_disk))
+	if (!run_mounted(p->dir, "tmpfs", "size=2m", on_full_disk, p))
 		skip();
 }
 
-static void on_one_that_cannot(struct place *p)
+static void on_one_that_cannot(const void *arg)
 {
+	const struct place *p = arg;
 	struct logrotate rq = ROTATE(p);
 	struct err e = ERR_NULL;
 
@@ -406,7 +402,9 @@ static void on_one_that_cannot(struct place *p)
 /* Proves: where the file system has no way, nothing is done, and the sentence says so. */
 static void file_system_that_cannot(void **state)
 {
-	if (!run_on(*state, "ramfs", NULL, on_one_that_cannot))
+	struct place *p = *state;
+
+	if (!run_mounted(p->dir, "ramfs", NULL, on_one_that_cannot, p))
 		skip();
 }
 
@@ -416,6 +414,7 @@ int main(void)
 		IN_BOTH(beside_writer_and_reader),
 		IN_BOTH(killed_at_every_call),
 		cmocka_unit_test_setup_teardown(one_at_a_time, on_disk, place_free),
+		cmocka_unit_test_setup_teardown(into_nothing, on_disk, place_free),
 		IN_BOTH(by_age),
 		cmocka_unit_test_setup_teardown(bound_on_the_total, on_disk, place_free),
 		cmocka_unit_test_setup_teardown(full_disk, on_disk, place_free),
