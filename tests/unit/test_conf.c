@@ -146,7 +146,7 @@ static void compare_golden(const char *path, const char *got)
 	wanted = read_text(path);
 	if (!wanted)
 		fail_msg("%s is missing; wanted:\n%s", path, got);
-	if (!streq(wanted, got))
+	else if (!streq(wanted, got))
 		fail_msg("%s differs; it should be, if this is right:\n%s", path, got);
 }
 
@@ -260,7 +260,7 @@ static void commented_example_is_right(void **state)
 	_cleanup_(conf_freep) struct conf *c = NULL;
 
 	assert_non_null(text);
-	for (const char *p = text; *p;) {
+	for (const char *p = text; p && *p;) {
 		size_t n = strcspn(p, "\n");
 
 		if (*p == ';' && p[1] != ' ' && p[1] != '\n')
