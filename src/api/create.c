@@ -285,6 +285,8 @@ void handle_create(struct request *rq)
 	rq->header_value = xasprintf("/v1/clouds/%s", name);
 }
 
+#define BETWEEN_TAGS " \t,"
+
 /* Whether one of the tags in an If-Match header is this one, or it is "*". */
 static bool etag_matches(const char *header, const char *etag)
 {
@@ -292,9 +294,11 @@ static bool etag_matches(const char *header, const char *etag)
 
 	if (streq(header, "*"))
 		return true;
-	for (const char *p = header; (p = strstr(p, etag)); p += n)
-		if (p == header || strchr(" \t,", p[-1])) /* no weak one */
+	for (const char *p = header; *p; p += strcspn(p, BETWEEN_TAGS)) {
+		p += strspn(p, BETWEEN_TAGS);
+		if (strncmp(p, etag, n) == 0) /* no weak one, W/"..." */
 			return true;
+	}
 	return false;
 }
 

@@ -271,7 +271,7 @@ static void on_fleet(const struct cloud *c, void *arg)
 		waiters_update(a, c);
 }
 
-static void on_mhd_log(void *arg _unused_, const char *fmt, va_list ap)
+_printf_(2, 0) static void on_mhd_log(void *arg _unused_, const char *fmt, va_list ap)
 {
 	char line[256];
 

@@ -28,6 +28,21 @@ void strbuf_printf(struct strbuf *b, const char *fmt, ...)
 	strbuf_puts(b, s);
 }
 
+static ssize_t add_printed(void *b, const char *data, size_t n)
+{
+	strbuf_add(b, data, n);
+	return (ssize_t)n;
+}
+
+FILE *strbuf_stream(struct strbuf *b)
+{
+	FILE *f = fopencookie(b, "w", (cookie_io_functions_t){.write = add_printed});
+
+	if (!f)
+		no_memory(0);
+	return f;
+}
+
 void strbuf_reset(struct strbuf *b)
 {
 	b->len = 0;

@@ -1,6 +1,8 @@
 /* A growing string, always terminated by NUL once something was added. */
 #pragma once
 
+#include <stdio.h>
+
 #include "base/util.h"
 
 struct strbuf {
@@ -13,6 +15,9 @@ struct strbuf {
 
 void strbuf_add(struct strbuf *b, const void *data, size_t n);
 void strbuf_puts(struct strbuf *b, const char *s);
+/* For what prints to a stream: what is printed is added to `b` by fflush() and fclose() at the
+ * latest. Never NULL; unlike open_memstream(3) it leaves nothing out where memory lacks. */
+FILE *strbuf_stream(struct strbuf *b);
 void strbuf_printf(struct strbuf *b, const char *fmt, ...) _printf_(2, 3);
 /* Empties it, keeps the memory. */
 void strbuf_reset(struct strbuf *b);

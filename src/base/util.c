@@ -2,10 +2,13 @@
 
 #include <stdio.h>
 
-static _noreturn_ void out_of_memory(size_t n)
+void no_memory(size_t n)
 {
-	fprintf(stderr, "out of memory (%zu bytes); aborting. Running clouds are not touched.\n",
-		n);
+	if (n)
+		fprintf(stderr, "out of memory (%zu bytes); ", n);
+	else
+		fputs("out of memory; ", stderr);
+	fputs("aborting. Running clouds are not touched.\n", stderr);
 	abort();
 }
 
@@ -14,7 +17,7 @@ void *xmalloc(size_t n)
 	void *p = malloc(n ? n : 1);
 
 	if (!p)
-		out_of_memory(n);
+		no_memory(n);
 	return p;
 }
 
@@ -23,7 +26,7 @@ void *xcalloc(size_t n, size_t size)
 	void *p = calloc(n ? n : 1, size ? size : 1);
 
 	if (!p)
-		out_of_memory(n * size);
+		no_memory(n * size);
 	return p;
 }
 
@@ -32,7 +35,7 @@ void *xreallocarray(void *p, size_t n, size_t size)
 	void *q = reallocarray(p, n ? n : 1, size ? size : 1);
 
 	if (!q)
-		out_of_memory(n * size);
+		no_memory(n * size);
 	return q;
 }
 
@@ -41,7 +44,7 @@ char *xstrdup(const char *s)
 	char *p = strdup(s);
 
 	if (!p)
-		out_of_memory(strlen(s));
+		no_memory(strlen(s));
 	return p;
 }
 
@@ -55,7 +58,7 @@ char *xstrndup(const char *s, size_t n)
 	char *p = strndup(s, n);
 
 	if (!p)
-		out_of_memory(n);
+		no_memory(n);
 	return p;
 }
 
@@ -64,7 +67,7 @@ char *xvasprintf(const char *fmt, va_list ap)
 	char *p;
 
 	if (vasprintf(&p, fmt, ap) < 0)
-		out_of_memory(strlen(fmt));
+		no_memory(strlen(fmt));
 	return p;
 }
 

@@ -54,6 +54,9 @@
 		max_a_ > max_b_ ? max_a_ : max_b_;                                                 \
 	})
 
+/* Says so, and aborts. `n`: 0 where it is not known. */
+_noreturn_ void no_memory(size_t n);
+
 void *xmalloc(size_t n);
 void *xcalloc(size_t n, size_t size);
 /* Like reallocarray(3). */

@@ -49,9 +49,9 @@ void doctor_add_sentence(struct doctor *d, const char *name, enum check_level le
 /* Adds to a list with ", " between. */
 void doctor_list(struct strbuf *b, const char *fmt, ...) _printf_(2, 3);
 
-/* Runs argv[0] (an absolute path) with a time limit; *output (both streams, cut at 64 KiB) is owned
- * by the caller. Returns the exit code, 128 + signal, or a negative errno (-ETIMEDOUT). */
-int doctor_run(char *const *argv, uint64_t timeout_ms, char **output);
+/* Runs argv[0] (an absolute path) with a time limit; adds what it says (both streams, cut at 64
+ * KiB) to `output`. Returns the exit code, 128 + signal, or a negative errno (-ETIMEDOUT). */
+int doctor_run(char *const *argv, uint64_t timeout_ms, struct strbuf *output);
 
 /* doctor_runtime.c */
 void check_jar(struct doctor *d);

@@ -88,11 +88,11 @@ struct client *client_new(const char *socket)
 	struct client *c = xcalloc(1, sizeof(*c));
 
 	if (http_begin(false) < 0) /* no TLS on a unix socket; it would take 2 ms */
-		abort();           /* out of memory */
+		no_memory(0);
 	c->socket = find_socket(socket);
 	c->multi = curl_multi_init();
 	if (!c->multi)
-		abort(); /* out of memory */
+		no_memory(0);
 	return c;
 }
 
@@ -173,7 +173,7 @@ static void send_call(struct call *call, const char *method, const char *target)
 	CURL *easy = curl_easy_init();
 
 	if (!easy)
-		abort(); /* out of memory */
+		no_memory(0);
 	url = xasprintf("http://localhost%s", target);
 	t->call = call;
 	curl_easy_setopt(easy, CURLOPT_UNIX_SOCKET_PATH, c->socket);

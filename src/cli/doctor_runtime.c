@@ -82,16 +82,14 @@ static int reap(pid_t pid, int *status)
 	return -ETIMEDOUT;
 }
 
-int doctor_run(char *const *argv, uint64_t timeout_ms, char **output)
+int doctor_run(char *const *argv, uint64_t timeout_ms, struct strbuf *output)
 {
-	_cleanup_(strbuf_free) struct strbuf b = STRBUF_NULL;
 	_cleanup_close_ int rd = -1;
 	int status = 0;
 	int fds[2];
 	pid_t pid;
 	int r;
 
-	*output = NULL;
 	if (pipe2(fds, O_CLOEXEC) < 0)
 		return -errno;
 	rd = fds[0];
@@ -99,7 +97,7 @@ int doctor_run(char *const *argv, uint64_t timeout_ms, char **output)
 	close(fds[1]);
 	if (r < 0)
 		return r;
-	r = collect(rd, clock_monotonic_ms() + timeout_ms, &b);
+	r = collect(rd, clock_monotonic_ms() + timeout_ms, output);
 	if (r == 0)
 		r = reap(pid, &status);
 	if (r < 0) {
@@ -107,7 +105,6 @@ int doctor_run(char *const *argv, uint64_t timeout_ms, char **output)
 		waitpid(pid, &status, 0);
 		return r;
 	}
-	*output = strbuf_take(&b);
 	return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 }
 
@@ -168,8 +165,9 @@ void check_jar(struct doctor *d)
 int doctor_java_version(const char *java, int *major, char **version, struct err *e)
 {
 	char *argv[] = {(char *)java, (char *)"-version", NULL};
-	_cleanup_free_ char *output = NULL;
+	_cleanup_(strbuf_free) struct strbuf output = STRBUF_NULL;
 	int r = doctor_run(argv, JAVA_TIMEOUT_MS, &output);
+	const char *said = strbuf_str(&output);
 
 	if (r == -ETIMEDOUT)
 		return err_set(
@@ -178,10 +176,10 @@ int doctor_java_version(const char *java, int *major, char **version, struct err
 		return err_set_errno(e, r, "%s cannot be executed", java);
 	if (r > 0)
 		return err_set(e, -EINVAL, "%s -version ended with %d: %.*s", java, r,
-			(int)strcspn(output, "\n"), output);
-	if (runtime_parse_java_version(output, major, version) < 0)
+			(int)strcspn(said, "\n"), said);
+	if (runtime_parse_java_version(said, major, version) < 0)
 		return err_set(e, -EINVAL, "%s -version tells no version of Java: %.*s", java,
-			(int)strcspn(output, "\n"), output);
+			(int)strcspn(said, "\n"), said);
 	return 0;
 }
 

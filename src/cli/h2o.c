@@ -73,12 +73,12 @@ int h2o_open(struct h2o *h, struct cli *cli, const char *cloud, bool wake)
 	if (code != CLI_OK)
 		return code;
 	if (http_begin(true) < 0)
-		abort(); /* out of memory */
+		no_memory(0);
 	h->name = xstrdup(cloud);
 	h->auth = auth && *auth ? xstrdup(auth) : NULL;
 	h->share = curl_share_init();
 	if (!h->share)
-		abort(); /* out of memory */
+		no_memory(0);
 	curl_share_setopt(h->share, CURLSHOPT_SHARE, CURL_LOCK_DATA_COOKIE);
 	curl_share_setopt(h->share, CURLSHOPT_SHARE, CURL_LOCK_DATA_CONNECT);
 	return CLI_OK;
@@ -366,7 +366,7 @@ static void make_easy(struct h2o *h)
 	curl_easy_cleanup(h->easy);
 	h->easy = curl_easy_init();
 	if (!h->easy)
-		abort(); /* out of memory */
+		no_memory(0);
 	/* Cookies that are set are kept: an expired one switches that on, and must come first, for
 	 * it is not switched on by those that are shared. */
 	curl_easy_setopt(h->easy, CURLOPT_COOKIELIST,
@@ -472,8 +472,9 @@ json_t *h2o_get(struct h2o *h, int *code, const char *fmt, ...)
 	va_list ap;
 
 	va_start(ap, fmt);
-	rq.path = path = xvasprintf(fmt, ap);
+	path = xvasprintf(fmt, ap);
 	va_end(ap);
+	rq.path = path;
 	return json_of(h, h2o_ask(h, &rq, &a), &a, code);
 }
 

@@ -18,9 +18,11 @@ static const struct {
 static bool is_one_of(const char *method, const char *methods)
 {
 	size_t len = strlen(method);
-	const char *at = strstr(methods, method);
 
-	return at && (at == methods || at[-1] == ' ') && (!at[len] || at[len] == ' ');
+	for (const char *p = methods; *p; p += strcspn(p, " "), p += *p == ' ')
+		if (strcspn(p, " ") == len && strncmp(p, method, len) == 0)
+			return true;
+	return false;
 }
 
 bool h2o_locks(const char *method, const char *path)

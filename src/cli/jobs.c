@@ -96,14 +96,10 @@ static char *first_line(const json_t *job, const char *key)
 
 static void add(struct strbuf *b, size_t width, size_t indent, const char *text)
 {
-	char *line = NULL;
-	size_t len = 0;
-	FILE *f = open_memstream(&line, &len);
+	FILE *f = strbuf_stream(b);
 
 	show_wrapped(f, width, indent, text);
 	fclose(f);
-	strbuf_add(b, line, len);
-	free(line);
 }
 
 /* "Building tree 3; makes m1" of one that runs, "made m1" of one that is done: another has made
@@ -449,9 +445,11 @@ int cmd_jobs(struct cli *cli, int argc, char **argv)
 		return cli_usage(cli, "'%s' is no number of jobs", lines);
 	if (!cli_name_ok(cli, words.v[0]))
 		return CLI_USAGE;
-	c.client = client = client_new(cli->socket);
+	client = client_new(cli->socket);
+	c.client = client;
 	c.cloud = words.v[0];
-	c.escaped = escaped = client_escape(c.cloud);
+	escaped = client_escape(c.cloud);
+	c.escaped = escaped;
 	if (cancelling)
 		code = cancel(&c, words.v + 2, words.n - 2, all);
 	else

@@ -463,10 +463,10 @@ static int load(struct prepare *p)
 	p->conf = NULL;
 	for (size_t i = 0; i < errors.list.n; i++)
 		cli_fail(p->cli, CLI_ERROR, "%s", errors.list.v[i]);
-	return errors.list.n ? CLI_ERROR
-			     : cli_fail(p->cli, CLI_ERROR, "%s: %s",
-				       p->config ? p->config : "the configuration cannot be read",
-				       strerror(-r));
+	if (!errors.list.n)
+		cli_fail(p->cli, CLI_ERROR, "%s: %s",
+			p->config ? p->config : "the configuration cannot be read", strerror(-r));
+	return CLI_ERROR;
 }
 
 int cmd_prepare(struct cli *cli, int argc, char **argv)

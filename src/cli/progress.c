@@ -41,9 +41,10 @@ static void cut(char *s, size_t columns)
 
 static void redraw(struct progress *p, const json_t *clouds)
 {
-	_cleanup_(strbuf_free) struct strbuf b = STRBUF_NULL;
-	_cleanup_free_ char *elapsed =
-		text_human_duration((clock_monotonic_ms() - p->begun_ms) / 1000 * 1000);
+	struct strbuf b = STRBUF_NULL;
+	_cleanup_free_ char *line = NULL,
+			    *elapsed = text_human_duration(
+				    (clock_monotonic_ms() - p->begun_ms) / 1000 * 1000);
 	size_t width = p->cli->err_width, i;
 	const json_t *cloud;
 
@@ -54,8 +55,9 @@ static void redraw(struct progress *p, const json_t *clouds)
 	}
 	/* The time is the sign that something moves: it always has room. */
 	width -= MIN(width, strlen(elapsed) + 3);
-	cut(b.s, MAX(width, (size_t)1));
-	fprintf(p->cli->err, "\r%s, %s\033[K", b.s, elapsed);
+	line = strbuf_take(&b);
+	cut(line, MAX(width, (size_t)1));
+	fprintf(p->cli->err, "\r%s, %s\033[K", line, elapsed);
 	fflush(p->cli->err);
 	p->drawn = true;
 }

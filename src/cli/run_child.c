@@ -34,24 +34,27 @@ static int look_at(const char *path)
 	return S_ISREG(st.st_mode) && access(path, X_OK) == 0 ? CLI_OK : CLI_CANNOT_EXECUTE;
 }
 
-int run_look_for_command(struct run *r)
+static int look_on_path(const char *name)
 {
-	const char *name = r->words.v[0], *path = getenv("PATH");
+	const char *path = getenv("PATH"), *dir;
+	_cleanup_free_ char *dirs = xstrdup(path ? path : "/bin:/usr/bin");
+	char *rest = dirs;
 	int code = CLI_NOT_FOUND;
 
-	if (strchr(name, '/'))
-		code = look_at(name);
-	for (path = path ? path : "/bin:/usr/bin"; !strchr(name, '/') && code != CLI_OK;) {
-		size_t n = strcspn(path, ":");
-		_cleanup_free_ char *whole =
-			xasprintf("%.*s%s%s", (int)n, path, n ? "/" : "", name);
+	while (code != CLI_OK && (dir = strsep(&rest, ":"))) {
+		_cleanup_free_ char *whole = xasprintf("%s%s%s", dir, *dir ? "/" : "", name);
 		int one = *name ? look_at(whole) : CLI_NOT_FOUND;
 
 		code = one == CLI_NOT_FOUND ? code : one;
-		path += n;
-		if (!*path++)
-			break;
 	}
+	return code;
+}
+
+int run_look_for_command(struct run *r)
+{
+	const char *name = r->words.v[0];
+	int code = strchr(name, '/') ? look_at(name) : look_on_path(name);
+
 	if (code == CLI_NOT_FOUND)
 		return cannot(r, code, "there is no such command");
 	return code == CLI_OK ? code : cannot(r, code, "it cannot be executed");

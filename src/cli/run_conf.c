@@ -8,6 +8,7 @@
 #include <sys/random.h>
 
 #include "base/file.h"
+#include "base/strbuf.h"
 
 /* What is different from a cloud that is to stay: it fails soon, and ends soon. */
 static const char *const defaults[][2] = {
@@ -133,15 +134,12 @@ int run_configure(struct run *r, struct err *e)
 
 int run_write_conf(const struct run *r, struct err *e)
 {
-	_cleanup_free_ char *text = NULL;
-	size_t len = 0;
-	FILE *f = open_memstream(&text, &len);
+	_cleanup_(strbuf_free) struct strbuf text = STRBUF_NULL;
+	FILE *f = strbuf_stream(&text);
 
-	if (!f)
-		return err_set_errno(e, -errno, "cannot write a configuration");
 	conf_print(r->conf, f, false);
 	fclose(f);
-	return file_write_atomic(r->place.config, text, len, 0600, false, e);
+	return file_write_atomic(r->place.config, text.s, text.len, 0600, false, e);
 }
 
 /* ---- the daemon ---- */

@@ -139,14 +139,13 @@ static char *cell(const json_t *data, size_t c, size_t r)
 /* The names of H2O's nodes come as "localhost/127.0.0.1:54321": only the address is of use. */
 static char *row_name(const json_t *data, size_t r)
 {
-	char *name = cell(data, 0, r), *slash = strchr(name, '/'), *from = slash;
+	_cleanup_free_ char *name = cell(data, 0, r);
+	const char *slash = strchr(name, '/'), *blank;
 
 	if (!slash)
-		return name;
-	while (from > name && from[-1] != ' ')
-		from--;
-	memmove(from, slash + 1, strlen(slash));
-	return name;
+		return TAKE_PTR(name);
+	blank = memrchr(name, ' ', (size_t)(slash - name));
+	return xasprintf("%.*s%s", blank ? (int)(blank + 1 - name) : 0, name, slash + 1);
 }
 
 static char *heading_of(const json_t *column)
@@ -159,15 +158,14 @@ static char *heading_of(const json_t *column)
 /* A TwoDimTableV3 for people: a row of it is a line and, where that is too wide, below it. */
 static void print_table(FILE *f, size_t width, const json_t *table)
 {
-	const json_t *columns = json_object_get(table, "columns"), *c;
+	const json_t *columns = json_object_get(table, "columns");
 	const json_t *data = json_object_get(table, "data");
 	size_t n = MIN(json_array_size(columns), (size_t)16), rows, total = 0, i;
 	_cleanup_(strv_free) struct strv cells = STRV_NULL;
 
 	rows = n ? json_array_size(json_array_get(data, 0)) : 0;
-	json_array_foreach (columns, i, c)
-		if (i < n)
-			strv_take(&cells, heading_of(c));
+	for (i = 0; i < n; i++)
+		strv_take(&cells, heading_of(json_array_get(columns, i)));
 	for (size_t r = 0; r < rows; r++) {
 		strv_take(&cells, row_name(data, r));
 		for (i = 1; i < n; i++)

@@ -194,9 +194,9 @@ static json_t *chosen(const struct watch *w, FILE *f)
 
 static void draw(struct watch *w)
 {
-	_cleanup_free_ char *text = NULL, *frame = NULL, *head = heading(w);
-	size_t len = 0;
-	FILE *f = open_memstream(&text, &len);
+	_cleanup_free_ char *frame = NULL, *head = heading(w);
+	_cleanup_(strbuf_free) struct strbuf text = STRBUF_NULL;
+	FILE *f = strbuf_stream(&text);
 
 	fprintf(f, "%s\n\n", head);
 	print_problem(w, f);
@@ -209,7 +209,7 @@ static void draw(struct watch *w)
 		status_print(f, w->answer, false, w->columns, w->cli->color && !w->trouble);
 	}
 	fclose(f);
-	frame = watch_frame(text, w->rows, w->columns);
+	frame = watch_frame(strbuf_str(&text), w->rows, w->columns);
 	put(w, frame);
 }
 

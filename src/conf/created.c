@@ -124,16 +124,15 @@ char *created_privileged_keys(const struct cloud_conf *c)
 char *created_text(const struct cloud_conf *c, struct err *e)
 {
 	_cleanup_(cloud_conf_freep) struct cloud_conf *again = NULL;
-	_cleanup_free_ char *text = NULL;
-	size_t len = 0;
-	FILE *f = open_memstream(&text, &len);
+	_cleanup_(strbuf_free) struct strbuf text = STRBUF_NULL;
+	FILE *f = strbuf_stream(&text);
 
 	fputs("; made at run time: `h2ofleet set` changes it, `h2ofleet delete` removes it\n", f);
 	cloud_conf_print(c, f);
 	fclose(f);
-	again = conf_parse_cloud(text, len, c->name);
+	again = conf_parse_cloud(text.s, text.len, c->name);
 	if (again && cloud_conf_equal(again, c) && strv_equal(&again->given, &c->given))
-		return TAKE_PTR(text);
+		return strbuf_take(&text);
 	err_set(e, -EINVAL, "a value cannot be written to a file so that it is read as the same");
 	return NULL;
 }

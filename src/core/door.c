@@ -46,9 +46,9 @@ void door_close(struct supervised *s)
 /* At once, however busy the gate is, which closes its own only when it reads of it. */
 static void stop_listening(const int *fds, size_t n)
 {
-	for (size_t i = 0; i < n; i++)
-		if (fds[i] >= 0)
-			shutdown(fds[i], SHUT_RD);
+	while (n--)
+		if (fds[n] >= 0)
+			shutdown(fds[n], SHUT_RD);
 }
 
 void door_release(struct supervised *s)
@@ -413,11 +413,11 @@ static bool take_over(struct supervised *s, struct gate_message *m, bool foreign
 		return false;
 	d->counters_fd = TAKE_FD(m->fds[0]);
 	d->port.port = port_of(m->fds[1]);
-	for (unsigned i = 1; i < m->n_fds; i++) {
-		int *fd = &d->port.fds[is_ipv6(m->fds[i])];
+	while (m->n_fds > 1) {
+		int *theirs = &m->fds[--m->n_fds], *fd = &d->port.fds[is_ipv6(*theirs)];
 
 		closep(fd); /* never two of a kind */
-		*fd = TAKE_FD(m->fds[i]);
+		*fd = TAKE_FD(*theirs);
 	}
 	m->n_fds = 0;
 	d->foreign = foreign;

@@ -100,11 +100,13 @@ static json_t *hs_err_json(const char *path)
 /* The line that says it; NULL: none does. Owned by the caller. */
 static char *java_oom_line(const char *log)
 {
-	const char *at = log ? strstr(log, "java.lang.OutOfMemoryError") : NULL, *from = at;
+	const char *at = log ? strstr(log, "java.lang.OutOfMemoryError") : NULL, *before;
 
-	while (from && from > log && from[-1] != '\n')
-		from--;
-	return from ? xstrndup(from, MIN(strcspn(from, "\n"), (size_t)500)) : NULL;
+	if (!at)
+		return NULL;
+	before = memrchr(log, '\n', (size_t)(at - log));
+	at = before ? before + 1 : log;
+	return xstrndup(at, MIN(strcspn(at, "\n"), (size_t)500));
 }
 
 /* `ev`: NULL: nothing has ended. */

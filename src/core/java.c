@@ -15,6 +15,14 @@ struct java_probe {
 	char *java; /* owned */
 };
 
+static void probe_free(struct java_probe *p)
+{
+	if (p->command)
+		command_cancel(p->command);
+	free(p->java);
+	free(p);
+}
+
 static void probe_remove(struct java_probe *p)
 {
 	struct java_probe **at = &p->fleet->java_probes;
@@ -22,10 +30,7 @@ static void probe_remove(struct java_probe *p)
 	while (*at != p)
 		at = &(*at)->next;
 	*at = p->next;
-	if (p->command)
-		command_cancel(p->command);
-	free(p->java);
-	free(p);
+	probe_free(p);
 }
 
 static struct java_probe *probe_of(const struct fleet *f, const char *java)
@@ -117,6 +122,10 @@ void java_forget(struct supervised *s)
 
 void java_free(struct fleet *f)
 {
-	while (f->java_probes)
-		probe_remove(f->java_probes);
+	struct java_probe *p;
+
+	while ((p = f->java_probes)) {
+		f->java_probes = p->next;
+		probe_free(p);
+	}
 }

@@ -301,7 +301,9 @@ static char *format(const struct journal *j, json_t *members)
 
 	json_object_update(all, members);
 	text = json_dumps(all, JSON_COMPACT);
-	return text ? xasprintf("%s\n", text) : NULL;
+	if (!text)
+		no_memory(0);
+	return xasprintf("%s\n", text);
 }
 
 /* The members that every event has. */
@@ -328,7 +330,7 @@ static char *format_bounded(const struct journal *j, json_t *members)
 {
 	char *line = format(j, members);
 
-	if (!line || strlen(line) > JOURNAL_MAX_LINE) {
+	if (strlen(line) > JOURNAL_MAX_LINE) {
 		json_auto_t *few = without_details(members);
 
 		free(line);
@@ -484,7 +486,8 @@ static void read_files(struct journal *j, struct journal_cursor *c, struct strbu
 		add_lost(j, c, limit, out);
 		return;
 	}
-	block = at = segment_block(s, c->next);
+	block = segment_block(s, c->next);
+	at = block;
 	while (at && out->len < end && c->next < limit && segment_next_line(&at, &l)) {
 		if (l.seq < c->next || memcmp(l.epoch, j->epoch, JOURNAL_EPOCH_LEN) != 0)
 			continue;

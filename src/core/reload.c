@@ -402,7 +402,10 @@ static void judge(struct fleet *f, struct conf_diff *d, bool restart)
 		struct cloud_change *ch = &d->clouds[i];
 		const struct supervised *s = supervised_find(f, ch->name);
 
-		if (s && s->cloud->removed && ch->kind != CHANGE_REMOVED)
+		ch->applied = true;
+		if (!s) /* it is added */
+			continue;
+		if (s->cloud->removed && ch->kind != CHANGE_REMOVED)
 			ch->kind = CHANGE_ADDED;
 		ch->applied = ch->kind != CHANGE_RESTART || at_rest(s) ||
 			      (restart && s->cloud->wanted == WANTED_RUNNING);

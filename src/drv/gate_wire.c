@@ -8,8 +8,8 @@
 void gate_message_clear(struct gate_message *m)
 {
 	json_decref(m->body);
-	for (unsigned i = 0; i < m->n_fds; i++)
-		closep(&m->fds[i]);
+	while (m->n_fds)
+		closep(&m->fds[--m->n_fds]);
 	*m = GATE_MESSAGE_NULL;
 }
 

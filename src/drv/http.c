@@ -437,12 +437,19 @@ static curl_socket_t on_open_socket(
 /* "http" and a numeric host: a name would make curl start a thread to resolve it, and we fork. */
 static bool url_is_numeric(const char *url)
 {
-	const char *host = has_prefix(url, "http://") ? url + strlen("http://") : "";
-	bool v6 = *host == '[';
-	size_t len = strcspn(host += v6, v6 ? "]" : ":/?#"), port;
+	static const char scheme[] = "http://";
 	unsigned char addr[sizeof(struct in6_addr)];
 	char text[INET6_ADDRSTRLEN];
+	const char *host;
+	size_t len, port;
+	bool v6;
 
+	if (!has_prefix(url, scheme))
+		return false;
+	host = url + strlen(scheme);
+	v6 = *host == '[';
+	host += v6;
+	len = strcspn(host, v6 ? "]" : ":/?#");
 	if (len >= sizeof(text) || (v6 && host[len] != ']'))
 		return false;
 	memcpy(text, host, len);

@@ -57,7 +57,8 @@ int logreader_open(const char *path, struct logreader **out, struct err *e)
 	err = refresh(r);
 	if (err < 0) {
 		logreader_close(r);
-		return err_set_errno(e, err, "cannot open the log %s", path);
+		err_set_errno(e, err, "cannot open the log %s", path);
+		return err;
 	}
 	*out = r;
 	return 0;

@@ -231,9 +231,10 @@ static void add_user_base(struct package_places *p)
 {
 	_cleanup_free_ char *home = packages_home();
 	_cleanup_free_ char *local = home ? xasprintf("%s/.local", home) : NULL;
+	const char *base = env_value("PYTHONUSERBASE");
 
-	if (env_value("PYTHONUSERBASE"))
-		add_prefix(p, getenv("PYTHONUSERBASE"));
+	if (base)
+		add_prefix(p, base);
 	else if (local)
 		add_prefix(p, local);
 }
@@ -288,14 +289,15 @@ static void add_r_libs(struct strv *l)
 
 void package_places_find(struct package_places *p)
 {
+	const char *venv = env_value("VIRTUAL_ENV"), *conda = env_value("CONDA_PREFIX");
 	_cleanup_(strv_free) struct strv pythons = STRV_NULL;
 
 	*p = (struct package_places){0};
 	path_candidates("python3", &pythons);
-	if (env_value("VIRTUAL_ENV") && !add_venv(p, getenv("VIRTUAL_ENV")))
-		add_prefix(p, getenv("VIRTUAL_ENV"));
-	if (env_value("CONDA_PREFIX"))
-		add_prefix(p, getenv("CONDA_PREFIX"));
+	if (venv && !add_venv(p, venv))
+		add_prefix(p, venv);
+	if (conda)
+		add_prefix(p, conda);
 	if (pythons.n)
 		add_python(p, pythons.v[0], true);
 	add_user_base(p);

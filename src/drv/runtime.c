@@ -387,6 +387,7 @@ static bool search_jar(struct jar_search *s, const struct package_places *p, cha
 
 int runtime_find_jar(const char *configured, struct search_trace *trace, char **path, struct err *e)
 {
+	const char *named = env_value("H2O_JAR_PATH");
 	struct jar_search s = {.trace = trace};
 	struct package_places p;
 	int r;
@@ -394,8 +395,8 @@ int runtime_find_jar(const char *configured, struct search_trace *trace, char **
 	*path = NULL;
 	if (configured)
 		return named_jar("jar_path", configured, "remove", trace, path, e);
-	if (env_value("H2O_JAR_PATH"))
-		return named_jar("$H2O_JAR_PATH", getenv("H2O_JAR_PATH"), "unset", trace, path, e);
+	if (named)
+		return named_jar("$H2O_JAR_PATH", named, "unset", trace, path, e);
 	trace_note(trace, "H2O_JAR_PATH", "", "not set");
 	package_places_find(&p);
 	if (search_jar(&s, &p, path))

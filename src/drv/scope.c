@@ -134,22 +134,25 @@ static void on_deadline(uv_timer_t *t)
 	deliver(j);
 }
 
-static int open_job(uv_loop_t *loop, bool user, uint64_t timeout_ms, scope_cb cb, void *arg,
-	struct scope_job **out, struct err *e)
+/* NULL, and why, with *r. */
+static struct scope_job *open_job(uv_loop_t *loop, bool user, uint64_t timeout_ms, scope_cb cb,
+	void *arg, int *r, struct err *e)
 {
 	struct scope_job *j;
 	sd_bus *bus = NULL;
-	int r = user ? sd_bus_open_user(&bus) : sd_bus_open_system(&bus);
 
-	if (r < 0)
-		return err_set_errno(
-			e, r, "cannot connect to the %s bus", user ? "user's" : "system");
+	*r = user ? sd_bus_open_user(&bus) : sd_bus_open_system(&bus);
+	if (*r < 0) {
+		err_set_errno(e, *r, "cannot connect to the %s bus", user ? "user's" : "system");
+		return NULL;
+	}
 	j = xcalloc(1, sizeof(*j));
-	r = uv_poll_init(loop, &j->poll, sd_bus_get_fd(bus));
-	if (r < 0) {
+	*r = uv_poll_init(loop, &j->poll, sd_bus_get_fd(bus));
+	if (*r < 0) {
+		err_set_errno(e, *r, "cannot watch the bus");
 		sd_bus_close_unref(bus);
 		free(j);
-		return err_set_errno(e, r, "cannot watch the bus");
+		return NULL;
 	}
 	uv_timer_init(loop, &j->deadline);
 	j->poll.data = j->deadline.data = j;
@@ -158,8 +161,7 @@ static int open_job(uv_loop_t *loop, bool user, uint64_t timeout_ms, scope_cb cb
 	j->timeout_ms = timeout_ms;
 	j->cb = cb;
 	j->arg = arg;
-	*out = j;
-	return 0;
+	return j;
 }
 
 /* Everything is queued: from here on the loop carries it. */
@@ -300,10 +302,10 @@ int scope_start(uv_loop_t *loop, const struct scope_request *rq, uint64_t timeou
 	void *arg, struct scope_job **out, struct err *e)
 {
 	sd_bus_message *m = NULL;
-	struct scope_job *j;
-	int r = open_job(loop, rq->user, timeout_ms, cb, arg, &j, e);
+	int r;
+	struct scope_job *j = open_job(loop, rq->user, timeout_ms, cb, arg, &r, e);
 
-	if (r < 0)
+	if (!j)
 		return r;
 	/* In one go: the bus keeps the order, so no end of a job is missed. */
 	r = sd_bus_match_signal_async(j->bus, NULL, SYSTEMD, OBJECT, MANAGER, "JobRemoved",
@@ -339,10 +341,10 @@ int scope_attach(uv_loop_t *loop, const char *unit, const char *subgroup, const 
 	struct err *e)
 {
 	sd_bus_message *m = NULL;
-	struct scope_job *j;
-	int r = open_job(loop, false, timeout_ms, cb, arg, &j, e);
+	int r;
+	struct scope_job *j = open_job(loop, false, timeout_ms, cb, arg, &r, e);
 
-	if (r < 0)
+	if (!j)
 		return r;
 	r = sd_bus_message_new_method_call(
 		j->bus, &m, SYSTEMD, OBJECT, MANAGER, "AttachProcessesToUnit");

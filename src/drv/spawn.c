@@ -465,7 +465,7 @@ int proc_spawn(uv_loop_t *loop, const struct spawn_request *rq, proc_exit_cb cb,
 	struct proc **out, struct err *e)
 {
 	_cleanup_(stage_close) struct stage st = STAGE_NULL;
-	struct proc *p;
+	struct proc *p = NULL;
 	int pidfd, r;
 	pid_t pid;
 
@@ -483,7 +483,7 @@ int proc_spawn(uv_loop_t *loop, const struct spawn_request *rq, proc_exit_cb cb,
 	close(TAKE_FD(st.input));
 	pidfd = pidfd_open(pid, 0);
 	r = pidfd < 0 ? -errno : proc_watch(loop, pid, above_stdio(pidfd), cb, arg, &p);
-	if (r < 0) {
+	if (!p) {
 		close(TAKE_FD(st.ours)); /* so it exits by itself */
 		while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
 			continue;

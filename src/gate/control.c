@@ -97,8 +97,8 @@ static int tell_door(struct gate *g, const struct door *d)
 {
 	int fds[GATE_MAX_FDS] = {d->counters_fd};
 
-	for (unsigned i = 0; i < d->n_listeners; i++)
-		fds[1 + i] = d->listeners[i].w.fd;
+	for (unsigned i = d->n_listeners; i; i--)
+		fds[i] = d->listeners[i - 1].w.fd;
 	return send_now(g, d->conf.body, fds, 1 + d->n_listeners);
 }
 

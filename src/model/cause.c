@@ -112,8 +112,8 @@ static char *line_with(const char *log, const char *text)
 		at = p;
 	if (!at)
 		return NULL;
-	for (start = at; start > log && start[-1] != '\n'; start--)
-		;
+	start = memrchr(log, '\n', (size_t)(at - log));
+	start = start ? start + 1 : log;
 	end = strchrnul(at, '\n');
 	/* H2O's own prefix (time, address, thread) ends with its logger's name. */
 	at = memmem(start, (size_t)(end - start), "water.default: ", 15);

@@ -154,7 +154,7 @@ static enum verdict check_health(const struct h2o_cloud_view *v, char **why)
 enum verdict verdict_of(const struct h2o_cloud_view *v, const struct expected_cloud *expected,
 	size_t slot, char **why)
 {
-	const struct h2o_member *self;
+	int64_t pid = 0; /* of who answers, where it is among the members */
 	enum verdict r;
 
 	if (why)
@@ -165,12 +165,12 @@ enum verdict verdict_of(const struct h2o_cloud_view *v, const struct expected_cl
 		return VERDICT_WRONG;
 	}
 	/* Only who answers itself is compared while the cloud grows. */
-	self = v->node_idx >= 0 && (size_t)v->node_idx < v->n_members ? &v->members[v->node_idx]
-								      : NULL;
-	if (self && self->pid != 0 && self->pid != expected->members[slot].pid) {
+	if (v->node_idx >= 0 && (size_t)v->node_idx < v->n_members)
+		pid = v->members[v->node_idx].pid;
+	if (pid != 0 && pid != expected->members[slot].pid) {
 		say(why, xasprintf("%s is answered by pid %" PRId64
 				   ", not by node %zu (pid %" PRId64 ")",
-				 expected->members[slot].ip_port, self->pid, slot,
+				 expected->members[slot].ip_port, pid, slot,
 				 expected->members[slot].pid));
 		return VERDICT_WRONG;
 	}

@@ -24,6 +24,7 @@ struct conn {
 static char request[512];
 static uint32_t *samples; /* nanoseconds / 100 */
 static size_t n_samples;
+static struct conn *conns;
 
 static void die(const char *what)
 {
@@ -111,7 +112,6 @@ int main(int argc, char **argv)
 {
 	int n = argc == 5 ? atoi(argv[3]) : 0, epoll = epoll_create1(EPOLL_CLOEXEC);
 	double seconds = argc == 5 ? atof(argv[4]) : 0;
-	struct conn *conns = calloc((size_t)n + 1, sizeof(*conns));
 	struct epoll_event events[64];
 	uint64_t began, end;
 
@@ -119,6 +119,7 @@ int main(int argc, char **argv)
 		fprintf(stderr, "usage: control_load SOCKET TARGET CONNECTIONS SECONDS\n");
 		return 2;
 	}
+	conns = calloc((size_t)n, sizeof(*conns));
 	samples = malloc(MAX_SAMPLES * sizeof(*samples));
 	snprintf(request, sizeof(request), "GET %s HTTP/1.1\r\nHost: h\r\n\r\n", argv[2]);
 	for (int i = 0; i < n; i++)

@@ -262,13 +262,12 @@ bool faults_set(struct node *n, const char *key, const char *value)
 static void read_token(struct node *n)
 {
 	const char *token = getenv("H2OFLEET_TOKEN");
-	const char *last = token ? strrchr(token, '/') : NULL, *p = last;
+	const char *last = token ? strrchr(token, '/') : NULL;
+	const char *one = last ? memrchr(token, '/', (size_t)(last - token)) : NULL;
 
-	while (p && p > token && p[-1] != '/')
-		p--;
-	if (!p || p == token)
+	if (!one)
 		return;
-	n->knob[KNOB_index] = atoll(p);
+	n->knob[KNOB_index] = atoll(one + 1);
 	n->knob[KNOB_generation] = atoll(last + 1);
 }
 

@@ -1,4 +1,5 @@
 /* The calls that can fail, each in front of the real one. */
+#undef _FORTIFY_SOURCE /* which gives them other names, and declares these */
 #include "fault.h"
 
 #include <curl/curl.h>
@@ -330,9 +331,9 @@ CALL(ssize_t, -1, getrandom, (void *buf, size_t n, unsigned flags), (buf, n, fla
 /* They fail as a whole: without memory glibc 2.36 crashes in them, or asserts that it has got some.
  */
 #define CALL_DATABASE(type, name, detail, params, args)                                            \
-	type *name params                                                                          \
+	type name params                                                                           \
 	{                                                                                          \
-		type *found;                                                                       \
+		type found;                                                                        \
 		NEXT(name);                                                                        \
 		FAIL(NULL, #name, detail);                                                         \
 		fault_hide(true);                                                                  \
@@ -341,9 +342,9 @@ CALL(ssize_t, -1, getrandom, (void *buf, size_t n, unsigned flags), (buf, n, fla
 		return found;                                                                      \
 	}
 
-CALL_DATABASE(struct passwd, getpwuid, NULL, (uid_t uid), (uid))
-CALL_DATABASE(struct passwd, getpwnam, name, (const char *name), (name))
-CALL_DATABASE(struct group, getgrnam, name, (const char *name), (name))
+CALL_DATABASE(struct passwd *, getpwuid, NULL, (uid_t uid), (uid))
+CALL_DATABASE(struct passwd *, getpwnam, name, (const char *name), (name))
+CALL_DATABASE(struct group *, getgrnam, name, (const char *name), (name))
 
 /* ---- libcurl: out of memory is what can happen to us ---- */
 

@@ -176,8 +176,9 @@ static void check_head(const struct head *h)
 		const char *nl = memchr(s, '\n', (size_t)(end - s));
 		size_t n;
 
-		fuzz_check(nl && nl > s && nl[-1] == '\r');
-		n = (size_t)(nl - 1 - s);
+		fuzz_check(nl);
+		n = (size_t)(nl - s);
+		fuzz_check(n && s[--n] == '\r');
 		fuzz_check_harmless(s, n);
 		fuzz_check(!memchr(s, '\t', n) && !memchr(s, '\r', n));
 		fuzz_check(s == h->text || memmem(s, n, ": ", 2) || (n && s[n - 1] == ':'));

@@ -15,6 +15,7 @@
 #include <time.h>
 
 #include "base/clock.h"
+#include "base/strbuf.h"
 #include "base/strv.h"
 #include "base/text.h"
 #include "cli/cli.h"
@@ -159,10 +160,9 @@ static void run_command(struct strv *words, size_t width)
 {
 	static const int codes[] = {CLI_OK, CLI_ERROR, CLI_USAGE, CLI_STOPPED, CLI_ABSENT, CLI_BUSY,
 		CLI_FAILED, CLI_INTERRUPTED};
-	char *out = NULL, *err = NULL;
-	size_t out_len, err_len;
-	struct cli cli = {.out = open_memstream(&out, &out_len),
-		.err = open_memstream(&err, &err_len),
+	_cleanup_(strbuf_free) struct strbuf out = STRBUF_NULL, err = STRBUF_NULL;
+	struct cli cli = {.out = strbuf_stream(&out),
+		.err = strbuf_stream(&err),
 		.color = width,
 		.live = width,
 		.out_width = width ? width : 80,
@@ -183,18 +183,16 @@ static void run_command(struct strv *words, size_t width)
 	for (size_t i = 0; i < ARRAY_SIZE(codes); i++)
 		documented |= code == codes[i];
 	fuzz_check(documented);
-	fuzz_check(code != CLI_USAGE || err_len || out_len);
+	fuzz_check(code != CLI_USAGE || err.len || out.len);
 	if (width) {
-		out_len = drop_ours(out, out_len);
-		err_len = drop_ours(err, err_len);
+		out.len = drop_ours(out.s, out.len);
+		err.len = drop_ours(err.s, err.len);
 	}
-	fuzz_check_harmless(err, err_len);
+	fuzz_check_harmless(strbuf_str(&err), err.len);
 	/* To a program `api` gives the bytes as they came. */
 	if (!streq(words->v[0], "api") && is_harmless(words))
-		fuzz_check_harmless(out, out_len);
+		fuzz_check_harmless(strbuf_str(&out), out.len);
 	free(cli.failure);
-	free(out);
-	free(err);
 }
 
 /* --- h2ofleetd ---------------------------------------------------------------------------- */

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <sys/mman.h>
 
+#include "base/strbuf.h"
 #include "conf/conf.h"
 #include "conf/created.h"
 #include "conf/diff.h"
@@ -52,12 +53,13 @@ static void check_error(const char *e, unsigned n_lines)
 /* Owned by the caller. */
 static char *print(const struct conf *c, bool help, size_t *len)
 {
-	char *text = NULL;
-	FILE *f = open_memstream(&text, len);
+	struct strbuf text = STRBUF_NULL;
+	FILE *f = strbuf_stream(&text);
 
 	conf_print(c, f, help);
 	fclose(f);
-	return text;
+	*len = text.len;
+	return strbuf_take(&text);
 }
 
 static void check_same(const struct conf *a, const struct conf *b)

@@ -92,9 +92,8 @@ static void check_order(const struct log_merge *m)
 static void show_logs(struct fuzz_input *in)
 {
 	uint8_t how = fuzz_byte(in);
-	char *out = NULL;
-	size_t out_len;
-	struct cli cli = {.out = open_memstream(&out, &out_len)};
+	_cleanup_(strbuf_free) struct strbuf out = STRBUF_NULL;
+	struct cli cli = {.out = strbuf_stream(&out)};
 	struct logs l = {.cli = &cli,
 		.cloud = (char *)"dev",
 		.named = how & 1,
@@ -121,11 +120,10 @@ static void show_logs(struct fuzz_input *in)
 	check_order(&l.merge);
 	logs_flush(&l, 5);
 	fclose(cli.out);
-	fuzz_check_harmless(out, out_len);
+	fuzz_check_harmless(strbuf_str(&out), out.len);
 	log_merge_free(&l.merge);
 	if (l.filter.has_pattern)
 		regfree(&l.filter.pattern);
-	free(out);
 }
 
 /* --- the daemon's answers ----------------------------------------------------------------- */
@@ -149,21 +147,20 @@ static void show_answer(FILE *f, const json_t *j, size_t width)
 
 static void show_json(struct fuzz_input *in)
 {
-	size_t width = 20 + fuzz_byte(in), out_len;
+	size_t width = 20 + fuzz_byte(in);
 	json_auto_t *j = json_loadb((const char *)in->at, in->n, JSON_ALLOW_NUL, NULL);
+	_cleanup_(strbuf_free) struct strbuf out = STRBUF_NULL;
 	_cleanup_free_ char *frame = NULL;
-	char *out = NULL;
 	FILE *f;
 
 	if (!j)
 		return;
-	f = open_memstream(&out, &out_len);
+	f = strbuf_stream(&out);
 	show_answer(f, j, width);
 	fclose(f);
-	fuzz_check_harmless(out, out_len);
-	frame = watch_frame(out, 24, width);
+	fuzz_check_harmless(strbuf_str(&out), out.len);
+	frame = watch_frame(strbuf_str(&out), 24, width);
 	fuzz_check(frame);
-	free(out);
 }
 
 void fuzz_begin(void)

@@ -125,6 +125,7 @@ static void step(struct cloud *c, const struct cloud_event *ev, uint64_t now)
 {
 	bool was_alive[2];
 
+	fuzz_check(c->n_nodes <= ARRAY_SIZE(was_alive));
 	for (size_t i = 0; i < c->n_nodes; i++)
 		was_alive[i] = node_alive(&c->nodes[i]);
 	cloud_step(c, ev, now);

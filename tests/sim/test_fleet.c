@@ -16,6 +16,8 @@
 #include <sys/wait.h>
 #include <time.h>
 
+#include "base/strbuf.h"
+
 static const char usage[] =
 	"usage: test_fleet [--events N] [--seconds N] [--jobs N] [--first SEED]\n"
 	"                  [--replay \"SEED [STEPS]\"] [--no-shrink] [--first-failure]\n";
@@ -331,13 +333,12 @@ static int campaign(const struct options *o)
 
 static char *log_of(const struct script *s)
 {
-	char *text = NULL;
-	size_t n = 0;
+	struct strbuf text = STRBUF_NULL;
 
-	w.log = open_memstream(&text, &n);
+	w.log = strbuf_stream(&text);
 	run_script(s);
 	fclose(TAKE_PTR(w.log));
-	return text;
+	return strbuf_take(&text);
 }
 
 static int check_determinism(uint64_t first, uint64_t n)

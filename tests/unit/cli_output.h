@@ -4,20 +4,21 @@
 #include <jansson.h>
 #include <stdio.h>
 
+#include "base/strbuf.h"
 #include "cli/cli.h"
 #include "cli/show.h"
 
 struct output {
 	struct cli cli;
-	char *out, *err;
-	size_t out_len, err_len;
+	struct strbuf printed, complained;
+	const char *out, *err; /* what was printed until the last output_flush() */
 };
 
 _unused_ static void output_open(struct output *o)
 {
 	memset(o, 0, sizeof(*o));
-	o->cli.out = open_memstream(&o->out, &o->out_len);
-	o->cli.err = open_memstream(&o->err, &o->err_len);
+	o->cli.out = strbuf_stream(&o->printed);
+	o->cli.err = strbuf_stream(&o->complained);
 	o->cli.out_width = o->cli.err_width = 80;
 }
 
@@ -25,14 +26,16 @@ _unused_ static void output_flush(struct output *o)
 {
 	fflush(o->cli.out);
 	fflush(o->cli.err);
+	o->out = strbuf_str(&o->printed);
+	o->err = strbuf_str(&o->complained);
 }
 
 _unused_ static void output_close(struct output *o)
 {
 	fclose(o->cli.out);
 	fclose(o->cli.err);
-	free(o->out);
-	free(o->err);
+	strbuf_free(&o->printed);
+	strbuf_free(&o->complained);
 	free(o->cli.failure);
 }
 

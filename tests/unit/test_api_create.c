@@ -128,7 +128,7 @@ static void test_tags(void **state)
 {
 	struct fixture *f = *state;
 	static const char change[] = "{\"keys\":{\"nodes\":3}}", path[] = "/v1/clouds/x/config";
-	_cleanup_(reply_free) struct reply made =
+	_cleanup_(reply_free) _unused_ struct reply made =
 		send_body(f, "POST", "/v1/clouds", "{\"name\":\"x\"}");
 	_cleanup_(reply_free) struct reply got = get(f, "GET", path);
 	_cleanup_free_ char *tag = xstrdup(field(&got, "etag"));
@@ -184,7 +184,7 @@ static void test_configured(void **state)
 static void test_delete(void **state)
 {
 	struct fixture *f = *state;
-	_cleanup_(reply_free) struct reply made =
+	_cleanup_(reply_free) _unused_ struct reply made =
 		send_body(f, "POST", "/v1/clouds", "{\"name\":\"x\"}");
 	struct cloud *c = (struct cloud *)fleet_find(f->fleet, "x");
 	_cleanup_(reply_free) struct reply taken = get(f, "DELETE", "/v1/clouds/x");

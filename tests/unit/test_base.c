@@ -1,11 +1,14 @@
 /* base/: text, words, files, errors. */
 #include "cmocka_all.h"
 
+#include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 
 #include "base/err.h"
 #include "base/file.h"
@@ -180,6 +183,88 @@ static void test_words(void **state)
 	assert_int_equal(strv_add_words(&l, "more 'and open"), -EINVAL);
 	assert_int_equal(l.n, 5);
 	assert_null(l.v[5]);
+}
+
+/* Memory that lacks: libc's functions under these names, unless told to fail. */
+static bool no_stream, no_growth;
+
+FILE *fopencookie(void *restrict cookie, const char *restrict mode, cookie_io_functions_t io)
+{
+	__typeof__(fopencookie) *next = (__typeof__(next))dlsym(RTLD_NEXT, "fopencookie");
+
+	return no_stream ? NULL : next(cookie, mode, io);
+}
+
+void *reallocarray(void *p, size_t n, size_t size)
+{
+	__typeof__(reallocarray) *next = (__typeof__(next))dlsym(RTLD_NEXT, "reallocarray");
+
+	return no_growth ? NULL : next(p, n, size);
+}
+
+/* Proves: what is printed comes behind what is there, whole and in order, however much it is. */
+static void test_stream(_unused_ void **state)
+{
+	_cleanup_(strbuf_free) struct strbuf b = STRBUF_NULL;
+	FILE *f;
+
+	strbuf_puts(&b, "first");
+	f = strbuf_stream(&b);
+	fprintf(f, ", then %d", 2);
+	fflush(f);
+	assert_string_equal(strbuf_str(&b), "first, then 2");
+	for (int i = 0; i < 100000; i++)
+		fprintf(f, "%9d\n", i);
+	assert_int_equal(fclose(f), 0);
+	assert_int_equal(b.len, strlen("first, then 2") + 100000 * 10);
+	assert_string_equal(b.s + b.len - 20, "    99998\n    99999\n");
+}
+
+/* What a child says on stderr that prints a lot, and how it ends. */
+static int print_without_memory(bool stream, bool growth, struct strbuf *said)
+{
+	int status, ends[2];
+	char part[256];
+	ssize_t n;
+	pid_t pid;
+
+	assert_int_equal(pipe2(ends, O_CLOEXEC), 0);
+	pid = fork();
+	assert_true(pid >= 0);
+	if (pid == 0) {
+		struct strbuf b = STRBUF_NULL;
+		FILE *f;
+
+		setrlimit(RLIMIT_CORE, &(struct rlimit){0, 0});
+		signal(SIGABRT, SIG_DFL); /* cmocka's would go on with the next test */
+		dup2(ends[1], STDERR_FILENO);
+		no_stream = stream;
+		f = strbuf_stream(&b);
+		no_growth = growth;
+		fprintf(f, "%100000d", 1);
+		fclose(f);
+		_exit(0);
+	}
+	close(ends[1]);
+	while ((n = read(ends[0], part, sizeof(part))) > 0)
+		strbuf_add(said, part, (size_t)n);
+	close(ends[0]);
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	return status;
+}
+
+/* Proves: where memory lacks the process ends with a message; it neither writes to no stream nor
+ * goes on with a part of the text, which could be a configuration. */
+static void test_stream_without_memory(_unused_ void **state)
+{
+	for (int i = 0; i < 2; i++) {
+		_cleanup_(strbuf_free) struct strbuf said = STRBUF_NULL;
+		int status = print_without_memory(i == 0, i == 1, &said);
+
+		assert_true(WIFSIGNALED(status));
+		assert_int_equal(WTERMSIG(status), SIGABRT);
+		assert_true(has_prefix(strbuf_str(&said), "out of memory"));
+	}
 }
 
 /* Proves: context is put in front, and quoting the old sentence in the new one is safe. */
@@ -519,6 +604,8 @@ int main(void)
 		cmocka_unit_test(test_nearest),
 		cmocka_unit_test(test_visible),
 		cmocka_unit_test(test_words),
+		cmocka_unit_test(test_stream),
+		cmocka_unit_test(test_stream_without_memory),
 		cmocka_unit_test(test_errors),
 		cmocka_unit_test_setup_teardown(test_write_atomic, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_write_into_nothing, set_up, tear_down),

@@ -322,8 +322,8 @@ static void test_not_its_fault(void **state)
 	static const char *const wants[] = {
 		"# There is insufficient memory for the Java Runtime Environment to continue.\n",
 		"os::commit_memory(0x1, 2, 0) failed; error='Not enough space' (errno=12)\n",
-		"Error occurred during initialization of VM\n"
-		"Could not reserve enough space for 524288KB object heap\n",
+		("Error occurred during initialization of VM\n"
+		 "Could not reserve enough space for 524288KB object heap\n"),
 		"java.lang.OutOfMemoryError: unable to create native thread\n"};
 	_cleanup_(err_clear) struct err e = ERR_NULL;
 	struct boot_process p = BOOT_PROCESS_NULL;

@@ -21,8 +21,10 @@ static void check_option(const struct taken *t, const struct cli_option *o)
 {
 	const struct option_doc *d = option_docs_find(&t->docs, o->name);
 
-	if (!d)
+	if (!d) {
 		fail_msg("%s takes --%s, but its usage does not say so", t->command->name, o->name);
+		return;
+	}
 	if (d->letter != o->letter)
 		fail_msg("%s --%s: another letter in its usage", t->command->name, o->name);
 	if ((o->value || o->values) != (d->value != NULL))

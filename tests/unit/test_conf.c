@@ -146,20 +146,18 @@ static void compare_golden(const char *path, const char *got)
 	wanted = read_text(path);
 	if (!wanted)
 		fail_msg("%s is missing; wanted:\n%s", path, got);
-	if (!streq(wanted, got))
+	else if (!streq(wanted, got))
 		fail_msg("%s differs; it should be, if this is right:\n%s", path, got);
 }
 
 static char *print_to_text(const struct conf *c, bool help)
 {
-	char *text = NULL;
-	size_t len = 0;
-	FILE *f = open_memstream(&text, &len);
+	struct strbuf text = STRBUF_NULL;
+	FILE *f = strbuf_stream(&text);
 
-	assert_non_null(f);
 	conf_print(c, f, help);
 	assert_int_equal(fclose(f), 0);
-	return text;
+	return strbuf_take(&text);
 }
 
 static void check_equal(const struct conf *a, const struct conf *b)
@@ -262,7 +260,7 @@ static void commented_example_is_right(void **state)
 	_cleanup_(conf_freep) struct conf *c = NULL;
 
 	assert_non_null(text);
-	for (const char *p = text; *p;) {
+	for (const char *p = text; p && *p;) {
 		size_t n = strcspn(p, "\n");
 
 		if (*p == ';' && p[1] != ' ' && p[1] != '\n')

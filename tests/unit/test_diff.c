@@ -13,10 +13,9 @@ static struct conf *make_conf(size_t n_clouds)
 
 	keys_set_defaults(SECTION_FLEET, &c->fleet);
 	c->clouds = xcalloc(n_clouds, sizeof(struct cloud_conf *));
-	while (c->n_clouds < n_clouds) {
-		c->clouds[c->n_clouds] = cloud_conf_new(names[c->n_clouds]);
-		c->n_clouds++;
-	}
+	for (size_t i = 0; i < n_clouds; i++)
+		c->clouds[i] = cloud_conf_new(names[i]);
+	c->n_clouds = n_clouds;
 	return c;
 }
 

@@ -20,6 +20,7 @@
 
 #include "base/clock.h"
 #include "base/file.h"
+#include "base/strbuf.h"
 #include "cli/checks.h"
 #include "cli/doctor.h"
 #include "drv/packages.h"
@@ -77,13 +78,12 @@ static void put_conf(const char *clouds)
 static char *output_of(bool json, int *r)
 {
 	_cleanup_free_ char *conf = below("h2ofleet.conf");
-	char *text = NULL;
-	size_t len;
-	FILE *f = open_memstream(&text, &len);
+	struct strbuf text = STRBUF_NULL;
+	FILE *f = strbuf_stream(&text);
 
 	*r = cmd_doctor(conf, ask_at, json, f);
 	fclose(f);
-	return text;
+	return strbuf_take(&text);
 }
 
 static int doctor(void)
@@ -380,7 +380,7 @@ static pid_t fake_daemon(const char *answer)
 
 	unlink(path);
 	assert_true(strlen(path) < sizeof(a.sun_path));
-	strcpy(a.sun_path, path);
+	snprintf(a.sun_path, sizeof(a.sun_path), "%s", path);
 	assert_int_equal(bind(fd, (struct sockaddr *)&a, sizeof(a)), 0);
 	assert_int_equal(listen(fd, 5), 0);
 	pid = fork();
@@ -456,19 +456,18 @@ static void test_run(void **state)
 	char *const much[] = {(char *)"/bin/sh", (char *)"-c",
 		(char *)"head -c 1000000 /dev/zero | tr '\\0' x", NULL};
 	uint64_t begin = clock_monotonic_ms();
-	char *out;
+	struct strbuf out = STRBUF_NULL;
 
 	(void)state;
 	assert_int_equal(doctor_run(hang, 200, &out), -ETIMEDOUT);
-	assert_null(out);
+	assert_string_equal(strbuf_str(&out), "");
 	assert_int_equal(doctor_run(closed, 200, &out), -ETIMEDOUT);
 	assert_true(clock_monotonic_ms() - begin < 10000);
 	assert_int_equal(doctor_run(dies, 5000, &out), 128 + SIGKILL);
-	assert_string_equal(out, "");
-	free(out);
+	assert_string_equal(strbuf_str(&out), "");
 	assert_int_equal(doctor_run(much, 20000, &out), 0);
-	assert_in_range(strlen(out), 65536, 70000);
-	free(out);
+	assert_in_range(out.len, 65536, 70000);
+	strbuf_free(&out);
 }
 
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)

@@ -579,7 +579,7 @@ static void test_close_on_exec(void **state)
 
 	assert_int_equal(get(f, PLAIN, "/hello", &s), HTTP_OK);
 	for (int fd = 0; fd < 100; fd++) {
-		struct sockaddr_in a;
+		struct sockaddr_in a = {0};
 		socklen_t len = sizeof(a);
 
 		if (getpeername(fd, (void *)&a, &len) < 0 || a.sin_family != AF_INET)

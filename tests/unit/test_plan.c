@@ -233,7 +233,7 @@ static struct boot_wish wish_of(enum fast_boot mode, const char *arg)
 	struct cloud_conf conf = conf_of(1);
 	struct boot_wish w;
 
-	conf.fast_boot = mode;
+	conf.fast_boot = (int)mode;
 	if (arg)
 		strv_add(&conf.jvm_custom_args, arg);
 	plan_boot(&conf, &w);

@@ -52,7 +52,7 @@ static int bind_socket(const char *addr, uint16_t port, bool reuse, bool listens
 
 static uint16_t local_port(int fd)
 {
-	struct sockaddr_in6 a;
+	struct sockaddr_in6 a = {0};
 	socklen_t len = sizeof(a);
 
 	assert_int_equal(getsockname(fd, (void *)&a, &len), 0);

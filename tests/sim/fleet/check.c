@@ -352,6 +352,8 @@ static void check_nodes(const struct supervised *s)
 			continue;
 		invariant("known", p && (vproc_runs(p) || end_is_untold(p)),
 			"%s/%zu is pid %d, which is gone", c->conf->name, i, (int)n->pid);
+		if (!p)
+			continue;
 		invariant("known", !cloud_usable(c) || p->h2o.generation == c->generation,
 			"%s/%zu is of generation %" PRIu64, c->conf->name, i, p->h2o.generation);
 	}

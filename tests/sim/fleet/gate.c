@@ -216,13 +216,13 @@ static void handle(struct vproc *p, struct message *m)
 	const char *cloud = json_string_value(json_object_get(m->m.body, "cloud"));
 	struct vgate_door *d = cloud ? door_for(p->gate, cloud) : NULL;
 
-	if (streq(op, "hello"))
+	if (streq_null(op, "hello"))
 		on_hello(p);
-	else if (streq(op, "ping"))
+	else if (streq_null(op, "ping"))
 		send_up(p->gate->link, json_pack("{s:s}", "op", "pong"), NULL);
-	else if (streq(op, "door"))
+	else if (streq_null(op, "door") && cloud)
 		on_door(p->gate, m, cloud);
-	else if (streq(op, "forget") && d)
+	else if (streq_null(op, "forget") && d)
 		forget_door(d);
 }
 

@@ -17,7 +17,7 @@
 static struct vport ports[N_PORTS + 1];
 
 /* By the number of a port: what the image that follows gets. */
-static bool handed[N_PORTS];
+static bool handed[N_PORTS + 1];
 
 void net_new(void)
 {
@@ -149,7 +149,9 @@ int port_pair_complete(
 
 void port_pair_hand_over(const struct port_pair *p)
 {
-	handed[p->api - FIRST_PORT] = vport(p->api)->held;
+	const struct vport *v = vport(p->api);
+
+	handed[v - ports] = v->held;
 }
 
 /* An image that follows has what was handed over; nobody else anything. */
@@ -166,13 +168,13 @@ void ports_daemon_gone(bool replaced)
 
 bool port_pair_take_over(uint16_t api, struct port_pair *out)
 {
-	bool it_is = handed[vport(api)->port - FIRST_PORT];
+	struct vport *v = vport(api);
 
-	if (!it_is || w.ghost)
+	if (!handed[v - ports] || w.ghost)
 		return false;
-	handed[api - FIRST_PORT] = false;
+	handed[v - ports] = false;
 	claim(api, out, true);
-	vport(api)->held = vport((uint16_t)(api + 1))->held = true;
+	v->held = vport((uint16_t)(api + 1))->held = true;
 	return true;
 }
 
