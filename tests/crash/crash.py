@@ -404,6 +404,10 @@ class AdoptLoss(Adopt):
         super().begin(fleet)
         os.kill(fleet.journal().starts[0].pid, signal.SIGKILL)
 
+    def passed(self, fleet):
+        until(lambda: f"the next generation ready\n{fleet.log_tail()}", READY_S, lambda: fleet.ended() or
+              fleet.says(r"-> ready \(generation [2-9]"))
+
 
 class AdoptHalf(Adopt):
     """A daemon finds what one has left that was killed between the releases of two members."""
