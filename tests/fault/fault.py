@@ -450,14 +450,13 @@ class Faults(Crash):
         return "refused to start"
 
     def _leaks(self, name, fleet):
-        """Descriptors that a daemon without the fault does not have; and its gate, but where it was adopted: what it
-        has kept of earlier connections, that of list() has not."""
+        """Descriptors that a daemon without the fault does not have; and its gate, but for pipes, which it keeps for the
+        next connection (src/gate/pipes.c), and where it was adopted: that of list() is a new one."""
         want, last = self.baselines[name], [None]
-        adopted = issubclass(SCENARIOS[name], crash.Adopt)
+        but = "gate: " if issubclass(SCENARIOS[name], crash.Adopt) else "gate: pipe"
 
         def same():
-            last[0] = {what: n for what, n in (descriptors(fleet) - want).items()
-                       if not (adopted and what.startswith("gate: "))}
+            last[0] = {what: n for what, n in (descriptors(fleet) - want).items() if not what.startswith(but)}
             return not last[0]
 
         try:
