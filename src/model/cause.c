@@ -67,6 +67,7 @@ static const struct symptom symptoms[] = {
 	{1, "Could not find or load main class", CAUSE_SETUP,
 		"Java does not find the main class; check main_class and extra_classpath"},
 	{1, "Invalid or corrupt jarfile", CAUSE_SETUP, "the jar is damaged"},
+	/* Of H2O 3.30 the last one is "failed in createLog4j". */
 	{1, "ERROR: ", CAUSE_ARGUMENTS, "H2O refused its arguments"},
 	{-1, "no longer accepting new H2O nodes", CAUSE_LOCKED_OUT,
 		"its cloud was locked by a client before it could join"},
@@ -103,12 +104,13 @@ static const struct symptom *find_symptom(const struct exit_evidence *ev)
 	return NULL;
 }
 
-/* A line of the log that explains a symptom by itself: the last one with `text`, blanks trimmed. */
-static char *line_with(const char *log, const char *text)
+/* A line of the log that explains a symptom by itself: the first or last one with `text`, blanks
+ * trimmed. */
+static char *line_with(const char *log, const char *text, bool first)
 {
 	const char *at = NULL, *start, *end;
 
-	for (const char *p = log; (p = strstr(p, text)); p++)
+	for (const char *p = log; (p = strstr(p, text)) && !(first && at); p++)
 		at = p;
 	if (!at)
 		return NULL;
@@ -214,11 +216,11 @@ static enum cause judge_symptom(const struct exit_evidence *ev, const struct sym
 	}
 	if (s->cause == CAUSE_ARGUMENTS || s->cause == CAUSE_JAVA_VERSION ||
 		s->cause == CAUSE_SETUP)
-		line = line_with(ev->log_tail, s->text);
+		line = line_with(ev->log_tail, s->text, s->cause == CAUSE_ARGUMENTS);
 	else if (s->cause == CAUSE_JVM_OPTIONS)
-		line = line_with(ev->log_tail, "Invalid ");
+		line = line_with(ev->log_tail, "Invalid ", false);
 	if (s->cause == CAUSE_JVM_OPTIONS && !line)
-		line = line_with(ev->log_tail, "Unrecognized ");
+		line = line_with(ev->log_tail, "Unrecognized ", false);
 	*why = xasprintf("node %u: %s%s%s%s", ev->node, s->meaning, line ? ": " : "",
 		line ? line : "", advice_for(s->cause));
 	return s->cause;

@@ -27,10 +27,10 @@ CORE = ["test_whole", "test_starts_from_the_archive", "test_trains_over_the_node
         "test_pause_of_a_member", "test_killed_member", "test_client_shutdown", "test_unknown_option",
         "test_training_over_daemons"]
 
-# What an H2O or a JDK does otherwise: (tests that show it, H2O versions, JDKs; () is all, what it is). They are
-# the notes below the table.
+# What an H2O or a JDK does otherwise: (tests that show it, None where chance decides; H2O versions, JDKs; () is all;
+# what it is). They are the notes below the table.
 NOTES = [
-    (".*", (), (21,), "Does not work reliably: in about one boot of three the first session (so any h2o.connect()) or other first "
+    (None, (), (21,), "Does not work reliably: in about one boot of three the first session (so any h2o.connect()) or other first "
      "use ends the node with 255, \"Failed to instantiate schema of class: water.api.Schema\", for Java 21 lists a "
      "class's methods in an order that changes, and H2O relies on it. The figure is of one run."),
     (".*", ("3.30.1.3",), (17,), "Does not work: no test in which a node has to answer passes. It supports Java 8 to 13."),
@@ -163,13 +163,20 @@ def try_pair(version, major, java, parts, again, failed):
 # --- the table ------------------------------------------------------------------------------------
 
 
+def notes_of(result):
+    """The numbers of those that are about this pair, from 1, each with its tests."""
+    return {number: pattern for number, (pattern, versions, javas, _) in enumerate(NOTES, 1)
+            if (not versions or result["h2o"] in versions) and (not javas or result["java"] in javas)}
+
+
 def note_of(result, test):
-    """The number of the note that explains it, from 1."""
-    for number, (pattern, versions, javas, _) in enumerate(NOTES, 1):
-        if (re.search(pattern, test) and (not versions or result["h2o"] in versions)
-                and (not javas or result["java"] in javas)):
-            return number
-    return None
+    """The number of the note that explains it."""
+    return next((n for n, pattern in notes_of(result).items() if re.search(pattern or ".*", test)), None)
+
+
+def shown_notes(result):
+    chance = {n for n, pattern in notes_of(result).items() if pattern is None}
+    return chance | {note_of(result, t) for t in bad_tests(result)} - {None}
 
 
 def bad_tests(result):
@@ -182,9 +189,10 @@ def cell(result):
     bad = bad_tests(result)
     good = " + ".join(f"{sum(not w for w in part.values())}/{len(part)}"
                       for part in (result["contract"], result["core"]) if part)
-    notes = sorted({note_of(result, t) for t in bad} - {None})
-    fatal = not result["contract"] or any(NOTES[n - 1][3].startswith("Does not work") for n in notes)
-    word = "does not" if fatal else "works" if not bad else "works but"
+    notes = sorted(shown_notes(result))
+    said = " ".join(NOTES[n - 1][3] for n in notes)
+    word = "does not" if not result["contract"] or "Does not work:" in said else \
+        "not reliably" if "Does not work reliably" in said else "works but" if bad else "works"
     marks = [f"[{n}]" for n in notes] + [t for t in bad if note_of(result, t) is None]
     if result["refused"]:
         marks.append("unsupported")
@@ -197,7 +205,7 @@ def write_table():
     lines = ["| H2O | " + " | ".join(f"Java {j}" for j in javas) + " |", "|-" * (len(javas) + 1) + "|"]
     for version in sorted({v for v, _ in results}, key=lambda v: [int(n) for n in v.split(".")], reverse=True):
         lines.append(f"| {version} | " + " | ".join(cell(results.get((version, j))) for j in javas) + " |")
-    used = {note_of(r, t) for r in results.values() for t in bad_tests(r)} - {None}
+    used = set().union(*map(shown_notes, results.values()))
     lines += ["", *(f"{n}. {NOTES[n - 1][3]}" for n in sorted(used))]
     before, _, rest = TABLE.read_text().partition("<!-- table -->\n")
     after = rest.partition("<!-- end of table -->\n")[2]

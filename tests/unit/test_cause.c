@@ -88,6 +88,10 @@ static const struct sample samples[] = {
 	{ENV(.code = 1, .log_tail = "11-22 12:50:43.682 127.0.0.1:54321    812  main FATAL "
 				    "water.default: \t ERROR: Unknown argument (-x)\n"),
 		CAUSE_ARGUMENTS, "arguments: ERROR: Unknown argument (-x); correct"},
+	/* As H2O 3.30 says it. */
+	{ENV(.code = 1, .log_tail = "\nERROR: Unknown argument (-x)\n\n\nUsage:  java\n"
+				    "ERROR: failed in createLog4j, exiting now.\n"),
+		CAUSE_ARGUMENTS, "arguments: ERROR: Unknown argument (-x); correct"},
 	{ENV(.code = 1, .log_tail = "Error: Could not create the Java Virtual Machine.\n"),
 		CAUSE_JVM_OPTIONS, "the JVM refused its options; correct"},
 	/* Of whom only the log is left: what may pass is believed of it, a final verdict is not. */
