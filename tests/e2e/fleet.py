@@ -26,6 +26,10 @@ FAKEJAVA = os.environ.get("FAKEJAVA", str(BUILD / "tests/fake/fakejava"))
 WRAPPER = shlex.split(os.environ.get("H2OFLEETD_WRAPPER", ""))
 # Under valgrind everything takes longer; multiplies the deadlines, not what is measured.
 SLOW = float(os.environ.get("H2OFLEET_SLOW", "1"))
+# What the tests start must not ignore what we may have been told to ignore (nohup, a job in the background).
+for _signal in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
+    if signal.getsignal(_signal) == signal.SIG_IGN:
+        signal.signal(_signal, signal.SIG_DFL)
 
 # In the environment of the daemon, and so of all that it starts.
 MARK = "H2OFLEET_E2E"
