@@ -33,7 +33,7 @@ NOTES = [
     (None, (), (21,), "Does not work reliably: in about one boot of three the first session (so any h2o.connect()) or other first "
      "use ends the node with 255, \"Failed to instantiate schema of class: water.api.Schema\", for Java 21 lists a "
      "class's methods in an order that changes, and H2O relies on it. The figure is of one run."),
-    (".*", ("3.30.1.3",), (17,), "Does not work: no test in which a node has to answer passes. It supports Java 8 to 13."),
+    (".*", ("3.30.1.3",), (17, 21, 25), "Does not work: no test in which a node has to answer passes. It supports Java 8 to 13."),
 ]
 
 
