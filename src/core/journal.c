@@ -16,6 +16,9 @@
 #define RING_BYTES  (1u << 20)
 /* "<epoch> <seq, 20 digits>\n" */
 #define ISSUED_LEN (JOURNAL_EPOCH_LEN + 22)
+/* A larger number in a file is damage: no daemon comes that far, and those that follow must have at
+ * most 18 digits (segment.c). */
+#define MAX_FOUND 500000000000000000u
 
 struct ring_item {
 	char *line; /* owned */
@@ -117,11 +120,13 @@ static bool write_issued(struct journal *j, uint64_t seq)
 static uint64_t read_issued(const struct journal *j)
 {
 	char text[ISSUED_LEN + 1] = {0};
+	uint64_t seq;
 
 	if (j->issued_fd < 0 || pread(j->issued_fd, text, ISSUED_LEN, 0) != ISSUED_LEN ||
 		memcmp(text, j->epoch, JOURNAL_EPOCH_LEN) != 0)
 		return 0;
-	return strtoull(text + JOURNAL_EPOCH_LEN, NULL, 10);
+	seq = strtoull(text + JOURNAL_EPOCH_LEN, NULL, 10);
+	return seq <= MAX_FOUND ? seq : 0;
 }
 
 /* ---- the files ---- */
@@ -129,10 +134,12 @@ static uint64_t read_issued(const struct journal *j)
 static int open_segment(struct journal *j, int i, int flags)
 {
 	struct segment *s = &j->segments[i];
+	int r;
 
 	segment_close(s);
 	s->fd = open(j->paths[i], O_RDWR | O_APPEND | O_CLOEXEC | O_NOFOLLOW | flags, 0640);
-	return s->fd < 0 ? -errno : segment_load(s);
+	r = s->fd < 0 ? -errno : segment_load(s);
+	return r == 0 && s->last > MAX_FOUND ? -EBADMSG : r;
 }
 
 /* Not ours, or damaged beyond use. */
