@@ -39,6 +39,11 @@ void *xreallocarray(void *p, size_t n, size_t size)
 	return q;
 }
 
+void *xrealloc(void *p, size_t n)
+{
+	return xreallocarray(p, n, 1);
+}
+
 char *xstrdup(const char *s)
 {
 	char *p = strdup(s);

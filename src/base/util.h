@@ -61,6 +61,7 @@ void *xmalloc(size_t n);
 void *xcalloc(size_t n, size_t size);
 /* Like reallocarray(3). */
 void *xreallocarray(void *p, size_t n, size_t size);
+void *xrealloc(void *p, size_t n);
 char *xstrdup(const char *s);
 /* NULL in, NULL out. */
 char *xstrdup_null(const char *s);

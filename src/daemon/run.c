@@ -301,17 +301,12 @@ static int check_state(const struct options *o, struct conf *conf)
 	return r < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
 }
 
-static void *reallocate(void *p, size_t n)
-{
-	return xreallocarray(p, n, 1);
-}
-
 /* Without memory libjansson would say of a good file that it is damaged, and libuv end us without a
  * word. */
 static void set_allocators(void)
 {
 	json_set_alloc_funcs(xmalloc, free);
-	uv_replace_allocator(xmalloc, reallocate, xcalloc, free);
+	uv_replace_allocator(xmalloc, xrealloc, xcalloc, free);
 }
 
 int daemon_main(int argc, char **argv)

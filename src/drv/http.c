@@ -565,15 +565,10 @@ void http_cancel(struct http_request *r)
 	request_free(r);
 }
 
-static void *reallocate(void *p, size_t n)
-{
-	return xreallocarray(p, n, 1);
-}
-
 int http_begin(bool tls)
 {
 	return curl_global_init_mem(tls ? CURL_GLOBAL_DEFAULT : CURL_GLOBAL_NOTHING, xmalloc, free,
-		       reallocate, xstrdup, xcalloc) == CURLE_OK
+		       xrealloc, xstrdup, xcalloc) == CURLE_OK
 		       ? 0
 		       : -ENOMEM;
 }
