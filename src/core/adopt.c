@@ -153,6 +153,63 @@ void adopt_members(struct supervised *s)
 		say_adopted(s);
 }
 
+/* ---- ends that were told ---- */
+
+/* The state file has a process of it, whether that lives or not. */
+static bool is_recorded(const struct supervised *s, unsigned index)
+{
+	return s->memory == MEMORY_WHOLE && s->cloud->nodes[index].pid;
+}
+
+static bool any_recorded(const struct fleet *f)
+{
+	for (size_t i = 0; i < f->n; i++)
+		cloud_for_each_node (n, f->clouds[i]->cloud)
+			if (is_recorded(f->clouds[i], n->index))
+				return true;
+	return false;
+}
+
+static void note_told(const struct fleet *f, const json_t *event, bool ended)
+{
+	const char *cloud = json_string_value(json_object_get(event, "cloud"));
+	json_int_t generation = json_integer_value(json_object_get(event, "generation"));
+	json_int_t index = json_integer_value(json_object_get(event, "node"));
+	struct supervised *s = cloud ? supervised_find(f, cloud) : NULL;
+
+	if (s && generation == (json_int_t)s->cloud->generation && index >= 0 &&
+		index < (json_int_t)s->cloud->n_nodes && is_recorded(s, (unsigned)index))
+		s->members[index].end_told = ended;
+}
+
+/* The journal may know of an end that the state file does not: there was no room for that, or the
+ * daemon was killed between the two. Nobody is told twice. Launches count, too, for a cloud that
+ * was deleted and made anew has the generations of the first one. */
+static void find_told(const struct fleet *f)
+{
+	_cleanup_(strbuf_free) struct strbuf some = STRBUF_NULL;
+	struct journal_cursor c = {0};
+	bool more = any_recorded(f) && journal_seek(f->journal, NULL, &c) == 0;
+
+	while (more) {
+		strbuf_reset(&some);
+		more = journal_read(f->journal, &c, &some, 65536);
+		for (char *line = some.s, *end; line && (end = strchr(line, '\n'));
+			line = end + 1) {
+			bool ended;
+			json_t *event;
+
+			*end = '\0';
+			ended = strstr(line, "\"type\":\"node-exited\"");
+			if (!ended && !strstr(line, "\"type\":\"node-launched\""))
+				continue;
+			event = json_loads(line, 0, NULL);
+			note_told(f, event, ended);
+			json_decref(event);
+		}
+	}
+}
+
 /* ---- clouds ---- */
 
 void adopt_cloud(struct supervised *s)
@@ -207,6 +264,7 @@ static void forget_unconfigured(const struct fleet *f)
 
 void adopt_resume(struct fleet *f)
 {
+	find_told(f);
 	for (size_t i = 0; i < f->n; i++)
 		adopt_cloud(f->clouds[i]);
 }

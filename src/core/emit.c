@@ -87,8 +87,14 @@ json_t *emit_signal_json(int sig)
 static void emit_exited(struct supervised *s, const struct node *n)
 {
 	const struct last_exit *x = &n->last_exit;
-	json_t *extra = json_object();
+	struct member *m = &s->members[n->index];
+	json_t *extra;
 
+	if (m->end_told) {
+		m->end_told = false;
+		return;
+	}
+	extra = json_object();
 	json_object_set_new(extra, "cause", json_string(cause_name(x->cause)));
 	json_object_set_new(
 		extra, "code", x->known && !x->signal ? json_integer(x->code) : json_null());

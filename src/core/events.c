@@ -238,7 +238,8 @@ static void save(struct supervised *s)
 
 	if (!s->cloud->dirty || s->work.launches) /* none executes before the last is forked */
 		return;
-	if (s->save_delay_ms && fleet_now(s->fleet) < s->save_due && !launch_anyone_waits(s))
+	if (s->save_delay_ms && fleet_now(s->fleet) < s->save_due && !launch_anyone_waits(s) &&
+		!s->fleet->ending)
 		return;
 	r = state_save(s, false, &e);
 	if (r == 0) {

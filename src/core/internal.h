@@ -22,6 +22,7 @@ struct member {
 	struct proc *proc;         /* NULL: none */
 	bool awaits_launch;        /* its turn comes: work.c */
 	bool unreleased;           /* forked, waits until its identity is on disk */
+	bool end_told;             /* an earlier daemon has: adopt.c */
 	struct http_request *poll; /* on its way, or NULL */
 	bool poll_full;
 	pid_t last_pid;     /* of the newest process: its group may have stragglers */

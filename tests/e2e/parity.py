@@ -8,6 +8,8 @@ import re
 import subprocess
 import sys
 
+from fleet import until
+
 ROWS = []
 
 
@@ -270,9 +272,14 @@ def network_test(p):
 def list_jobs(p):
     p.h2o.create_frame(frame_id="parity_frame", rows=10, cols=2, seed=1)
     types, dests, descriptions, states = (c[1:] for c in p.cluster.list_jobs())
-    answer = p.json("jobs", "c")
-    assert sorted((j["dest"], j["description"], j["status"]) for j in answer["jobs"]) == sorted(
-        zip(dests, descriptions, states))
+    theirs = sorted(zip(dests, descriptions, states))
+    answer = {}
+
+    def same():  # ours may be 1 s old
+        answer.update(p.json("jobs", "c"))
+        return theirs == sorted((j["dest"], j["description"], j["status"]) for j in answer["jobs"])
+
+    until(lambda: f"{theirs}; the last answer was {answer}", 10, same, 0.2)
     assert answer["total"] == len(types) > 0 and "parity_frame" in p.cli("jobs", "c")
     p.h2o.remove("parity_frame")
 

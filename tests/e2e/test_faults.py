@@ -2,6 +2,7 @@
 
 import contextlib
 import http.client
+import json
 import os
 import pathlib
 import signal
@@ -362,6 +363,55 @@ def test_full_disk(fake):
         os.close(ballast)
         (fleet.state_dir / "ballast").unlink()
         fleet.ready(generation=2, timeout=30)
+        fleet.stop()
+        fleet.assert_clean()
+    finally:
+        for pid in fleet.members():
+            with contextlib.suppress(OSError):
+                os.kill(pid, 9)
+        subprocess.run(["umount", "-l", str(fleet.state_dir)], check=False)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="mounts a file system")
+@pytest.mark.parametrize("end", ["killed", "ended"])
+def test_an_end_is_told_once(fake, end):
+    """A member's end that is in the journal, but for want of room not in the state file, is not told again by the
+    next daemon, whether the last one was killed or ended in order."""
+    fleet = fake(nodes=2, start=False, **{**QUICK, "restart_delay": "10s", "restart_delay_max": "10s"})
+    fleet.clouds["c"]["ice_root"] = fleet.dir / "ice"
+    fleet.write_config()
+    fleet.state_dir.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(fleet.state_dir)], check=False)
+    if mounted.returncode:
+        pytest.skip("tmpfs cannot be mounted here")
+
+    def told():
+        events = [json.loads(line) for line in fleet.cli("events", "--json").stdout.splitlines()]
+        return sorted((e["node"], e["generation"]) for e in events if e.get("type") == "node-exited")
+
+    try:
+        fleet.start()
+        fleet.ready()
+        ballast = fleet.state_dir / "ballast"
+        with open(ballast, "wb", buffering=0) as f:
+            for size in (65536, 1024, 1):
+                with contextlib.suppress(OSError):
+                    while f.write(b"x" * size) == size:
+                        pass
+        fleet.kill_member(0)
+        fleet.wait("backoff")
+        until("the trouble", 10, lambda: "its state cannot be written" in fleet.log_tail())
+        assert told() == [(0, 1), (1, 1)]
+        if end == "killed":
+            fleet.kill_daemon()
+            ballast.unlink()
+        else:
+            ballast.unlink()
+            fleet.stop()
+        fleet.start()
+        fleet.ready(generation=2)
+        assert told() == [(0, 1), (1, 1)]
         fleet.stop()
         fleet.assert_clean()
     finally:

@@ -157,10 +157,15 @@ def test_regressions(name, call, error, way, nth, lists, pool):
         pytest.skip("only one point")
     found = [s for s in lists[name] if s.call == call and re.search(way, s.story(name))]
     assert found, "nobody comes by there"
-    results = try_points(pool, [Point(name, call, error, s.id, nth) for s in found[:3]], 0, lists[name])
-    wrong = verdict(results, lists[name])
-    assert not wrong, wrong
-    assert any(r.fired for r in results)
+    attempts = 0
+    while True:  # whether anybody comes by again depends on what is quick
+        attempts += 1
+        results = try_points(pool, [Point(name, call, error, s.id, nth) for s in found[:3]], 0, lists[name])
+        wrong = verdict(results, lists[name])
+        assert not wrong, wrong
+        if any(r.fired for r in results):
+            return
+        assert attempts < 10, f"of {len(found)} places none was come by, {attempts} times"
 
 
 # --- that the instruments measure -----------------------------------------------------------------

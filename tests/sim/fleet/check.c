@@ -25,6 +25,7 @@ static struct {
 	char epoch[JOURNAL_EPOCH_LEN + 1];
 	uint64_t told;                   /* the newest event that followers know of */
 	bool told_is_kept;               /* it is in the file */
+	bool begins;                     /* this daemon: its loop has not turned yet */
 	uint64_t faults_gone;            /* hit until the last daemon that has begun was gone */
 	uint64_t losses;                 /* that counted, of this daemon */
 	uint64_t incidents, faults_then; /* there were when it began */
@@ -498,6 +499,7 @@ void check_turn(void)
 {
 	uint64_t overdue = fleet_overdue_ms(w.fleet);
 
+	k.begins = false;
 	invariant("overdue", overdue < 1000, "a deadline is overdue by %" PRIu64 " ms", overdue);
 	for (size_t i = 0; i < w.fleet->n; i++) {
 		const struct supervised *s = w.fleet->clouds[i];
@@ -553,6 +555,39 @@ static bool is_kept(const char *epoch, uint64_t seq)
 	return i && i->len && has_prefix(i->data + at, begin);
 }
 
+/* Where the newest event of that type is before `end`; NULL: there is none. */
+static const char *last_of(const char *type, const json_t *like, const char *all, const char *end)
+{
+	_cleanup_free_ char *begin =
+		xasprintf("\"type\":\"%s\",\"cloud\":\"%s\",\"node\":%d,\"generation\":%d,", type,
+			json_string_value(json_object_get(like, "cloud")),
+			(int)json_integer_value(json_object_get(like, "node")),
+			(int)json_integer_value(json_object_get(like, "generation")));
+	const char *found = NULL;
+
+	for (const char *at = all; (at = strstr(at, begin)) && at < end; at++)
+		found = at;
+	return found;
+}
+
+/* A member's end that a daemon tells when it begins was told by none before it, as far as the file
+ * goes. */
+static void check_end_is_new(void)
+{
+	const struct inode *i = disk_find(STATE_DIR "/events/current.ndjson");
+	_cleanup_free_ char *all = xstrndup(i->data, i->len - 1);
+	const char *newline = strrchr(all, '\n'), *line = newline ? newline + 1 : all;
+	json_auto_t *event = json_loads(line, 0, NULL);
+	const char *before;
+
+	if (!streq_null(json_string_value(json_object_get(event, "type")), "node-exited"))
+		return;
+	before = last_of("node-exited", event, all, line);
+	/* A cloud that was removed and added has the generations of the first one. */
+	invariant("journal", !before || last_of("node-launched", event, all, line) > before,
+		"the end is told a second time: %s", line);
+}
+
 static void on_event(void *arg)
 {
 	(void)arg;
@@ -561,6 +596,8 @@ static void on_event(void *arg)
 	memcpy(k.epoch, journal_epoch(fleet_journal(w.fleet)), sizeof(k.epoch));
 	k.told = journal_last(fleet_journal(w.fleet));
 	k.told_is_kept = is_kept(k.epoch, k.told);
+	if (k.begins && k.told_is_kept && k.faults_gone == w.faults_hit)
+		check_end_is_new();
 }
 
 static bool stands_whole(unsigned i, const char *name)
@@ -659,6 +696,7 @@ void check_life(void)
 	k.faults_then = w.faults_hit;
 	journal_observe(j, on_event, NULL);
 	on_event(NULL); /* followers find what is there already */
+	k.begins = true;
 }
 
 /* What people were told will be so is so for the next daemon. */
