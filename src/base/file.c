@@ -67,10 +67,10 @@ static int check_step(
 	return say_foreign(path, st, e);
 }
 
-static int check_way(const char *path, unsigned links, struct err *e);
+static int check_way(const char *path, unsigned links, bool whole, struct err *e);
 
 /* `rest` is what follows the link at `path`. */
-static int check_link(const char *path, const char *rest, unsigned links, struct err *e)
+static int check_link(const char *path, const char *rest, unsigned links, bool whole, struct err *e)
 {
 	_cleanup_free_ char *next = NULL;
 	char target[PATH_MAX];
@@ -82,10 +82,11 @@ static int check_link(const char *path, const char *rest, unsigned links, struct
 	next = *target == '/' ? xasprintf("%s%s", target, rest)
 			      : xasprintf("%.*s%s%s", (int)(strrchr(path, '/') + 1 - path), path,
 					target, rest);
-	return check_way(next, links + 1, e);
+	return check_way(next, links + 1, whole, e);
 }
 
-static int check_way(const char *path, unsigned links, struct err *e)
+/* `whole`: all of it must exist. */
+static int check_way(const char *path, unsigned links, bool whole, struct err *e)
 {
 	_cleanup_free_ char *p = xstrdup(path);
 	struct stat parent, st;
@@ -104,8 +105,9 @@ static int check_way(const char *path, unsigned links, struct err *e)
 		if (slash)
 			*slash = '\0';
 		if (lstat(p, &st) < 0)
-			return errno == ENOENT ? 0
-					       : err_set_errno(e, -errno, "cannot look at %s", p);
+			return errno == ENOENT && !whole
+				       ? 0
+				       : err_set_errno(e, -errno, "cannot look at %s", p);
 		r = check_step(p, &parent, &st, e);
 		if (r < 0)
 			return r;
@@ -115,7 +117,7 @@ static int check_way(const char *path, unsigned links, struct err *e)
 			size_t len = slash ? (size_t)(slash - p) : strlen(p);
 			_cleanup_free_ char *link = xstrndup(p, len);
 
-			return check_link(link, slash ? slash : "", links, e);
+			return check_link(link, slash ? slash : "", links, whole, e);
 		}
 		parent = st;
 	}
@@ -124,16 +126,39 @@ static int check_way(const char *path, unsigned links, struct err *e)
 
 int file_check_way(const char *path, struct err *e)
 {
-	return check_way(path, 0, e);
+	return check_way(path, 0, false, e);
 }
 
+int file_check_there(const char *path, struct err *e)
+{
+	return check_way(path, 0, true, e);
+}
+
+/* Step by step, for others may put a link of theirs in the place of what we are about to make. */
 int file_make_way(const char *path, mode_t mode, struct err *e)
 {
-	int r = file_check_way(path, e);
+	_cleanup_free_ char *p = xstrdup(path);
+	struct stat st;
+	int r;
 
-	if (r == 0)
-		r = file_mkdirs(path, mode, e);
-	return r < 0 ? r : file_check_way(path, e);
+	if (file_check_there(path, NULL) == 0 && stat(path, &st) == 0 && S_ISDIR(st.st_mode))
+		return 0;            /* as nearly always */
+	r = file_check_way(path, e); /* or else only a part would be made */
+	for (char *slash = p; slash && r == 0;) {
+		slash = strchr(slash + 1, '/');
+		if (slash)
+			*slash = '\0';
+		if (mkdir(p, mode) < 0 && errno != EEXIST)
+			return err_set_errno(e, -errno, "cannot create directory %s", p);
+		r = file_check_there(p, e);
+		if (slash)
+			*slash = '/';
+	}
+	if (r < 0)
+		return r;
+	if (stat(path, &st) < 0)
+		return err_set_errno(e, -errno, "cannot use directory %s", path);
+	return S_ISDIR(st.st_mode) ? 0 : err_set(e, -ENOTDIR, "%s is not a directory", path);
 }
 
 /* The file system's own, whose root a user namespace may not know. */
@@ -147,18 +172,24 @@ int file_check_entries(const char *path, struct err *e)
 
 	if (!d)
 		return err_set_errno(e, -errno, "cannot read %s", path);
-	while ((de = readdir(d))) {
-		_cleanup_free_ char *name = NULL;
+	while (errno = 0, (de = readdir(d))) {
+		_cleanup_free_ char *name = xasprintf("%s/%s", path, de->d_name);
 
 		if (streq(de->d_name, ".") || streq(de->d_name, "..") ||
-			streq(de->d_name, LOST_FOUND) ||
-			fstatat(dirfd(d), de->d_name, &st, AT_SYMLINK_NOFOLLOW) < 0 ||
-			is_trusted(&st))
+			streq(de->d_name, LOST_FOUND))
 			continue;
-		name = xasprintf("%s/%s", path, de->d_name);
-		return say_foreign(name, &st, e);
+		if (lstat(name, &st) < 0) {
+			if (errno == ENOENT)
+				continue;
+			return err_set_errno(e, -errno, "cannot look at %s", name);
+		}
+		if (!is_trusted(&st))
+			return err_set(e, -EPERM,
+				"%s is user %u's, where only what is ours may be: chown it to user "
+				"%u, or remove it",
+				name, (unsigned)st.st_uid, (unsigned)geteuid());
 	}
-	return 0;
+	return errno ? err_set_errno(e, -errno, "cannot read %s", path) : 0;
 }
 
 /* What the machine's other users need open. */
@@ -196,12 +227,16 @@ int file_own_dir(const char *path, mode_t mode, struct err *e)
 	return 0;
 }
 
-/* Not a named pipe that somebody has put there, which would hold us up. Those that a shell gives
- * are /dev/stdin and below /dev/fd; in /dev/shm anybody makes files. */
+bool file_is_given(const char *path)
+{
+	return (has_prefix(path, "/dev/") && !has_prefix(path, "/dev/shm/")) ||
+	       has_prefix(path, "/proc/");
+}
+
+/* Not a named pipe that somebody has put there, which would hold us up. */
 static int open_to_read(const char *path)
 {
-	bool given = (has_prefix(path, "/dev/") && !has_prefix(path, "/dev/shm/")) ||
-		     has_prefix(path, "/proc/");
+	bool given = file_is_given(path);
 	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | (given ? 0 : O_NONBLOCK));
 	struct stat st;
 

@@ -15,7 +15,16 @@ int file_mkdirs(const char *path, mode_t mode, struct err *e);
  */
 int file_check_way(const char *path, struct err *e);
 
-/* file_mkdirs() where file_check_way() holds; nothing is made where others lead us. */
+/* The same, and all of it exists, or -ENOENT. Nobody else can put anything in its place any more
+ * then, for they may not remove what is root's or ours: so what is found there next is that. */
+int file_check_there(const char *path, struct err *e);
+
+/* Is it the name of something that is open, as whoever starts a program gives it: /dev/stdin,
+ * /dev/fd/3, /proc/self/fd/3? In /dev/shm anybody makes files. */
+bool file_is_given(const char *path);
+
+/* file_mkdirs() where file_check_way() holds, and file_check_there() then; nothing is made where
+ * others lead us. */
 int file_make_way(const char *path, mode_t mode, struct err *e);
 
 /* Makes a directory (file_make_way()) that is to be root's or ours, as is the way to it; else

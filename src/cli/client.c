@@ -59,13 +59,14 @@ static bool is_ours(const char *socket)
 	return lstat(dir, &st) == 0 && S_ISDIR(st.st_mode) && st.st_uid == geteuid();
 }
 
-/* Where everybody may make files the socket may be anybody's who was there before the daemon. */
-static bool is_trusted(const char *socket, struct err *e)
+/* Where everybody may make files the socket may be anybody's who was there before the daemon, or
+ * comes while there is none. */
+static int check_socket(const char *socket, struct err *e)
 {
 	_cleanup_free_ char *cwd = *socket == '/' ? NULL : getcwd(NULL, 0);
 	_cleanup_free_ char *path = xasprintf("%s/%s", cwd ? cwd : "", socket);
 
-	return file_check_way(path, e) == 0;
+	return file_check_there(path, e);
 }
 
 static char *find_socket(const char *given)
@@ -165,6 +166,49 @@ static struct transfer *transfer_of(CURL *easy)
 	return (struct transfer *)(void *)t;
 }
 
+/* What who may not use the socket can do. `path`: the socket, or its directory. Owned by the
+ * caller. */
+static char *how_to_get_in(const char *path)
+{
+	struct stat st;
+	const struct group *g;
+
+	if (stat(path, &st) < 0 || st.st_gid == 0)
+		return xstrdup("ask as root");
+	g = getgrgid(st.st_gid);
+	return g ? xasprintf("ask as root, or join group %s", g->gr_name)
+		 : xasprintf("ask as root, or join group %u", (unsigned)st.st_gid);
+}
+
+/* "h2ofleetd is not running ...", or why it cannot be reached. */
+static void no_daemon(struct call *call)
+{
+	const char *path = call->client->socket;
+	struct stat st;
+	int seen = stat(path, &st) < 0 ? errno : 0;
+	_cleanup_free_ char *dir = xstrdup(path), *way_in = NULL;
+	char *slash = strrchr(dir, '/');
+
+	if (slash)
+		slash[slash == dir] = '\0';
+	if (seen == EACCES || (seen == 0 && access(path, W_OK) < 0))
+		way_in = how_to_get_in(seen == 0 ? path : dir);
+	if (way_in && seen == 0)
+		err_set(&call->err, -EACCES, "you may not use %s; %s", path, way_in);
+	else if (way_in)
+		err_set(&call->err, -EACCES, "you may not look into the directory of %s; %s", path,
+			way_in);
+	else if (seen == 0 && check_socket(path, NULL) == 0 &&
+		 answers(path)) /* it hung up before curl saw that it had answered */
+		err_set(&call->err, -EIO,
+			"h2ofleetd turned us away: too many connections; try again later");
+	else
+		err_set(&call->err, -ENOTCONN,
+			"h2ofleetd is not running (%s at %s); start it with 'systemctl start "
+			"h2ofleetd', or your own with 'h2ofleetd'",
+			seen == 0 ? "nobody answers" : "no socket", path);
+}
+
 static void send_call(struct call *call, const char *method, const char *target)
 {
 	struct client *c = call->client;
@@ -195,6 +239,19 @@ static void send_call(struct call *call, const char *method, const char *target)
 	call->easy = easy;
 }
 
+static void try_call(struct call *call, const char *method, const char *target)
+{
+	_cleanup_(err_clear) struct err e = ERR_NULL;
+	int r = check_socket(call->client->socket, &e);
+
+	call->unreached = r == -ENOENT || r == -EACCES;
+	call->done = r < 0 && !call->unreached;
+	if (r == 0)
+		send_call(call, method, target);
+	else if (call->done)
+		err_set(&call->err, r, "%s", err_msg(&e));
+}
+
 /* `body` and `headers` are the call's then. */
 static struct call *begin_with(struct client *c, const char *method, const char *target, char *body,
 	struct curl_slist *headers)
@@ -205,10 +262,7 @@ static struct call *begin_with(struct client *c, const char *method, const char 
 	call->body = body;
 	call->headers = headers;
 	call->log_position = -1;
-	if (is_trusted(c->socket, &call->err))
-		send_call(call, method, target);
-	else
-		call->done = true;
+	try_call(call, method, target);
 	call->next = c->calls;
 	c->calls = call;
 	return call;
@@ -265,48 +319,6 @@ void call_ask_again(struct call *call, bool was_there, const char *fmt, ...)
 	va_end(ap);
 }
 
-/* What who may not use the socket can do. `path`: the socket, or its directory. Owned by the
- * caller. */
-static char *how_to_get_in(const char *path)
-{
-	struct stat st;
-	const struct group *g;
-
-	if (stat(path, &st) < 0 || st.st_gid == 0)
-		return xstrdup("ask as root");
-	g = getgrgid(st.st_gid);
-	return g ? xasprintf("ask as root, or join group %s", g->gr_name)
-		 : xasprintf("ask as root, or join group %u", (unsigned)st.st_gid);
-}
-
-/* "h2ofleetd is not running ...", or why it cannot be reached. */
-static void no_daemon(struct call *call)
-{
-	const char *path = call->client->socket;
-	struct stat st;
-	int seen = stat(path, &st) < 0 ? errno : 0;
-	_cleanup_free_ char *dir = xstrdup(path), *way_in = NULL;
-	char *slash = strrchr(dir, '/');
-
-	if (slash)
-		slash[slash == dir] = '\0';
-	if (seen == EACCES || (seen == 0 && access(path, W_OK) < 0))
-		way_in = how_to_get_in(seen == 0 ? path : dir);
-	if (way_in && seen == 0)
-		err_set(&call->err, -EACCES, "you may not use %s; %s", path, way_in);
-	else if (way_in)
-		err_set(&call->err, -EACCES, "you may not look into the directory of %s; %s", path,
-			way_in);
-	else if (seen == 0 && answers(path)) /* it hung up before curl saw that it had answered */
-		err_set(&call->err, -EIO,
-			"h2ofleetd turned us away: too many connections; try again later");
-	else
-		err_set(&call->err, -ENOTCONN,
-			"h2ofleetd is not running (%s at %s); start it with 'systemctl start "
-			"h2ofleetd', or your own with 'h2ofleetd'",
-			seen == 0 ? "nobody answers" : "no socket", path);
-}
-
 static void judge_problem(struct call *call)
 {
 	const char *detail = json_string_value(json_object_get(call->json, "detail"));
@@ -347,6 +359,20 @@ static bool ask_again(struct call *call, CURLcode result)
 	return true;
 }
 
+/* There was no socket to connect to. */
+static void judge_unreached(struct client *c)
+{
+	for (struct call *call = c->calls; call; call = call->next) {
+		if (!call->unreached)
+			continue;
+		call->unreached = false;
+		if (ask_again(call, CURLE_COULDNT_CONNECT))
+			continue;
+		no_daemon(call);
+		call->done = true;
+	}
+}
+
 /* False when there is none. */
 static bool begin_again(struct client *c)
 {
@@ -356,7 +382,7 @@ static bool begin_again(struct client *c)
 		if (!call->to_begin)
 			continue;
 		call->to_begin = false;
-		send_call(call, "GET", call->again);
+		try_call(call, "GET", call->again);
 		some = true;
 	}
 	return some;
@@ -394,6 +420,7 @@ void client_turn(struct client *c, int timeout_ms)
 	CURLMsg *msg;
 	int running, left;
 
+	judge_unreached(c);
 	if (begin_again(c))
 		usleep(AGAIN_MS * 1000);
 	curl_multi_perform(c->multi, &running);

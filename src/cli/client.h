@@ -16,6 +16,7 @@ struct call {
 	char *again;     /* owned: see call_ask_again() */
 	uint64_t cut_ms; /* when its daemon went away; 0: it did not */
 	bool to_begin;   /* again, in the next turn */
+	bool unreached;  /* there was no socket: judged in the next turn */
 	struct client *client;
 	/* Of a stream: where the bytes of a good answer go instead of `text`, and what its head
 	 * said. */

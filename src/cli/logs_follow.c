@@ -104,7 +104,7 @@ static void begin(struct follow *f)
 				"%s/%" PRId64 ": %" PRId64
 				" bytes were dropped before they could be read",
 				t->logs->cloud, t->node, at - t->pos);
-		else
+		else if (at >= 0)
 			cli_say(f->cli, "%s/%" PRId64 ": the log was cut", t->logs->cloud, t->node);
 	}
 	t->pos = at;

@@ -413,21 +413,27 @@ static bool is_passing(int r)
 	return r == -EMFILE || r == -ENFILE || r == -ENOMEM || r == -EIO;
 }
 
-/* What stands in it is run, so who can write to it, or put another in its place, is us. A file
- * without a name is our own. */
+/* What stands in it is run, so who can write to it, or put another in its place, is us. Without a
+ * sentence where reading it would tell what is wrong. */
 static int check_trust(const char *file, struct err *e)
 {
-	_cleanup_free_ char *path = realpath(file, NULL);
+	_cleanup_free_ char *path = realpath(file, NULL), *way = NULL;
+	_cleanup_free_ char *cwd = *file == '/' ? NULL : getcwd(NULL, 0);
+	bool given = file_is_given(file);
 	struct statvfs fs;
 	struct stat st;
 
-	if (!path || stat(path, &st) < 0 || !S_ISREG(st.st_mode) || st.st_nlink == 0)
-		return 0; /* reading it tells what is wrong */
-	if (st.st_mode & S_IWOTH && (statvfs(path, &fs) < 0 || !(fs.f_flag & ST_RDONLY)))
+	if (!path || stat(path, &st) < 0)
+		return given ? 0 : -errno;
+	if (given && (!S_ISREG(st.st_mode) || st.st_nlink == 0))
+		return 0;
+	if (S_ISREG(st.st_mode) && st.st_mode & S_IWOTH &&
+		(statvfs(path, &fs) < 0 || !(fs.f_flag & ST_RDONLY)))
 		return err_set(e, -EPERM,
 			"everybody may write to it, and could make the daemon run anything: chmod "
 			"o-w it");
-	return file_check_way(*file == '/' ? file : path, e);
+	way = given ? xstrdup(path) : cwd ? xasprintf("%s/%s", cwd, file) : xstrdup(file);
+	return file_check_there(way, e);
 }
 
 static void load_file(struct loader *l, const char *file)
@@ -435,12 +441,18 @@ static void load_file(struct loader *l, const char *file)
 	_cleanup_(err_clear) struct err e = ERR_NULL;
 	_cleanup_free_ char *data = NULL;
 	size_t len = 0;
-	int r = file_read(file, FILE_MAX_SIZE, &data, &len);
+	int r = check_trust(file, &e); /* before it is read: then it stays what it is */
 
 	strv_add(&l->conf->files, file);
 	l->file = l->conf->files.n - 1;
 	l->current = NULL;
 	l->in_section = false;
+	if (e.msg) {
+		add_fault(l, l->created_name ? here(l, 0) : NOWHERE, "%s: %s", file, err_msg(&e));
+		return;
+	}
+	if (r == 0)
+		r = file_read(file, FILE_MAX_SIZE, &data, &len);
 	if (r < 0) {
 		bool ours = l->created_name && !is_passing(r);
 
@@ -448,10 +460,6 @@ static void load_file(struct loader *l, const char *file)
 			r == -EFBIG ? "it is larger than 1 MB" : strerror(-r));
 		if (!ours)
 			l->code = l->code ? l->code : r;
-		return;
-	}
-	if (check_trust(file, &e) < 0) {
-		add_fault(l, l->created_name ? here(l, 0) : NOWHERE, "%s: %s", file, err_msg(&e));
 		return;
 	}
 	ini_read(data, len, &ini, l);

@@ -155,17 +155,19 @@ void adopt_members(struct supervised *s)
 
 /* ---- ends that were told ---- */
 
-/* The state file has a process of it, whether that lives or not. */
-static bool is_recorded(const struct supervised *s, unsigned index)
+/* The state file has a process of it, and that is dead. */
+static bool is_dead(const struct supervised *s, unsigned index)
 {
-	return s->memory == MEMORY_WHOLE && s->cloud->nodes[index].pid;
+	const struct node *n = &s->cloud->nodes[index];
+
+	return s->memory == MEMORY_WHOLE && n->pid && (!s->members[index].proc || is_zombie(n));
 }
 
-static bool any_recorded(const struct fleet *f)
+static bool any_dead(const struct fleet *f)
 {
 	for (size_t i = 0; i < f->n; i++)
 		cloud_for_each_node (n, f->clouds[i]->cloud)
-			if (is_recorded(f->clouds[i], n->index))
+			if (is_dead(f->clouds[i], n->index))
 				return true;
 	return false;
 }
@@ -178,7 +180,7 @@ static void note_told(const struct fleet *f, const json_t *event, bool ended)
 	struct supervised *s = cloud ? supervised_find(f, cloud) : NULL;
 
 	if (s && generation == (json_int_t)s->cloud->generation && index >= 0 &&
-		index < (json_int_t)s->cloud->n_nodes && is_recorded(s, (unsigned)index))
+		index < (json_int_t)s->cloud->n_nodes && is_dead(s, (unsigned)index))
 		s->members[index].end_told = ended;
 }
 
@@ -189,7 +191,7 @@ static void find_told(const struct fleet *f)
 {
 	_cleanup_(strbuf_free) struct strbuf some = STRBUF_NULL;
 	struct journal_cursor c = {0};
-	bool more = any_recorded(f) && journal_seek(f->journal, NULL, &c) == 0;
+	bool more = any_dead(f) && journal_seek(f->journal, NULL, &c) == 0;
 
 	while (more) {
 		strbuf_reset(&some);

@@ -219,8 +219,10 @@ static int check_cloud(const struct fleet_conf *fleet, const struct cloud_conf *
 
 int fleet_check_state(const struct conf *conf, struct err *e)
 {
-	int r = 0;
+	int r = file_check_entries(conf->fleet.state_dir, e);
 
+	if (r < 0)
+		return r == -ENOENT ? 0 : err_wrap(e, "state_dir");
 	for (size_t i = 0; i < conf->n_clouds && r == 0; i++)
 		r = check_cloud(&conf->fleet, conf->clouds[i], e);
 	return r;

@@ -253,7 +253,7 @@ int boot_open_cache(const char *cache_dir, struct err *e)
 		return -ENOENT;
 	if (fd < 0 || fstat(fd, &st) < 0)
 		return err_set_errno(e, -errno, "%s cannot be read", cache_dir);
-	r = file_check_way(cache_dir, e);
+	r = file_check_there(cache_dir, e);
 	if (r < 0)
 		return r;
 	/* As /tmp is: others cannot rename or remove `boot` there. */

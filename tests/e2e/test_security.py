@@ -4,6 +4,7 @@ place. Root plays all parts: the daemon, its user, the attacker."""
 
 import contextlib
 import fcntl
+import http.client
 import os
 import pathlib
 import pwd
@@ -278,7 +279,7 @@ except socket.timeout:
 
 
 @pytest.mark.parametrize("how", ["socket", "link"])
-def test_client_of_a_squatted_socket(shared, how):
+def test_client_of_a_squatted_socket(shared, protection, how):
     """Where the daemon's socket is to be, in a place like /tmp, somebody else listens, or has put a link to
     where they do. The client says whose it is, and says nothing to them."""
     path = shared / "control.sock"
@@ -289,7 +290,44 @@ def test_client_of_a_squatted_socket(shared, how):
         assert attacker.said() == "nobody came\n"
 
 
-def test_squatted_runtime_directory(shared):
+RACE_OF_SOCKETS = """
+import contextlib, os, random, select, socket, sys
+path = sys.argv[1]
+s = socket.socket(socket.AF_UNIX)
+s.bind(path + ".mine")
+os.chmod(path + ".mine", 0o777)
+s.listen()
+print("there", flush=True)
+turns, heard = 0, []
+while True:
+    ready = select.select([sys.stdin, s], [], [], 0)[0]
+    if s in ready:
+        heard.append(s.accept()[0].recv(4096))
+    elif ready:
+        break
+    for there in (path, path + ".mine"):
+        with contextlib.suppress(OSError):
+            os.rename(path if there != path else path + ".mine", there)
+        turns += 1
+        for _ in range(random.randrange(2000)):
+            pass
+print(turns, heard)
+"""
+
+
+def test_race_for_the_socket_of_nobody(shared, protection):
+    """No daemon is there, and somebody else's socket comes and goes under its name, thousands of times a second. The
+    client says nothing to them."""
+    path = shared / "control.sock"
+    with Attacker(RACE_OF_SOCKETS, path) as attacker:
+        for _ in range(20):
+            done = as_victim(shared / "bin/h2ofleet", "--socket", path, "status")
+            assert done.returncode in (1, 4) and str(path) in done.stderr, done
+        turns, heard = attacker.said().split(maxsplit=1)
+    assert heard == "[]\n" and int(turns) > 100
+
+
+def test_squatted_runtime_directory(shared, protection):
     """Without XDG_RUNTIME_DIR the socket is below /tmp/h2ofleet-UID. Somebody else has made that: the client does not
     look into it, and the daemon refuses to start there. Nor does root's client follow an XDG_RUNTIME_DIR that su
     or sudo has left of another user."""
@@ -415,7 +453,7 @@ def test_directory_of_another(fleets, fake_keys, shared, protection, key):
 
 
 @pytest.mark.parametrize("what", ["state_dir", "log_dir", "auto_recovery_dir"])
-def test_planted_before_it_was_shut(fleets, fake_keys, what):
+def test_planted_before_it_was_shut(fleets, fake_keys, protection, what):
     """A volume to which everybody may write: before we shut it somebody has put something there, which they own, and
     could fill later. It is said, now and at the next start, and not used."""
     fleet = fleets({"c": fake_keys(1, restart="never")})
@@ -438,6 +476,22 @@ def test_planted_before_it_was_shut(fleets, fake_keys, what):
         assert f"{where}/c is user {ATTACKER}'s" in reason, reason
         fleet.stop()
         fleet.start()
+
+
+def test_planted_while_it_runs(fake):
+    """Something of another user's is in the state directory all at once. A reexec is refused, and the daemon goes on;
+    the next daemon does not start, but who is to end what a dead one has left ends it."""
+    fleet = fake(nodes=1)
+    pid = fleet.ready()["nodes"][0]["pid"]
+    (fleet.state_dir / "notes").mkdir()
+    os.chown(fleet.state_dir / "notes", ATTACKER, ATTACKER)
+    assert f"notes is user {ATTACKER}'s" in fleet.cli("reexec", code=1).stderr
+    assert fleet.cloud()["nodes"][0]["pid"] == pid
+    fleet.kill_daemon()
+    refused(fleet, "state_dir: ", f"notes is user {ATTACKER}'s")
+    status, said = fleet.run_daemon("--end-left-behind")
+    assert status == 0 and f"notes is user {ATTACKER}'s" in said, said
+    assert not fleet.members()
 
 
 @pytest.mark.parametrize("key", ["ice_root", "auto_recovery_dir"])
@@ -478,7 +532,7 @@ def test_state_directory_is_shut(fake):
         assert path.is_symlink() or not path.lstat().st_mode & stat.S_IRWXO, path
 
 
-def test_hostile_configuration(fleets, fake_keys, shared):
+def test_hostile_configuration(fleets, fake_keys, shared, protection):
     """A file that everybody may write to, or that somebody else has put where we look, is not obeyed: at the start
     nothing is run, at a reload nothing changes."""
     fleet = fleets({"c": fake_keys(1, autostart="no")})
@@ -509,6 +563,65 @@ def test_traps_in_a_shared_directory(fleets, fake_keys, shared, protection):
         fleet.socket = shared / "s"
         fleet.start().stop()
         assert precious.read_text() == "precious"
+
+
+RACE = """
+import contextlib, os, random, select, sys
+path, precious = sys.argv[1:]
+
+def soon():
+    for _ in range(random.randrange(2000)):
+        pass
+
+os.mkdir(path + ".dir")
+os.chmod(path + ".dir", 0o777)
+os.symlink(precious, path + ".link")
+print("there", flush=True)
+turns = 0
+while not select.select([sys.stdin], [], [], 0)[0]:
+    for trap in (path + ".dir", path + ".link"):
+        with contextlib.suppress(OSError):
+            os.rename(trap, path)
+            turns += 1
+            soon()
+            os.rename(path, trap)
+            soon()
+            soon()
+print(turns, *(os.listdir(path + ".dir") if os.path.exists(path + ".dir") else os.listdir(path)))
+"""
+
+
+@pytest.mark.parametrize("key", ["state_dir", "log_dir", "socket"])
+def test_race_for_a_name(fleets, fake_keys, shared, protection, key):
+    """In a place like /tmp another user puts a directory of theirs and a link to one of ours under the name that the
+    daemon is to use, and takes them away, thousands of times a second: between any two of its looks. It starts in what is
+    its own, or says why not; nothing is made in theirs, nor where their link leads."""
+    path, precious = shared / "name", shared / "bin/precious"
+    precious.mkdir()
+    fleet = fleets({"c": fake_keys(1, autostart="no")}, fleet={key: path if key == "socket" else path / "below"})
+    fleet.socket = path if key == "socket" else fleet.socket
+
+    def begun():
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            return fleet.daemon.poll() is not None or fleet.api("GET", "/v1/version")[0] == 200
+        return False
+
+    with Attacker(RACE, path, precious) as attacker:
+        for turn in range(20):
+            fleet.daemon, fleet.exit_status = fleet.spawn(), None
+            until("it answers or ends", 20, begun, 0.01)
+            if fleet.daemon.poll() is None:
+                mine = path.lstat()
+                assert mine.st_uid == 0 and (stat.S_ISSOCK if key == "socket" else stat.S_ISDIR)(mine.st_mode)
+                assert fleet.stop() == 0
+            else:
+                assert fleet.daemon.returncode in (1, 78) and str(path) in fleet.log_tail(3), fleet.log_tail()
+            assert not os.listdir(precious)
+            with contextlib.suppress(OSError):
+                if path.lstat().st_uid == 0:
+                    path.rename(shared / f"bin/{turn}")
+        turns, *made = attacker.said().split()
+    assert int(turns) > 100 and not made
 
 
 def test_files_of_a_hostile_node(fake):
