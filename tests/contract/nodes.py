@@ -212,9 +212,9 @@ class Node:
 
     # --- asking -----------------------------------------------------------------------------------
 
-    def ask(self, path, method="GET", timeout=30, form=None):
+    def ask(self, path, method="GET", timeout=30, form=None, headers=None):
         connection = http.client.HTTPConnection(LOCALHOST, self.port, timeout=timeout)
-        headers = {"Content-Type": "application/x-www-form-urlencoded"} if form else {}
+        headers = {**({"Content-Type": "application/x-www-form-urlencoded"} if form else {}), **(headers or {})}
         try:
             connection.request(method, self.context + path, urllib.parse.urlencode(form) if form else None, headers)
             rsp = connection.getresponse()

@@ -267,6 +267,18 @@ def test_downloads(rig):
     assert table["columns"] and table["data"]
 
 
+@pytest.mark.relies("doc/security.md: no check of `Origin` or `Host`")
+def test_any_origin(rig):
+    """H2O asks nobody where a request comes from: what a web page of another origin sends, or sends by a name of its own
+    that leads to this machine, is answered as ours is. If it did otherwise, the threat would be smaller than we say."""
+    node = rig.any()
+    page = {"Origin": "http://a.page.example", "Referer": "http://a.page.example/", "Sec-Fetch-Site": "cross-site",
+            "Host": "a.name.example:54321"}
+    assert node.ask("/3/Cloud", headers=page).json()["cloud_name"] == node.cloud()["cloud_name"]
+    # A form is what a page may send without asking first.
+    node.good("/99/Rapids", "POST", form={"ast": "(+ 1 2)", "session_id": "s"}, headers=page)
+
+
 @pytest.mark.relies("src/cli/h2o.c: H2OErrorV3")
 def test_errors(rig):
     """An error is JSON with `msg`, `exception_msg` and `http_status`; what does not exist is 404."""
