@@ -15,8 +15,9 @@ int file_mkdirs(const char *path, mode_t mode, struct err *e);
  */
 int file_check_way(const char *path, struct err *e);
 
-/* The same, and all of it exists, or -ENOENT. Nobody else can put anything in its place any more
- * then, for they may not remove what is root's or ours: so what is found there next is that. */
+/* The same, and all of it exists, or -ENOENT. Nobody else can put anything in its place then, for
+ * they may not remove what is root's or ours: what is found there next is that, unless one of us
+ * removes it. */
 int file_check_there(const char *path, struct err *e);
 
 /* Is it the name of something that is open, as whoever starts a program gives it: /dev/stdin,

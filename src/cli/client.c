@@ -244,7 +244,7 @@ static void try_call(struct call *call, const char *method, const char *target)
 	_cleanup_(err_clear) struct err e = ERR_NULL;
 	int r = check_socket(call->client->socket, &e);
 
-	call->unreached = r == -ENOENT || r == -EACCES;
+	call->unreached = r == -ENOENT || (r == -EACCES && access(call->client->socket, F_OK) < 0);
 	call->done = r < 0 && !call->unreached;
 	if (r == 0)
 		send_call(call, method, target);
@@ -373,19 +373,21 @@ static void judge_unreached(struct client *c)
 	}
 }
 
-/* False when there is none. */
-static bool begin_again(struct client *c)
+/* After a while, for the next daemon needs one; then it is looked at its socket right before. */
+static void begin_again(struct client *c)
 {
 	bool some = false;
 
+	for (struct call *call = c->calls; call; call = call->next)
+		some |= call->to_begin;
+	if (some)
+		usleep(AGAIN_MS * 1000);
 	for (struct call *call = c->calls; call; call = call->next) {
 		if (!call->to_begin)
 			continue;
 		call->to_begin = false;
 		try_call(call, "GET", call->again);
-		some = true;
 	}
-	return some;
 }
 
 static void call_done(struct call *call, CURLcode result)
@@ -421,8 +423,7 @@ void client_turn(struct client *c, int timeout_ms)
 	int running, left;
 
 	judge_unreached(c);
-	if (begin_again(c))
-		usleep(AGAIN_MS * 1000);
+	begin_again(c);
 	curl_multi_perform(c->multi, &running);
 	if (running) {
 		curl_multi_poll(c->multi, NULL, 0, timeout_ms, NULL);

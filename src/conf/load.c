@@ -417,12 +417,13 @@ static bool is_passing(int r)
  * sentence where reading it would tell what is wrong. */
 static int check_trust(const char *file, struct err *e)
 {
-	_cleanup_free_ char *path = realpath(file, NULL), *way = NULL;
 	_cleanup_free_ char *cwd = *file == '/' ? NULL : getcwd(NULL, 0);
+	_cleanup_free_ char *path = NULL, *way = NULL;
 	bool given = file_is_given(file);
 	struct statvfs fs;
 	struct stat st;
 
+	path = realpath(file, NULL);
 	if (!path || stat(path, &st) < 0)
 		return given ? 0 : -errno;
 	if (given && (!S_ISREG(st.st_mode) || st.st_nlink == 0))

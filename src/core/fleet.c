@@ -85,14 +85,11 @@ static int load_id(struct fleet *f, struct err *e)
 	return file_write_atomic(path, f->id, 16, 0640, true, e);
 }
 
-static int make_dirs(const struct fleet_conf *c, bool to_end, struct err *e)
+static int make_dirs(const struct fleet_conf *c, struct err *e)
 {
-	_cleanup_(err_clear) struct err why = ERR_NULL;
 	int r = file_own_dir(c->state_dir, 0750, e);
 
-	if (r == 0 && to_end && file_check_entries(c->state_dir, &why) < 0)
-		log_warning("state_dir: %s", err_msg(&why)); /* must save nobody from the end */
-	else if (r == 0)
+	if (r == 0)
 		r = file_check_entries(c->state_dir, e);
 	if (r < 0)
 		return err_wrap(e, "state_dir");
@@ -252,7 +249,7 @@ static void open_incidents(struct fleet *f)
 	f->incidents = incidents_open(dir, INCIDENTS_MAX, INCIDENTS_MAX_BYTES);
 }
 
-int fleet_new(uv_loop_t *loop, struct conf *conf, bool to_end, struct fleet **out, struct err *e)
+int fleet_new(uv_loop_t *loop, struct conf *conf, struct fleet **out, struct err *e)
 {
 	struct fleet *f = xcalloc(1, sizeof(*f));
 	int r;
@@ -270,7 +267,7 @@ int fleet_new(uv_loop_t *loop, struct conf *conf, bool to_end, struct fleet **ou
 	clean_new(f);
 	oom_sample(f);
 	bootbuilder_new(f);
-	r = make_dirs(&conf->fleet, to_end, e);
+	r = make_dirs(&conf->fleet, e);
 	if (r == 0)
 		r = take_lock(f, e);
 	if (r == 0)

@@ -19,9 +19,8 @@ struct fleet;
 
 /* Takes `conf` over. Creates directories, takes the lock on the state directory (-EBUSY, and who
  * holds it, when another daemon has it), finds what an earlier daemon left running. Decides nothing
- * yet. `to_end`: fleet_end_left_behind() follows; what others have put into the state directory is
- * only warned of then. */
-int fleet_new(uv_loop_t *loop, struct conf *conf, bool to_end, struct fleet **out, struct err *e);
+ * yet. */
+int fleet_new(uv_loop_t *loop, struct conf *conf, struct fleet **out, struct err *e);
 
 /* Does a daemon run on that state directory? -EBUSY, and its pid (0: unknown); 0: none; -ENOENT: no
  * daemon ever ran there. */

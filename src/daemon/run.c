@@ -136,7 +136,7 @@ static int start(struct daemon *d, struct conf *conf, struct err *e)
 	bool serve = d->options->mode == MODE_RUN;
 	int r;
 
-	r = fleet_new(&d->loop, conf, d->options->mode == MODE_END, &d->fleet, e);
+	r = fleet_new(&d->loop, conf, &d->fleet, e);
 	if (r == 0 && serve) {
 		r = api_new(&d->loop, d->fleet, conf->fleet.socket, &d->api, e);
 		activation_close_rest();

@@ -13,7 +13,7 @@ import time
 
 import pytest
 
-from fleet import FAKEJAVA, H2OFLEETD, REPO, read, until
+from fleet import FAKEJAVA, H2OFLEETD, REPO, SLOW, read, until
 
 QUICK = {"start_limit": "60 in 1m", "restart_delay_max": "0s"}
 
@@ -377,7 +377,7 @@ def test_full_disk(fake):
 def test_an_end_is_told_once(fake, end):
     """A member's end that is in the journal, but for want of room not in the state file, is not told again by the
     next daemon, whether the last one was killed or ended in order."""
-    fleet = fake(nodes=2, start=False, **{**QUICK, "restart_delay": "10s", "restart_delay_max": "10s"})
+    fleet = fake(nodes=2, start=False, **{**QUICK, "restart_delay": f"{int(10 * SLOW)}s", "restart_delay_max": "1m"})
     fleet.clouds["c"]["ice_root"] = fleet.dir / "ice"
     fleet.write_config()
     fleet.state_dir.mkdir()
@@ -403,6 +403,7 @@ def test_an_end_is_told_once(fake, end):
         fleet.wait("backoff")
         until("the trouble", 10, lambda: "its state cannot be written" in fleet.log_tail())
         assert told() == [(0, 1), (1, 1)]
+        assert read(fleet.state_dir / "events/current.ndjson").count('"node-exited"') == 2
         if end == "killed":
             fleet.kill_daemon()
             ballast.unlink()

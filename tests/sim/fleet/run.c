@@ -374,7 +374,7 @@ static void begin_life(void)
 	vlog("a daemon begins: pid %d%s", (int)w.pid, left ? ", to end what is left" : "");
 	check_before_life();
 	conf = load_conf(false);
-	r = conf ? fleet_new(&loop, conf, left, &w.fleet, &e) : -EINVAL;
+	r = conf ? fleet_new(&loop, conf, &w.fleet, &e) : -EINVAL;
 	drop_handed();
 	if (r < 0) {
 		vlog("it cannot begin: %s", err_msg(&e));
