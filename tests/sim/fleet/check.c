@@ -563,10 +563,16 @@ static const char *last_of(const char *type, const json_t *like, const char *all
 			json_string_value(json_object_get(like, "cloud")),
 			(int)json_integer_value(json_object_get(like, "node")),
 			(int)json_integer_value(json_object_get(like, "generation")));
+	_cleanup_free_ char *head =
+		xasprintf("{\"epoch\":\"%s\"", json_string_value(json_object_get(like, "epoch")));
 	const char *found = NULL;
 
-	for (const char *at = all; (at = strstr(at, begin)) && at < end; at++)
-		found = at;
+	for (const char *at = all; (at = strstr(at, begin)) && at < end; at++) {
+		const char *newline = memrchr(all, '\n', (size_t)(at - all));
+
+		if (has_prefix(newline ? newline + 1 : all, head)) /* of others nothing is known */
+			found = at;
+	}
 	return found;
 }
 
