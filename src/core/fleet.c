@@ -68,13 +68,16 @@ static int load_id(struct fleet *f, struct err *e)
 {
 	_cleanup_free_ char *path = xasprintf("%s/fleet-id", f->conf->fleet.state_dir);
 	_cleanup_free_ char *text = NULL;
+	int r = file_read(path, 64, &text, NULL);
 	uint64_t id;
 
-	if (file_read(path, 64, &text, NULL) == 0 && strlen(text) >= 16 &&
-		strspn(text, "0123456789abcdef") == 16) {
+	if (r == 0 && strlen(text) >= 16 && strspn(text, "0123456789abcdef") == 16) {
 		memcpy(f->id, text, 16);
 		return 0;
 	}
+	/* There is one, and another would make strangers of all that runs. */
+	if (r < 0 && r != -ENOENT && r != -EFBIG && r != -EINVAL)
+		return err_set_errno(e, r, "cannot read %s", path);
 	if (state_fleet_id(f->conf->fleet.state_dir, f->id)) {
 		log_warning("%s is damaged; the fleet's id is taken from a state file", path);
 		return file_write_atomic(path, f->id, 16, 0640, true, e);
