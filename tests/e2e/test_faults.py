@@ -18,6 +18,34 @@ from fleet import FAKEJAVA, H2OFLEETD, REPO, SLOW, read, until
 QUICK = {"start_limit": "60 in 1m", "restart_delay_max": "0s"}
 
 
+@contextlib.contextmanager
+def small_disk(fleet):
+    """The state directory is a file system of 2 MB; what lives is killed in the end, for it is in use."""
+    fleet.clouds["c"]["ice_root"] = fleet.dir / "ice"  # elsewhere: cleaning it frees nothing here
+    fleet.write_config()
+    fleet.state_dir.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(fleet.state_dir)], check=False).returncode:
+        pytest.skip("tmpfs cannot be mounted here")
+    try:
+        yield
+    finally:
+        for pid in fleet.members():
+            with contextlib.suppress(OSError):
+                os.kill(pid, 9)
+        subprocess.run(["umount", "-l", str(fleet.state_dir)], check=False)
+
+
+def fill_disk(fleet):
+    """To the last byte. The file that is to be removed."""
+    ballast = fleet.state_dir / "ballast"
+    with open(ballast, "ab", buffering=0) as f:
+        for size in (65536, 1024, 1):
+            with contextlib.suppress(OSError):
+                while f.write(b"x" * size) == size:
+                    pass
+    return ballast
+
+
 def ask(port, method, path, timeout=2):
     """Status of a node's answer; None when there is none."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout)
@@ -333,43 +361,24 @@ def test_full_disk(fake):
     """A full state directory: a clear reason, nothing launched that is not on record, tried again, and
     all is well once there is room; a running cloud goes on."""
     fleet = fake(nodes=2, start=False, **QUICK)
-    fleet.clouds["c"]["ice_root"] = fleet.dir / "ice"  # elsewhere: cleaning it frees nothing here
-    fleet.write_config()
-    fleet.state_dir.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(fleet.state_dir)], check=False)
-    if mounted.returncode:
-        pytest.skip("tmpfs cannot be mounted here")
-    try:
+
+    def blamed():
+        fill_disk(fleet)  # whatever our own cleaning has freed
+        return "No space left" in (fleet.cloud()["reason"] or "")
+
+    with small_disk(fleet):
         fleet.start()
         fleet.ready()
-        ballast = os.open(fleet.state_dir / "ballast", os.O_WRONLY | os.O_CREAT)
-
-        def fill():
-            with contextlib.suppress(OSError):
-                while True:
-                    os.write(ballast, b"x" * 1024)
-
-        def blamed():
-            fill()  # whatever our own cleaning has freed
-            return "No space left" in (fleet.cloud()["reason"] or "")
-
-        fill()
+        ballast = fill_disk(fleet)
         assert fleet.cloud()["state"] == "ready"
         fleet.kill_member(0)
         until("a reason that names the disk", 20, blamed, 0.001)
         fleet.wait("backoff")
         assert fleet.pids() == []
-        os.close(ballast)
-        (fleet.state_dir / "ballast").unlink()
+        ballast.unlink()
         fleet.ready(generation=2, timeout=30)
         fleet.stop()
         fleet.assert_clean()
-    finally:
-        for pid in fleet.members():
-            with contextlib.suppress(OSError):
-                os.kill(pid, 9)
-        subprocess.run(["umount", "-l", str(fleet.state_dir)], check=False)
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="mounts a file system")
@@ -378,27 +387,15 @@ def test_an_end_is_told_once(fake, end):
     """A member's end that is in the journal, but for want of room not in the state file, is not told again by the
     next daemon, whether the last one was killed or ended in order."""
     fleet = fake(nodes=2, start=False, **{**QUICK, "restart_delay": f"{int(10 * SLOW)}s", "restart_delay_max": "1m"})
-    fleet.clouds["c"]["ice_root"] = fleet.dir / "ice"
-    fleet.write_config()
-    fleet.state_dir.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(fleet.state_dir)], check=False)
-    if mounted.returncode:
-        pytest.skip("tmpfs cannot be mounted here")
 
     def told():
         events = [json.loads(line) for line in fleet.cli("events", "--json").stdout.splitlines()]
         return sorted((e["node"], e["generation"]) for e in events if e.get("type") == "node-exited")
 
-    try:
+    with small_disk(fleet):
         fleet.start()
         fleet.ready()
-        ballast = fleet.state_dir / "ballast"
-        with open(ballast, "wb", buffering=0) as f:
-            for size in (65536, 1024, 1):
-                with contextlib.suppress(OSError):
-                    while f.write(b"x" * size) == size:
-                        pass
+        ballast = fill_disk(fleet)
         fleet.kill_member(0)
         fleet.wait("backoff")
         until("the trouble", 10, lambda: "its state cannot be written" in fleet.log_tail())
@@ -415,11 +412,6 @@ def test_an_end_is_told_once(fake, end):
         assert told() == [(0, 1), (1, 1)]
         fleet.stop()
         fleet.assert_clean()
-    finally:
-        for pid in fleet.members():
-            with contextlib.suppress(OSError):
-                os.kill(pid, 9)
-        subprocess.run(["umount", "-l", str(fleet.state_dir)], check=False)
 
 
 # --- found by a review: each of these went wrong once ---------------------------------------------

@@ -314,9 +314,9 @@ while True:
         heard.append(s.accept()[0].recv(4096))
     elif ready:
         break
-    for there in (path, path + ".mine"):
+    for here, there in ((path + ".mine", path), (path, path + ".mine")):
         with contextlib.suppress(OSError):
-            os.rename(path if there != path else path + ".mine", there)
+            os.rename(here, there)
         turns += 1
         for _ in range(random.randrange(2000)):
             pass

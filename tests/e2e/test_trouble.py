@@ -7,13 +7,12 @@ import os
 import pathlib
 import resource
 import shutil
-import subprocess
 import time
 
 import pytest
 
 from fleet import UnixHTTP, read, until
-from test_faults import QUICK, ask, set_knob
+from test_faults import QUICK, ask, fill_disk, set_knob, small_disk
 
 
 def troubles(fleet):
@@ -221,39 +220,23 @@ def test_state_is_written_once_there_is_room(fake):
     """A state that could not be written is written as soon as there is room, without anything else
     happening; it was said once, and the full file system was named."""
     fleet = fake(nodes=1, start=False, **QUICK)
-    fleet.clouds["c"]["ice_root"] = fleet.dir / "ice"
-    fleet.write_config()
-    fleet.state_dir.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(fleet.state_dir)], check=False)
-    if mounted.returncode:
-        pytest.skip("tmpfs cannot be mounted here")
     state = fleet.state_dir / "clouds" / "c" / "state.json"
-    try:
+    with small_disk(fleet):
         fleet.start()
         fleet.ready()
-        with open(fleet.state_dir / "ballast", "wb", buffering=0) as ballast:
-            for size in (65536, 1024, 1):
-                with contextlib.suppress(OSError):
-                    while ballast.write(b"x" * size) == size:
-                        pass
-            fleet.cli("stop", "c")
-            fleet.wait("stopped")
-            until("both troubles", 25, lambda: {"state", "disk"} <= set(troubles(fleet)), 0.2)
-            assert '"wanted": "stopped"' not in read(state)
-            assert "make room" in troubles(fleet)["state"]
-        (fleet.state_dir / "ballast").unlink()
+        ballast = fill_disk(fleet)
+        fleet.cli("stop", "c")
+        fleet.wait("stopped")
+        until("both troubles", 25, lambda: {"state", "disk"} <= set(troubles(fleet)), 0.2)
+        assert '"wanted": "stopped"' not in read(state)
+        assert "make room" in troubles(fleet)["state"]
+        ballast.unlink()
         until("the state", 40, lambda: '"wanted": "stopped"' in read(state))
         until("no trouble", 25, lambda: not troubles(fleet), 0.2)
         assert said(fleet, "its state cannot be written") == 1
         assert said(fleet, "well again: its state is written") == 1
         fleet.stop()
         fleet.assert_clean()
-    finally:
-        for pid in fleet.members():
-            with contextlib.suppress(OSError):
-                os.kill(pid, 9)
-        subprocess.run(["umount", "-l", str(fleet.state_dir)], check=False)
 
 
 def test_run_directory_vanishes(fake):
