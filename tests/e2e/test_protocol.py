@@ -81,31 +81,41 @@ def test_a_thousand_stuck_clients(fake):
     users: a killed node is replaced as fast as without them, and root has its status at once."""
     if os.geteuid() != 0:
         pytest.skip("becomes other users: needs root")
-    fleet = fake(nodes=2)
+    fleet = fake(nodes=2, start_limit="60 in 1m", restart_delay_max="0s")
     fleet.ready()
     # Clients of the socket's group; their directory is open to them.
     gid = 54321
     os.chmod(fleet.dir, 0o755)
     os.chown(fleet.socket, -1, gid)
+
+    def replaced(i):
+        """How long the endpoint of a dead cloud was there."""
+        generation = fleet.cloud()["generation"]
+        fleet.kill_member(i % 2)
+        begun = time.monotonic()
+        until("it is withdrawn", 10, lambda: fleet.cloud()["endpoint"] is None, 0.005)
+        took = time.monotonic() - begun
+        fleet.ready(generation=generation + 1, timeout=10)
+        return took
+
+    def status():
+        begun = time.monotonic()
+        fleet.cli("status")
+        return time.monotonic() - begun
+
+    def times():
+        """Each the median, so that the machine's other work does not count."""
+        return sorted(replaced(i) for i in range(3))[1], sorted(status() for _ in range(9))[4]
+
+    alone = times()
     crowds = []
     try:
         # Of root's own 320 connections some are left to it only if it leaves some: 200 of them are stuck.
         crowds += [stuck(fleet, 200)]
         crowds += [stuck(fleet, 160, uid=60000 + i, gid=gid) for i in range(5)]
-        for i in range(3):
-            generation = fleet.cloud()["generation"]
-            fleet.kill_member(i % 2)
-            begun = time.monotonic()
-            until("it is withdrawn", 1, lambda: fleet.cloud()["endpoint"] is None, 0.005)
-            took = time.monotonic() - begun
-            fleet.ready(generation=generation + 1, timeout=10)
-            assert took < 0.5 * SLOW, f"the endpoint of a dead cloud was there for {took:.3f} s"
-        times = []
-        for _ in range(10):
-            begun = time.monotonic()
-            fleet.cli("status")
-            times.append(time.monotonic() - begun)
-        assert sorted(times)[5] < 0.5 * SLOW, times
+        beside = times()
+        for what, before, now in zip(("a dead cloud's endpoint was there", "status took"), alone, beside):
+            assert now < max(0.5 * SLOW, 4 * before), f"{what} for {now:.3f} s, without them {before:.3f} s"
         others = fleet.api("GET", "/v1/fleet")[1]
         assert others["loop_lag_ms"] < 500 * SLOW, others
         held = len(os.listdir(f"/proc/{fleet.daemon.pid}/fd"))

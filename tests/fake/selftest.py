@@ -21,11 +21,16 @@ import time
 import pytest
 
 HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(0, os.path.join(HERE, "../e2e"))
+
+from fleet import PortBlock  # noqa: E402
+
+block = None  # this process' ports, until it ends
 HEARTBEAT = 30  # ms; everything of H2O's clock scales with it
 PERF_DIR = "/tmp/hsperfdata_" + pwd.getpwuid(os.geteuid()).pw_name
 
 
-def until(what, seconds=5):
+def until(what, seconds=20):
     """Calls what() until it returns something true, and returns that."""
     end = time.monotonic() + seconds
     while True:
@@ -37,8 +42,10 @@ def until(what, seconds=5):
 
 
 def free_ports(n):
-    """The first of 2n ports in a row that are free for TCP and UDP."""
-    for base in range(20000 + os.getpid() % 5000 * 2, 32000, 2):
+    """The first of 2n ports in a row that are free for TCP and UDP, and no other worker's or test's."""
+    global block
+    block = block or PortBlock()
+    for base in range(block.base, block.base + block.size - 2 * n + 1, 2):
         held = []
         try:
             for p in range(base, base + 2 * n):
@@ -72,7 +79,7 @@ class Node:
         self.proc = subprocess.Popen(argv, stdout=open(self.out, "ab"), stderr=open(self.err, "ab"),
                                      stdin=subprocess.DEVNULL, env={**os.environ, **dict(env)}, **kw)
 
-    def ask(self, path, method="GET", timeout=3, body=None):
+    def ask(self, path, method="GET", timeout=20, body=None):
         c = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
         try:
             c.request(method, path, body=body)
@@ -98,7 +105,7 @@ class Node:
         c = self.cloud()
         return c and c["cloud_size"] == n and c["consensus"] and c["cloud_healthy"] and c
 
-    def exit(self, seconds=5):
+    def exit(self, seconds=20):
         return self.proc.wait(seconds)
 
     def text(self):
@@ -164,7 +171,7 @@ def rig(java, jar, tmp_path):
 
 
 def run(rig, *args, **env):
-    return subprocess.run([rig.java, *args], capture_output=True, text=True, timeout=5,
+    return subprocess.run([rig.java, *args], capture_output=True, text=True, timeout=60,
                           env={**os.environ, **env})
 
 
@@ -357,7 +364,7 @@ def test_holds_requests_until_ready(rig):
     s.settimeout(0.15)
     with pytest.raises(TimeoutError):
         s.recv(1)
-    s.settimeout(3)
+    s.settimeout(20)
     assert s.recv(15) == b"HTTP/1.1 200 OK"
     s.close()
     assert "Open H2O Flow in your web browser: http://127.0.0.1:%d\n" % a.port in a.text()
@@ -469,7 +476,7 @@ def test_http_details(rig):
     """Keep-alive, HEAD without body, headers, 404 as H2OErrorV3, 301 of /, context path."""
     a = rig.node(h2o=["-context_path", "ctx"])
     until(lambda: "Open H2O Flow" in a.text())
-    c = http.client.HTTPConnection("127.0.0.1", a.port, timeout=3)
+    c = http.client.HTTPConnection("127.0.0.1", a.port, timeout=20)
     c.request("HEAD", "/ctx/3/Cloud")
     r = c.getresponse()
     assert r.read() == b"" and int(r.headers["Content-Length"]) > 1000
@@ -747,8 +754,11 @@ def test_fork_child(rig, how):
 
 def test_steal_port(rig):
     """steal_port listens on another port, as a foreign JVM would."""
-    port, a = free_ports(1), rig.node()
+    port = free_ports(2)
+    a = rig.node(port=port + 2)
     until(lambda: a.whole(1))
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", port))
     a.fake("steal_port", port)
     socket.create_connection(("127.0.0.1", port)).close()
 

@@ -105,6 +105,12 @@ def points(lists):
     return found
 
 
+@pytest.fixture(scope="module")
+def tally():
+    """How many points all scenarios together tried, and reached."""
+    return collections.Counter()
+
+
 def try_points(pool, points, seconds, sites):
     """The results, as far as the time went. What is wrong is said at once, too: all points take hours."""
     end = time.monotonic() + seconds if seconds else None
@@ -126,7 +132,7 @@ def verdict(results, sites):
 
 
 @pytest.mark.parametrize("name", SCENARIOS)
-def test_points(name, lists, points, pool, report):
+def test_points(name, lists, points, pool, report, tally):
     if ONE:
         if Point.parse(ONE).scenario != name:
             pytest.skip("of another scenario")
@@ -145,23 +151,34 @@ def test_points(name, lists, points, pool, report):
            f"{len(mine)} points tried, {len(reached)} reached (" +
            ", ".join(f"{n} {o}" for o, n in outcomes.most_common()) +
            f"), {sum(bool(r.wrong) for r in results)} violate an invariant")
+    tally.update(tried=len(results), reached=len(reached))
     wrong = verdict(results, lists[name])
     assert not wrong, f"seed {SEED}; one of them again: contrib/fault-points --again POINT\n{wrong}"
-    assert reached or not results
+
+
+def test_points_are_reached(tally):
+    """Most of what was tried has failed as it was to. Of one scenario alone that cannot be said: what only
+    its list has, the others' not, may be what came about because something was slow that time."""
+    assert 2 * tally["reached"] >= tally["tried"], tally
 
 
 @pytest.mark.parametrize("name, call, error, way, nth", REGRESSIONS)
-def test_regressions(name, call, error, way, nth, lists, pool):
+def test_regressions(name, call, error, way, nth, faults, lists, pool):
     """What has failed before does not any more."""
     if ONE:
         pytest.skip("only one point")
-    found = [s for s in lists[name] if s.call == call and re.search(way, s.story(name))]
+    def places(sites):
+        return [s for s in sites if s.call == call and re.search(way, s.story(name))]
+
+    found = places(lists[name])
+    for _ in range(3):  # as below
+        found = found or places(faults.list(name))
     assert found, "nobody comes by there"
     attempts = 0
     while True:  # whether anybody comes by again depends on what is quick
         attempts += 1
         results = try_points(pool, [Point(name, call, error, s.id, nth) for s in found[:3]], 0, lists[name])
-        wrong = verdict(results, lists[name])
+        wrong = verdict(results, found)
         assert not wrong, wrong
         if any(r.fired for r in results):
             return
