@@ -20,7 +20,7 @@ import tempfile
 import urllib.parse
 import zipfile
 
-from fleet import FAKEJAVA, REPO, PortBlock, listeners, processes, read, until
+from fleet import FAKEJAVA, REPO, PortBlock, halt, listeners, processes, read, until
 
 LOCALHOST = "127.0.0.1"
 PERF_DIR = "/tmp/hsperfdata_" + pwd.getpwuid(os.geteuid()).pw_name
@@ -278,7 +278,7 @@ class Node:
         return self.process.poll() is None
 
     def kill(self, sig=signal.SIGKILL):
-        self.process.send_signal(sig)
+        halt(self.pid) if sig == signal.SIGSTOP else self.process.send_signal(sig)
         return self.exit() if sig == signal.SIGKILL else None
 
     def perf_file(self):

@@ -9,7 +9,6 @@ import pathlib
 import random
 import re
 import signal
-import subprocess
 import time
 import zlib
 

@@ -54,6 +54,17 @@ def until(what, seconds, probe, interval=0.02):
         time.sleep(interval)
 
 
+def halt(pid):
+    """SIGSTOP, and all threads stand still: on a busy machine some go on for a while."""
+
+    def still():
+        stats = [read(path).rpartition(")")[2].split() for path in glob.glob(f"/proc/{pid}/task/*/stat")]
+        return all(stat[0] in "TtZX" for stat in stats if stat)
+
+    os.kill(pid, signal.SIGSTOP)
+    until(f"process {pid} is stopped", 30, still, 0.001)
+
+
 def has_ipv6():
     with contextlib.suppress(OSError), socket.socket(socket.AF_INET6) as s:
         s.bind(("::1", 0))
@@ -317,7 +328,10 @@ class Fleet:
         return done.returncode, done.stdout
 
     def send(self, sig):
-        self.daemon.send_signal(sig)
+        if sig == signal.SIGSTOP and self.daemon.poll() is None:
+            halt(self.daemon.pid)
+        else:
+            self.daemon.send_signal(sig)
 
     def wait_exit(self, timeout=40):
         try:
@@ -420,7 +434,7 @@ class Fleet:
     def kill_member(self, index, sig=signal.SIGKILL, name="c"):
         """Returns the pid that it had."""
         pid = self.nodes(name)[index]["pid"]
-        os.kill(pid, sig)
+        halt(pid) if sig == signal.SIGSTOP else os.kill(pid, sig)
         return pid
 
     def node_dir(self, index, name="c"):

@@ -144,7 +144,7 @@ def session(p):
 @row("H2OConnection.close", "`api CLOUD DELETE /4/sessions/ID`; `clean CLOUD --session ID`")
 def close(p):
     made = p.api("POST", "/4/sessions")["session_key"]
-    p.api("POST", "/99/Rapids", "-d", f"ast=(tmp= parity_tmp (listTimeZones))", "-d", f"session_id={made}")
+    p.api("POST", "/99/Rapids", "-d", "ast=(tmp= parity_tmp (listTimeZones))", "-d", f"session_id={made}")
     assert "parity_tmp" in json.dumps(p.api("GET", "/3/Frames"))
     p.api("DELETE", f"/4/sessions/{made}")
     assert "parity_tmp" not in json.dumps(p.api("GET", "/3/Frames"))

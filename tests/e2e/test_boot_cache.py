@@ -13,7 +13,7 @@ import urllib.request
 
 import pytest
 
-from fleet import FAKEJAVA, pid_alive, processes, read, until
+from fleet import FAKEJAVA, halt, pid_alive, processes, read, until
 
 # The builder has what nobody else wants, which on a busy machine is little.
 BUILT_S = 120
@@ -405,7 +405,7 @@ def test_builder_that_does_not_end(rig):
     fleet = rig()
     fleet.ready()
     pids = set(hanging(fleet)) | set(builders(fleet))
-    os.kill(next(p for p, c in builders(fleet).items() if "--build-boot-cache" in c), signal.SIGSTOP)
+    halt(next(p for p, c in builders(fleet).items() if "--build-boot-cache" in c))
     fleet.stop(timeout=20)
     assert not any(pid_alive(p) for p in pids)
 
@@ -421,7 +421,7 @@ def test_exact_port_meanwhile(rig):
     fleet.start()
     fleet.ready()
     hanging(fleet)
-    os.kill(next(p for p, c in builders(fleet).items() if "--build-boot-cache" in c), signal.SIGSTOP)
+    halt(next(p for p, c in builders(fleet).items() if "--build-boot-cache" in c))
     with socket.create_server(("127.0.0.1", port)):
         fleet.cli("start", "exact")
         fleet.wait("backoff", name="exact")

@@ -19,7 +19,7 @@ import time
 import pyte
 import pytest
 
-from fleet import H2OFLEET, REPO, SLOW, read, until
+from fleet import H2OFLEET, REPO, SLOW, halt, read, until
 
 
 class Terminal:
@@ -138,7 +138,7 @@ def test_cpu_of_a_node(fake):
     fleet = fake(nodes=1)
     fleet.ready()
     pid = fleet.pids()[0]
-    os.kill(pid, signal.SIGSTOP)
+    halt(pid)
     try:
         fleet.nodes()
         time.sleep(1.1)  # so long a value is kept

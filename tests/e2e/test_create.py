@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from fleet import UnixHTTP, pid_alive, read, until
+from fleet import UnixHTTP, halt, pid_alive, read, until
 
 
 def ask(fleet, method, path, body=None, timeout=60, **headers):
@@ -339,9 +339,7 @@ def test_delete_while_starting(fake):
     until("members", 10, lambda: all(n["pid"] for n in fleet.cloud("d")["nodes"]))
     pids = [n["pid"] for n in fleet.cloud("d")["nodes"]]
     for pid in pids:  # SIGTERM waits then, however young they are
-        os.kill(pid, signal.SIGSTOP)
-    until("they are stopped", 10, lambda: all(
-        read(f"/proc/{pid}/stat").rpartition(")")[2].split()[0] == "T" for pid in pids))
+        halt(pid)
     status, body, _ = ask(fleet, "DELETE", "/v1/clouds/d")
     assert status == 202 and body["removed"] is True and created_files(fleet) == []
     assert ask(fleet, "DELETE", "/v1/clouds/d")[0] == 202, "idempotent"

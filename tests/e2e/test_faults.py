@@ -13,7 +13,7 @@ import time
 
 import pytest
 
-from fleet import FAKEJAVA, H2OFLEETD, REPO, SLOW, read, until
+from fleet import FAKEJAVA, H2OFLEETD, REPO, SLOW, halt, read, until
 
 QUICK = {"start_limit": "60 in 1m", "restart_delay_max": "0s"}
 
@@ -460,7 +460,7 @@ def test_stopped_daemon_and_late_member(fake):
     fleet.ready()
     set_knob(fleet, 1, "hang", 1)
     fleet.wait("degraded")
-    os.kill(fleet.daemon.pid, signal.SIGSTOP)
+    halt(fleet.daemon.pid)
     time.sleep(9)  # the stall itself: longer than hang_timeout
     os.kill(fleet.daemon.pid, signal.SIGCONT)
     woken = time.monotonic()

@@ -15,7 +15,7 @@ import time
 
 import pytest
 
-from fleet import H2OFLEETD, SLOW, WRAPPER, has_ipv6, listeners, pid_alive, processes, read, until
+from fleet import H2OFLEETD, SLOW, WRAPPER, halt, has_ipv6, listeners, pid_alive, read, until
 
 GATE = str(pathlib.Path(H2OFLEETD).parent / "h2ofleet-gate")
 whole_image = pytest.mark.skipif(bool(WRAPPER), reason="the image would be the wrapper's")
@@ -452,7 +452,7 @@ def test_hanging_gate_is_replaced_by_the_next_daemon(fake):
     fleet = fake(nodes=1)
     before = fleet.ready()
     gate = fleet.gate()
-    os.kill(gate, signal.SIGSTOP)
+    halt(gate)
     fleet.kill_daemon()
     fleet.start()
     assert not pid_alive(gate)
@@ -590,7 +590,7 @@ def test_new_ports_while_the_gate_is_busy(fake):
     client = socket.create_connection(("127.0.0.1", port), timeout=20 * SLOW)
     until("it is inside", 5, lambda: gate_of(fleet)["connections"] == 1)
     gate = fleet.gate()
-    os.kill(gate, signal.SIGSTOP)
+    halt(gate)
     try:
         fleet.cli("stop", "c", "--wait")
         assert not listeners(port, port + 63)
@@ -696,7 +696,7 @@ def test_restart_with_other_nodes_keeps_who_waits(fake):
     fleet.clouds["c"]["jvm_custom_args"] += " -Dfake.x=1"
     fleet.write_config()
     fleet.cli("reload")
-    os.kill(fleet.pids()[0], signal.SIGSTOP)
+    halt(fleet.pids()[0])
     fleet.cli("restart", "c")
     door(fleet, "hold")
     waiting = held(port)

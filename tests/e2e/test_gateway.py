@@ -15,7 +15,7 @@ import time
 import pytest
 
 import gateway
-from fleet import SLOW, WRAPPER, has_ipv6
+from fleet import SLOW, WRAPPER, halt, has_ipv6
 from gateway import Gate, digest, echo, received, until, was_reset
 
 root_only = pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user")
@@ -225,7 +225,7 @@ def test_answer_during_upload(gate):
         server = member.accept()
         client.sendall(b"x" * 1000)
         assert received(server, 1) == b"x"
-        os.kill(gate.pid, signal.SIGSTOP)
+        halt(gate.pid)
         client.sendall(b"x" * 1000)  # seen first
         server.sendall(b"413 too large")
         server.close()
@@ -244,13 +244,13 @@ def test_urgent_bytes_do_not_stall(gate, passing):
     for size in (10, 20000):
         for _ in range(10):
             if not passing:
-                os.kill(gate.pid, signal.SIGSTOP)
+                halt(gate.pid)
             client = door.connect()
             if passing:
                 server = member.accept()
                 client.sendall(b"?")
                 assert received(server, 1) == b"?"
-                os.kill(gate.pid, signal.SIGSTOP)
+                halt(gate.pid)
             client.sendall(b"a" * size)
             client.send(b"!", socket.MSG_OOB)
             client.sendall(b"b" * 10)
@@ -597,7 +597,7 @@ def test_gone_and_opened_at_once(gate, anyone):
     client = door.connect()
     client.sendall(b"POST /do-it-once")
     until(lambda: door.held == 1, "it is held")
-    os.kill(gate.pid, signal.SIGSTOP)
+    halt(gate.pid)
     door.conf["mode"] = "open"
     gate.send(door.conf)
     client.close()
@@ -897,7 +897,7 @@ def test_closed_at_once(gates, tmp_path, how):
             sock.sendall(b"DELETE /3/Frames")
             sock.close()
 
-    os.kill(gate.pid, signal.SIGSTOP)
+    halt(gate.pid)
     assert as_user(54321, send_and_close) == "None"
     os.kill(gate.pid, signal.SIGCONT)
     until(lambda: door.accepted_total == 20, "all were accepted", 60)

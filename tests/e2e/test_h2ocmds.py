@@ -20,7 +20,7 @@ import urllib.parse
 
 import pytest
 
-from fleet import FINDINGS, H2OFLEET, SLOW, until
+from fleet import FINDINGS, H2OFLEET, SLOW, halt, until
 
 # --- jobs, with the daemon and fake nodes ---------------------------------------------------------
 
@@ -148,7 +148,7 @@ def test_asked_once_for_all(fake):
         t.join()
     assert [s for s, _ in answers] == [200] * 50
     assert time.monotonic() - begun < 5 * SLOW
-    os.kill(node["pid"], signal.SIGSTOP)
+    halt(node["pid"])
     try:
         begun = time.monotonic()
         status, body = until("no answer", 20, lambda: (lambda r: r if r[0] != 200 else None)(

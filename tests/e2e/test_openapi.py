@@ -14,7 +14,7 @@ import signal
 import pytest
 
 from conftest import finish
-from fleet import REPO, SLOW, Fleet, UnixHTTP, until
+from fleet import REPO, SLOW, Fleet, UnixHTTP, halt, until
 
 schemathesis = pytest.importorskip("schemathesis")
 jsonschema = pytest.importorskip("jsonschema")
@@ -250,7 +250,7 @@ def test_clouds_in_every_state(fake):
     for name in ("c", "d"):
         fleet.api("POST", f"/v1/clouds/{name}/start")
         assert until_state(name, "ready")["idle_stop_ms"]
-    os.kill(fleet.pids("d")[1], signal.SIGSTOP)
+    halt(fleet.pids("d")[1])
     until_state("d", "degraded")
     os.kill(fleet.pids("d")[1], signal.SIGCONT)
     until_state("d", "ready")

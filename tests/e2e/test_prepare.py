@@ -16,7 +16,7 @@ import time
 
 import pytest
 
-from fleet import FAKEJAVA, FINDINGS, H2OFLEET, H2OFLEETD, MARK, REPO, SLOW, processes, until
+from fleet import FAKEJAVA, FINDINGS, H2OFLEET, H2OFLEETD, MARK, SLOW, processes, until
 from runs import listening
 
 KNOBS = "heartbeat_ms=20"  # everything of H2O's clock scales with it

@@ -6,7 +6,6 @@ import http.client
 import json
 import os
 import random
-import signal
 import statistics
 import time
 import urllib.parse
@@ -14,7 +13,7 @@ import urllib.parse
 import pytest
 
 from clients import FRAME, Tab, Visitor, browser, client, finish, get, hammer, pings, port_of
-from fleet import until
+from fleet import halt, until
 
 BOOTS = int(os.environ.get("H2OFLEET_BOOTS", "10"))
 
@@ -131,7 +130,7 @@ def test_short_lock_without_gate(real):
         fleet.cli("start", "c")
         # The other one comes late, for whatever reason: it is stopped before it can say anything.
         late = until("node 1", 10, lambda: fleet.nodes()[1]["pid"], 0.005)
-        os.kill(late, signal.SIGSTOP)
+        halt(late)
         until("a short lock is noticed", 60, lambda: fleet.cloud()["short_locks"] == 1)
         cloud = whole(fleet, 2, 2)
     assert cloud["short_locks"] >= 1 and cloud["generation"] == 1 + cloud["short_locks"]

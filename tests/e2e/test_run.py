@@ -15,12 +15,11 @@ import signal
 import socket
 import subprocess
 import sys
-import termios
 import time
 
 import pytest
 
-from fleet import FAKEJAVA, H2OFLEET, H2OFLEETD, SLOW, UnixHTTP, pid_alive, read, until
+from fleet import FAKEJAVA, H2OFLEET, H2OFLEETD, SLOW, UnixHTTP, read, until
 from runs import Runs, age, wait_gone
 
 

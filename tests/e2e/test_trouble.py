@@ -12,7 +12,7 @@ import time
 import pytest
 
 from fleet import UnixHTTP, read, until
-from test_faults import QUICK, ask, fill_disk, set_knob, small_disk
+from test_faults import QUICK, ask, fill_disk, small_disk
 
 
 def troubles(fleet):

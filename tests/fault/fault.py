@@ -5,7 +5,6 @@ daemon makes in it (fault.h says how it is named) and the way in which it fails.
 one point and returns sentences, which should be none."""
 
 import collections
-import concurrent.futures
 import contextlib
 import errno
 import functools
@@ -26,7 +25,7 @@ sys.path[:0] = [str(HERE.parent / "crash"), str(HERE.parent / "e2e")]
 
 import crash  # noqa: E402
 from crash import READY_S, SCENARIOS as CRASH_SCENARIOS, Bystander, Crash, CrashFleet  # noqa: E402
-from fleet import FAKEJAVA, FINDINGS, H2OFLEETD, SLOW, processes, read, until  # noqa: E402
+from fleet import FAKEJAVA, FINDINGS, H2OFLEETD, SLOW, read, until  # noqa: E402
 
 LIBRARY = os.environ.get("FAULT_LIBRARY", str(pathlib.Path(FAKEJAVA).resolve().parents[1] / "fault/fault.so"))
 
