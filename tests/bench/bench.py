@@ -21,7 +21,7 @@ import time
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "e2e"))
 
 from fleet import (  # noqa: E402
-    H2OFLEETD, MARK, REPO, Fleet, PortBlock, listeners, processes, read)
+    FAKEJAVA, H2OFLEET, H2OFLEETD, MARK, REPO, Fleet, PortBlock, listeners, pid_alive, processes, read)
 
 BUILD = pathlib.Path(H2OFLEETD).parent
 RESULTS = REPO / ".cache/bench"

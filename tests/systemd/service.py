@@ -14,7 +14,7 @@ import sys
 REPO = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(REPO / "tests/e2e"))
 
-from fleet import pid_alive, until  # noqa: E402
+from fleet import pid_alive, read, until  # noqa: E402,F401
 
 UNITS = ("h2ofleetd.service", "h2ofleetd-stop.service", "h2ofleetd.socket")
 ENDPOINTS = "h2ofleet-endpoints.socket"
