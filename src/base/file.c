@@ -314,17 +314,45 @@ static int write_all(int fd, const char *p, size_t len)
 	return 0;
 }
 
-int file_sync_parent(const char *path)
+/* The directory that `path` is in, or a negative errno. */
+static int open_parent(const char *path)
 {
 	_cleanup_free_ char *dir = xstrdup(path);
-	_cleanup_close_ int fd = -1;
 	char *slash = strrchr(dir, '/');
+	int fd;
 
 	if (slash)
 		slash[slash == dir] = '\0';
 	fd = open(slash ? dir : ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (fd < 0 || fsync(fd) < 0)
+	return fd < 0 ? -errno : fd;
+}
+
+int file_sync_parent(const char *path)
+{
+	_cleanup_close_ int fd = open_parent(path);
+
+	if (fd < 0)
+		return fd;
+	return fsync(fd) < 0 ? -errno : 0;
+}
+
+/* What is done, is done: to say that it failed would be wrong until the next power cut. */
+static void sync_done(int dir, const char *path)
+{
+	if (fsync(dir) < 0)
+		log_warning("cannot sync the directory of %s: %s; a power cut may undo the change",
+			path, strerror(errno));
+}
+
+int file_remove_durable(const char *path)
+{
+	_cleanup_close_ int dir = open_parent(path);
+
+	if (dir < 0)
+		return dir == -ENOENT ? 0 : dir;
+	if (unlink(path) < 0 && errno != ENOENT)
 		return -errno;
+	sync_done(dir, path);
 	return 0;
 }
 
@@ -344,9 +372,12 @@ int file_write_atomic(
 	const char *path, const void *data, size_t len, mode_t mode, bool durable, struct err *e)
 {
 	_cleanup_free_ char *tmp = xasprintf("%s.new", path);
-	_cleanup_close_ int fd = file_open_new(tmp, mode);
+	_cleanup_close_ int dir = durable ? open_parent(path) : -1, fd = -1;
 	int r;
 
+	if (durable && dir < 0)
+		return err_set_errno(e, dir, "cannot open the directory of %s", path);
+	fd = file_open_new(tmp, mode);
 	if (fd < 0)
 		return err_set_errno(e, fd, "cannot write %s", tmp);
 	r = write_all(fd, data, len);
@@ -358,8 +389,9 @@ int file_write_atomic(
 		unlink(tmp);
 		return err_set_errno(e, r, "cannot write %s", path);
 	}
-	r = durable ? file_sync_parent(path) : 0;
-	return r < 0 ? err_set_errno(e, r, "cannot sync the directory of %s", path) : 0;
+	if (durable)
+		sync_done(dir, path);
+	return 0;
 }
 
 /* Directories may be nested deeper than the stack and the descriptors last: what lies below this

@@ -49,10 +49,14 @@ int file_read_head(const char *path, size_t max, char **data, size_t *size);
  * errno. */
 int file_open_new(const char *path, mode_t mode);
 
-/* Writes beside it and renames over: readers see the old or the new file, never a part. `durable`
- * also syncs to the disk, which may take a while: only for what must outlive a power cut. */
+/* Writes beside it and renames over: readers see the old or the new file, never a part; after a
+ * failure the old one. `durable` also syncs to the disk, which may take a while: only for what must
+ * outlive a power cut. */
 int file_write_atomic(
 	const char *path, const void *data, size_t len, mode_t mode, bool durable, struct err *e);
+
+/* Nothing to remove is no failure; after one all is as it was. 0, or a negative errno. */
+int file_remove_durable(const char *path);
 
 /* Makes a rename to `path`, or its removal, durable. */
 int file_sync_parent(const char *path);

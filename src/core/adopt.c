@@ -31,15 +31,28 @@ static bool session_goes_on(const struct fleet *f)
 	return file_read(path, 64, &text, NULL) == 0 && streq(text, boot_id);
 }
 
-static void session_begin(const struct fleet *f)
+static void session_begin(struct fleet *f)
 {
-	_cleanup_free_ char *path = session_path(f);
+	_cleanup_free_ char *path = session_path(f), *sentence = NULL;
 	_cleanup_(err_clear) struct err e = ERR_NULL;
 	char boot_id[40];
+	int r;
 
 	machine_boot_id(boot_id);
-	if (file_write_atomic(path, boot_id, strlen(boot_id), 0640, false, &e) < 0)
-		log_warning("%s", err_msg(&e));
+	r = file_write_atomic(path, boot_id, strlen(boot_id), 0640, false, &e);
+	f->session_unwritten = r < 0;
+	if (r == 0) {
+		trouble_clear(f, TROUBLE_STATE, NULL);
+		return;
+	}
+	sentence = xasprintf("%s%s", err_msg(&e), trouble_advice(r));
+	trouble_set(f, TROUBLE_STATE, NULL, sentence);
+}
+
+void adopt_beat(struct fleet *f)
+{
+	if (f->session_unwritten && !f->ending)
+		session_begin(f);
 }
 
 void adopt_end_session(const struct fleet *f)
@@ -218,7 +231,7 @@ void adopt_cloud(struct supervised *s)
 {
 	bool launching = s->was == CLOUD_STARTING || s->was == CLOUD_FORMING;
 	/* The gate that knew when it was used last is gone. */
-	bool forgotten = s->cloud->conf->gate_mode != GATE_OFF && !s->door.counters;
+	bool forgotten = s->cloud->conf->gate_mode != GATE_OFF && !s->door.adopted;
 	_cleanup_free_ int *sent = xcalloc(s->cloud->n_nodes, sizeof(*sent));
 
 	if (s->memory != MEMORY_WHOLE)

@@ -138,8 +138,8 @@ static int make_dir(const struct fleet *f, struct err *e)
 	if (access(dir, F_OK) == 0)
 		return 0;
 	r = file_mkdirs(dir, 0750, e);
-	if (r == 0)
-		r = file_sync_parent(dir);
+	if (r == 0 && (r = file_sync_parent(dir)) < 0)
+		err_set_errno(e, r, "cannot sync the directory of %s", dir);
 	return r;
 }
 
@@ -161,12 +161,8 @@ static int write_file(const struct fleet *f, struct cloud_conf *conf, struct str
 
 static int remove_file(const char *path, struct strv *errors)
 {
-	int r = 0;
+	int r = file_remove_durable(path);
 
-	if (unlink(path) < 0 && errno != ENOENT)
-		r = -errno;
-	if (r == 0)
-		r = file_sync_parent(path);
 	if (r < 0)
 		strv_printf(errors, "cannot remove %s: %s", path, strerror(-r));
 	return r < 0 ? -EIO : 0;

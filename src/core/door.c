@@ -421,7 +421,7 @@ static bool take_over(struct supervised *s, struct gate_message *m, bool foreign
 	}
 	m->n_fds = 0;
 	d->foreign = foreign;
-	d->known = d->stale = true;
+	d->adopted = d->known = d->stale = true;
 	if (!foreign && door_port_claim(&d->port) < 0)
 		log_warning("cloud %s: cannot claim port %u", s->cloud->conf->name, d->port.port);
 	return true;

@@ -233,6 +233,7 @@ static void on_beat(uv_timer_t *t)
 	logs_check(f);
 	gate_beat(f);
 	boot_beat(f);
+	adopt_beat(f);
 	if (f->beats++ % DISK_BEATS == 0)
 		disk_check(f);
 }

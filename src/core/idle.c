@@ -151,10 +151,31 @@ void idle_watch(struct supervised *s)
 	s->idle.behind_ms = behind(s);
 }
 
+/* Our clock, behind the monotonic one: each daemon's is another. */
+static int64_t held_up(const struct supervised *s)
+{
+	return (int64_t)clock_monotonic_ms() - (int64_t)fleet_now(s->fleet);
+}
+
+json_t *idle_memory(const struct supervised *s)
+{
+	if (s->idle.generation != s->cloud->generation)
+		return NULL;
+	return json_integer(s->idle.behind_ms - held_up(s));
+}
+
+void idle_remember(struct supervised *s, const json_t *memory)
+{
+	if (!json_is_integer(memory))
+		return;
+	s->idle.generation = s->cloud->generation;
+	s->idle.behind_ms = json_integer_value(memory) + held_up(s);
+}
+
 void idle_ask(struct supervised *s, uint64_t enough_ms)
 {
 	idle_cancel(s);
-	if (s->idle.generation != s->cloud->generation) /* adopted */
+	if (s->idle.generation != s->cloud->generation) /* adopted, and not remembered */
 		idle_watch(s);
 	s->idle.asked_ms = fleet_now(s->fleet);
 	s->idle.used_ms = MAX(gate_traffic_ms(s), s->cloud->ready_ms);

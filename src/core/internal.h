@@ -101,6 +101,7 @@ struct door {
 	bool foreign;          /* systemd listens on it, too */
 	int counters_fd;
 	struct gate_counters *counters; /* NULL: none */
+	bool adopted;                   /* an earlier daemon's, as its gate had it */
 	bool known;                     /* the gate has the descriptors */
 	bool stale;                     /* the configuration has changed since it was told */
 	struct door_told told;
@@ -224,9 +225,10 @@ struct fleet {
 	struct cgroups *cgroups;
 	struct gate *gate;
 	struct bootbuilder *bootbuilder;
-	bool doors_begun;  /* doors_begin() was called */
-	int cannot_adopt;  /* what an earlier daemon has left: -errno; 0: it can be had */
-	bool ending;       /* fleet_shutdown() was called */
+	bool doors_begun;       /* doors_begin() was called */
+	int cannot_adopt;       /* what an earlier daemon has left: -errno; 0: it can be had */
+	bool session_unwritten; /* adopt.c: tried again at each beat */
+	bool ending;            /* fleet_shutdown() was called */
 	uv_timer_t *sweep; /* reload.c: runs once, soon; freed in its close callback; or NULL */
 	fleet_observer observer;
 	void *observer_arg;
@@ -349,6 +351,7 @@ void adopt_clouds(struct fleet *f);
 void adopt_resume(struct fleet *f);
 /* The operator ends the daemon: the next one begins from the configuration. */
 void adopt_end_session(const struct fleet *f);
+void adopt_beat(struct fleet *f);
 
 /* gate.c: the process. */
 /* In the token of its environment, where a member's cloud, number and generation are. No cloud can
@@ -424,6 +427,10 @@ void polls_rest_shutdown(struct supervised *s);
 void idle_ask(struct supervised *s, uint64_t enough_ms);
 /* It has become ready. */
 void idle_watch(struct supervised *s);
+/* What the next daemon needs: owned by the caller; NULL: nothing. It is for a cloud that is alive.
+ */
+json_t *idle_memory(const struct supervised *s);
+void idle_remember(struct supervised *s, const json_t *memory);
 void idle_cancel(struct supervised *s);
 
 /* jobs.c: fleet_jobs(), fleet_cancel_job(). */

@@ -61,12 +61,13 @@ static json_t *state_json(const struct supervised *s)
 	char boot_id[40];
 
 	machine_boot_id(boot_id);
-	return json_pack("{s:s, s:I, s:s, s:s, s:s?, s:s?, s:s?, s:s?, s:o, s:o, s:o}", "boot_id",
-		boot_id, "boottime_ms", (json_int_t)clock_ms(CLOCK_BOOTTIME), "fleet", s->fleet->id,
-		"name", s->cloud->conf->name, "java", s->runtime.java, "recovery_dir",
-		s->recovery_dir, "ignored_recovery", s->ignored_recovery, "resumed_recovery",
-		s->resumed_recovery, "launched_with", reload_launched_with(s), "members",
-		members_json(s), "cloud", cloud_memory(s->cloud, fleet_now(s->fleet)));
+	return json_pack("{s:s, s:I, s:o*, s:s, s:s, s:s?, s:s?, s:s?, s:s?, s:o, s:o, s:o}",
+		"boot_id", boot_id, "monotonic_ms", (json_int_t)clock_monotonic_ms(),
+		"idle_behind_ms", idle_memory(s), "fleet", s->fleet->id, "name",
+		s->cloud->conf->name, "java", s->runtime.java, "recovery_dir", s->recovery_dir,
+		"ignored_recovery", s->ignored_recovery, "resumed_recovery", s->resumed_recovery,
+		"launched_with", reload_launched_with(s), "members", members_json(s), "cloud",
+		cloud_memory(s->cloud, fleet_now(s->fleet)));
 }
 
 static char *state_text(const struct supervised *s)
@@ -307,9 +308,9 @@ void state_load(struct supervised *s)
 {
 	_cleanup_free_ char *path = state_path(s);
 	json_auto_t *state = read_state(s, path);
-	uint64_t boottime = clock_ms(CLOCK_BOOTTIME), then;
+	uint64_t now = clock_monotonic_ms(), then;
 	_cleanup_(err_clear) struct err e = ERR_NULL;
-	json_t *cloud;
+	json_t *cloud, *written;
 	int r;
 
 	s->memory = MEMORY_NONE;
@@ -338,11 +339,14 @@ void state_load(struct supervised *s)
 		s->memory = wanted && streq(wanted, "running") ? MEMORY_BEGIN_ANEW : MEMORY_AT_REST;
 		return;
 	}
-	then = (uint64_t)json_integer_value(json_object_get(state, "boottime_ms"));
-	r = cloud_remember(
-		s->cloud, cloud, fleet_now(s->fleet), boottime - MIN(then, boottime), &s->was, &e);
-	if (r == 0)
+	/* As for one that lived on: the time in which the machine slept does not count. */
+	written = json_object_get(state, "monotonic_ms"); /* earlier daemons wrote none */
+	then = json_is_integer(written) ? (uint64_t)json_integer_value(written) : now;
+	r = cloud_remember(s->cloud, cloud, fleet_now(s->fleet), now - MIN(then, now), &s->was, &e);
+	if (r == 0) {
+		idle_remember(s, json_object_get(state, "idle_behind_ms"));
 		r = members_load(s, json_object_get(state, "members"), &e);
+	}
 	if (r < 0) {
 		set_aside(path, err_msg(&e));
 		forget(s);

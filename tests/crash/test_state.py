@@ -99,7 +99,7 @@ DAMAGE = {
     "port too big": (lambda p: edit(p, first_node(api_port=65536)), False),
     "three members": (lambda p: edit(p, lambda w: w["state"]["members"].append({})), False),
     "three nodes": (lambda p: edit(p, lambda w: w["state"]["cloud"]["nodes"].append({})), False),
-    "times": (lambda p: edit(p, state(boottime_ms=1 << 60)), False),
+    "times": (lambda p: edit(p, state(monotonic_ms=1 << 60)), False),
     "null": (lambda p: edit(p, lambda w: w["state"].update(dict.fromkeys(w["state"]))), False),
 }
 

@@ -285,18 +285,24 @@ def test_traffic_while_no_daemon(fake):
     idle_stopped(fleet)
 
 
-def test_gate_lost_while_no_daemon(fake):
-    """With the gate goes when the cloud was last used: it counts as used when the next daemon comes."""
-    fleet = fake(nodes=1, max_idle_duration="6s")
-    port = fleet.ready()["endpoint_port"]
+def test_gate_lost_while_no_daemon(fleets, fake_keys):
+    """With the gate goes when the clouds were last used: they count as used when the next daemon comes, also one
+    that clients may start, whose port is open before the daemon looks at the cloud."""
+    fleet = fleets({"c": fake_keys(1, max_idle_duration="6s"),
+                    "d": fake_keys(1, max_idle_duration="6s", start_on="connect")})
+    fleet.start()
+    fleet.cli("start", "d")
+    ports = [fleet.ready(name)["endpoint_port"] for name in "cd"]
     fleet.kill_daemon()
-    assert ask(port)[0] == 200
+    assert [ask(port)[0] for port in ports] == [200, 200]
     os.kill(fleet.gate(), signal.SIGKILL)
     time.sleep(7)  # longer than max_idle_duration
     fleet.start()
-    assert fleet.cloud()["state"] == "ready" and fleet.cloud()["idle_ms"] < 3000 * SLOW
-    stays(fleet, 3, "ready")
-    idle_stopped(fleet)
+    for name in "cd":
+        assert fleet.cloud(name)["state"] == "ready" and fleet.cloud(name)["idle_ms"] < 3000 * SLOW
+    stays(fleet, 3, "ready", touch=lambda: fleet.cloud("d")["state"] == "ready" or pytest.fail("d has stopped"))
+    for name in "cd":
+        idle_stopped(fleet, name)
 
 
 def test_idle_stop_and_back(fake):

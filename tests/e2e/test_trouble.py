@@ -239,6 +239,24 @@ def test_state_is_written_once_there_is_room(fake):
         fleet.assert_clean()
 
 
+def test_session_is_written_once_it_can_be(fake):
+    """That a daemon is up could not be noted down: it is said, and done as soon as it can be. What was stopped
+    stays so after a crash, whatever autostart says."""
+    fleet = fake(nodes=1, start=False)
+    in_the_way = fleet.state_dir / "session.new"
+    in_the_way.mkdir(parents=True)
+    fleet.start()
+    fleet.ready()
+    assert "session" in troubles(fleet)["state"]
+    in_the_way.rmdir()
+    until("no trouble", 20, lambda: not troubles(fleet))
+    fleet.cli("stop", "c")
+    fleet.wait("stopped")
+    fleet.kill_daemon()
+    fleet.start()
+    assert fleet.cloud()["state"] == "stopped" and fleet.cloud()["generation"] == 1
+
+
 def test_run_directory_vanishes(fake):
     """Somebody removes the run directory, control socket and all: both are made anew, said once; a
     client that waits is answered all the same."""

@@ -305,6 +305,67 @@ static void test_write_atomic(void **state)
 	assert_int_equal(file_read(path, 3, &data, NULL), -EFBIG);
 }
 
+#define MANY 64
+
+/* Takes all descriptors but `left`; give_descriptors() gives them back. */
+static size_t take_descriptors(int held[MANY], size_t left, struct rlimit *saved)
+{
+	struct rlimit few;
+	size_t n = 0;
+
+	assert_int_equal(getrlimit(RLIMIT_NOFILE, saved), 0);
+	few = (struct rlimit){MANY, saved->rlim_max};
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &few), 0);
+	while (n < MANY && (held[n] = open("/dev/null", O_RDONLY | O_CLOEXEC)) >= 0)
+		n++;
+	assert_true(n > left);
+	while (left--)
+		close(held[--n]);
+	return n;
+}
+
+static void give_descriptors(const int *held, size_t n, const struct rlimit *saved)
+{
+	while (n)
+		close(held[--n]);
+	setrlimit(RLIMIT_NOFILE, saved);
+}
+
+/* Proves: whatever of the descriptors is missing, a durable write or removal that says that it
+ * failed has changed nothing. */
+static void test_durable_without_descriptors(void **state)
+{
+	struct dir *d = *state;
+	_cleanup_free_ char *path = in(d, "f"), *new = in(d, "f.new"), *data = NULL;
+	int held[MANY], written[3], removed[2];
+	struct rlimit saved;
+
+	write_text(path, "one");
+	for (size_t left = 0; left < ARRAY_SIZE(written); left++) {
+		size_t n = take_descriptors(held, left, &saved);
+
+		written[left] = file_write_atomic(path, "two", 3, 0640, true, NULL);
+		give_descriptors(held, n, &saved);
+		free(TAKE_PTR(data));
+		assert_int_equal(file_read(path, 100, &data, NULL), 0);
+		assert_string_equal(data, written[left] < 0 ? "one" : "two");
+		assert_int_equal(access(new, F_OK), -1);
+	}
+	assert_int_equal(written[0], -EMFILE);
+	assert_int_equal(written[1], -EMFILE);
+	assert_int_equal(written[2], 0);
+	for (size_t left = 0; left < ARRAY_SIZE(removed); left++) {
+		size_t n = take_descriptors(held, left, &saved);
+
+		removed[left] = file_remove_durable(path);
+		give_descriptors(held, n, &saved);
+		assert_int_equal(access(path, F_OK), removed[left] < 0 ? 0 : -1);
+	}
+	assert_int_equal(removed[0], -EMFILE);
+	assert_int_equal(removed[1], 0);
+	assert_int_equal(file_remove_durable(path), 0); /* there is none */
+}
+
 /* Proves: what somebody has put in the place of the file that is written first is never written to,
  * nor waited for: not another name of a file that is not ours, not a pipe that nobody else has
  * open. */
@@ -608,6 +669,8 @@ int main(void)
 		cmocka_unit_test(test_stream_without_memory),
 		cmocka_unit_test(test_errors),
 		cmocka_unit_test_setup_teardown(test_write_atomic, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(
+			test_durable_without_descriptors, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_write_into_nothing, set_up, tear_down),
 		cmocka_unit_test(test_pipes_below_dev),
 		cmocka_unit_test_setup_teardown(test_remove_tree, set_up, tear_down),

@@ -527,7 +527,8 @@ void check_daemon_gone(void)
 		const struct cloud *c = w.fleet->clouds[i]->cloud;
 		unsigned at = plan_index(c->conf->name);
 
-		if (at == MAX_CLOUDS || c->removed || w.fleet->clouds[i]->save_delay_ms)
+		if (at == MAX_CLOUDS || c->removed || w.fleet->session_unwritten ||
+			w.fleet->clouds[i]->save_delay_ms)
 			continue;
 		k.before[at].wish_known =
 			k.settled && !k.seen[at].asked && k.seen[at].wanted == c->wanted;

@@ -244,6 +244,8 @@ static void gate_reads(uint64_t id, uint64_t b)
 	(void)b;
 	if (!p || p->state != V_RUNNING || p->exec_at > w.now || !p->gate || !(l = p->gate->link))
 		return; /* gate_begin() comes */
+	if (p->gate->killed)
+		return;
 	if (p->gate->paused_until > w.now) {
 		world_at(p->gate->paused_until, gate_reads, id, 0);
 		return;
@@ -420,7 +422,8 @@ bool gate_has_read_all(void)
 	const struct vproc *p = the_gate();
 
 	return p && p->gate->link && p->gate->link->started && !p->gate->link->out.n &&
-	       !p->gate->link->gone && p->state == V_RUNNING && p->exec_at <= w.now;
+	       !p->gate->link->gone && !p->gate->killed && p->state == V_RUNNING &&
+	       p->exec_at <= w.now;
 }
 
 void gate_pause(uint64_t until)

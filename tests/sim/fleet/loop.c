@@ -429,7 +429,8 @@ static void poll_world(int timeout_ms)
 	if (!notes && until != UINT64_MAX)
 		w.now = MAX(w.now, until);
 	if (w.frozen_until > w.now) { /* it cannot run */
-		w.frozen += w.frozen_until - w.now;
+		/* As drv/awake: what it would have waited anyway counts. Never 0. */
+		w.frozen += 1 + w.frozen_until - MIN(MAX(w.now, until), w.frozen_until);
 		world_until(w.frozen_until);
 	}
 	uv_update_time(NULL);

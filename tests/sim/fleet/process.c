@@ -112,6 +112,16 @@ void vproc_end(struct vproc *p, int code, int sig)
 		notify(tell_end, p->watch);
 }
 
+void processes_reap(void)
+{
+	for (struct vproc *p = w.procs; p; p = p->next) {
+		if (p->state != V_ZOMBIE || p->watch)
+			continue;
+		p->state = V_GONE;
+		vlog("pid %d is reaped, whom nobody watches", (int)p->pid);
+	}
+}
+
 static void free_vproc(struct vproc *p)
 {
 	h2o_free(&p->h2o);
@@ -203,6 +213,8 @@ void vproc_signal(struct vproc *p, int sig)
 		return;
 	if (p->kind == V_GATE && p->gate && p->gate->paused_until > w.now && sig == SIGTERM)
 		return;
+	if (p->kind == V_GATE && p->gate && sig == SIGKILL)
+		p->gate->killed = true;
 	if (p->stuck && sig == SIGKILL)
 		wait += 15 * SEC; /* in the kernel */
 	if (p->state == V_WAITING)

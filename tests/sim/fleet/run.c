@@ -393,6 +393,8 @@ static void begin_life(void)
 		fleet_end_left_behind(w.fleet, on_done, NULL);
 	else
 		fleet_start(w.fleet);
+	if (!w.ghost)
+		processes_reap();
 	if (!w.ghost && !left)
 		check_after_life();
 }

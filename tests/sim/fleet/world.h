@@ -151,6 +151,8 @@ struct vproc *vproc_find(pid_t pid);
 uint64_t vproc_id(const struct vproc *p);
 struct vproc *vproc_by_id(uint64_t id);
 bool vproc_runs(const struct vproc *p);
+/* As drv/reaper does when a daemon begins, of what its image before had watched. */
+void processes_reap(void);
 void processes_free(void);
 void processes_reboot(void);
 /* Children of a daemon that is gone; with `replaced` it goes on under the same number. */
@@ -222,6 +224,7 @@ struct vgate {
 	struct gate_link *link; /* to the daemon; NULL: none */
 	struct vgate_door doors[MAX_DOORS];
 	uint64_t paused_until;
+	bool killed; /* it does nothing any more */
 };
 
 void gate_begin(struct vproc *p);
