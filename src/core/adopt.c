@@ -31,6 +31,15 @@ static bool session_goes_on(const struct fleet *f)
 	return file_read(path, 64, &text, NULL) == 0 && streq(text, boot_id);
 }
 
+/* A daemon that finds the file goes by what the states say: they are written first. */
+static bool states_are_written(const struct fleet *f)
+{
+	for (size_t i = 0; i < f->n; i++)
+		if (f->clouds[i]->save_delay_ms)
+			return false;
+	return true;
+}
+
 static void session_begin(struct fleet *f)
 {
 	_cleanup_free_ char *path = session_path(f), *sentence = NULL;
@@ -38,6 +47,9 @@ static void session_begin(struct fleet *f)
 	char boot_id[40];
 	int r;
 
+	f->session_unwritten = true;
+	if (!states_are_written(f))
+		return;
 	machine_boot_id(boot_id);
 	r = file_write_atomic(path, boot_id, strlen(boot_id), 0640, false, &e);
 	f->session_unwritten = r < 0;

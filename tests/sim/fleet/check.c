@@ -264,7 +264,10 @@ static bool has_evidence(const struct cloud *c)
 static void check_loss(const struct cloud *c, const struct cloud_event *ev)
 {
 	unsigned i = plan_index(c->conf->name);
-	bool lied = i < MAX_CLOUDS && w.lied_at[i] && w.now - w.lied_at[i] < 60 * SEC;
+	/* Who was frozen hears first what was said before that. */
+	uint64_t frozen_until = MIN(w.frozen_until, w.now);
+	bool lied = i < MAX_CLOUDS && w.lied_at[i] &&
+		    w.now - MAX(w.lied_at[i], frozen_until) < 60 * SEC;
 	bool hung = false;
 
 	for (size_t n = 0; n < c->n_nodes; n++)
