@@ -101,6 +101,7 @@ def test_kill_before_and_after_a_call(tmp_path, when):
     victim = subprocess.Popen([CRASHPOINT, "run", "/bin/mkdir", made])
     tracer = Tracer(victim.pid, "--exec", "--at", "1", *Point.OPTIONS[when])
     assert victim.wait(20) == -9
+    assert tracer.process.wait(20) == 0  # says what it did after it has done it
     assert tracer.finish().calls[0].name.startswith("mkdir")
     assert made.is_dir() == (when == "exit")
 

@@ -111,6 +111,12 @@ def tally():
     return collections.Counter()
 
 
+def shuffled(points):
+    points = list(points)
+    random.Random(SEED).shuffle(points)
+    return points
+
+
 def try_points(pool, points, seconds, sites):
     """The results, as far as the time went. What is wrong is said at once, too: all points take hours."""
     end = time.monotonic() + seconds if seconds else None
@@ -141,8 +147,7 @@ def test_points(name, lists, points, pool, report, tally):
         assert not wrong, wrong
         assert results[0].fired, "there is no such point (any more): its number is that of one build"
         return
-    mine = list(points[name])
-    random.Random(SEED).shuffle(mine)
+    mine = shuffled(points[name])
     share = len(mine) / max(1, sum(map(len, points.values())))
     results = try_points(pool, mine, SECONDS * share, lists[name])
     reached = [r for r in results if r.fired]
@@ -156,9 +161,15 @@ def test_points(name, lists, points, pool, report, tally):
     assert not wrong, f"seed {SEED}; one of them again: contrib/fault-points --again POINT\n{wrong}"
 
 
-def test_points_are_reached(tally):
+def test_points_are_reached(lists, points, pool, tally):
     """Most of what was tried has failed as it was to. Of one scenario alone that cannot be said: what only
     its list has, the others' not, may be what came about because something was slow that time."""
+    if ONE:
+        pytest.skip("only one point")
+    if not tally:  # it runs alone
+        for name in SCENARIOS:
+            results = try_points(pool, shuffled(points[name])[:3], 0, lists[name])
+            tally.update(tried=len(results), reached=sum(bool(r.fired) for r in results))
     assert 2 * tally["reached"] >= tally["tried"], tally
 
 
