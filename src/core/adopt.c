@@ -12,6 +12,8 @@
 #include "drv/machine.h"
 #include "drv/procinfo.h"
 
+#define SESSION_BEATS_MAX 30U /* between two attempts to write it */
+
 /* ---- is it one sitting? ---- */
 
 /* While a daemon is up this file holds the boot id. An orderly end removes it, so the next daemon
@@ -31,40 +33,45 @@ static bool session_goes_on(const struct fleet *f)
 	return file_read(path, 64, &text, NULL) == 0 && streq(text, boot_id);
 }
 
-/* A daemon that finds the file goes by what the states say: they are written first. */
-static bool states_are_written(const struct fleet *f)
-{
-	for (size_t i = 0; i < f->n; i++)
-		if (f->clouds[i]->save_delay_ms)
-			return false;
-	return true;
-}
-
 static void session_begin(struct fleet *f)
 {
 	_cleanup_free_ char *path = session_path(f), *sentence = NULL;
 	_cleanup_(err_clear) struct err e = ERR_NULL;
 	char boot_id[40];
-	int r;
+	int r = 0;
 
-	f->session_unwritten = true;
-	if (!states_are_written(f))
-		return;
 	machine_boot_id(boot_id);
-	r = file_write_atomic(path, boot_id, strlen(boot_id), 0640, false, &e);
-	f->session_unwritten = r < 0;
+	if (!session_goes_on(f))
+		r = file_write_atomic(path, boot_id, strlen(boot_id), 0640, false, &e);
 	if (r == 0) {
+		f->session.wait = 0;
 		trouble_clear(f, TROUBLE_STATE, NULL);
 		return;
 	}
+	f->session.wait = MIN(MAX(2 * f->session.wait, 1U), SESSION_BEATS_MAX);
+	f->session.left = f->session.wait;
 	sentence = xasprintf("%s%s", err_msg(&e), trouble_advice(r));
 	trouble_set(f, TROUBLE_STATE, NULL, sentence);
 }
 
+void adopt_note_session(struct fleet *f)
+{
+	if (f->session.wait && !f->ending)
+		session_begin(f);
+}
+
+/* A daemon that finds the file goes by what the states say: those first, as far as they can be. */
 void adopt_beat(struct fleet *f)
 {
-	if (f->session_unwritten && !f->ending)
-		session_begin(f);
+	if (!f->session.wait || f->ending || --f->session.left)
+		return;
+	for (size_t i = 0; i < f->n; i++) {
+		if (!f->clouds[i]->save_delay_ms)
+			continue;
+		f->clouds[i]->save_due = 0;
+		supervised_feed(f->clouds[i], &(struct cloud_event){.type = EVENT_TICK});
+	}
+	adopt_note_session(f);
 }
 
 void adopt_end_session(const struct fleet *f)

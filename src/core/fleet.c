@@ -396,6 +396,8 @@ static int save_all(struct fleet *f, struct err *e)
 
 	for (size_t i = 0; i < f->n && r == 0; i++)
 		r = state_save(f->clouds[i], false, e);
+	if (r == 0)
+		adopt_note_session(f);
 	return r;
 }
 

@@ -225,10 +225,12 @@ struct fleet {
 	struct cgroups *cgroups;
 	struct gate *gate;
 	struct bootbuilder *bootbuilder;
-	bool doors_begun;       /* doors_begin() was called */
-	int cannot_adopt;       /* what an earlier daemon has left: -errno; 0: it can be had */
-	bool session_unwritten; /* adopt.c: tried again at each beat */
-	bool ending;            /* fleet_shutdown() was called */
+	bool doors_begun; /* doors_begin() was called */
+	int cannot_adopt; /* what an earlier daemon has left: -errno; 0: it can be had */
+	struct {
+		unsigned wait, left; /* beats between attempts, until the next; 0: it is written */
+	} session;                   /* adopt.c */
+	bool ending;                 /* fleet_shutdown() was called */
 	uv_timer_t *sweep; /* reload.c: runs once, soon; freed in its close callback; or NULL */
 	fleet_observer observer;
 	void *observer_arg;
@@ -352,6 +354,8 @@ void adopt_resume(struct fleet *f);
 /* The operator ends the daemon: the next one begins from the configuration. */
 void adopt_end_session(const struct fleet *f);
 void adopt_beat(struct fleet *f);
+/* Once more, where that a daemon is up could not be written: all states have been. */
+void adopt_note_session(struct fleet *f);
 
 /* gate.c: the process. */
 /* In the token of its environment, where a member's cloud, number and generation are. No cloud can

@@ -37,8 +37,13 @@ int logrecord_write(const char *log, const struct logrecord *rec, struct err *e)
 	_cleanup_free_ char *text = xasprintf("base %" PRIu64 "\nstart %" PRIu64
 					      "\ncollapse %" PRIu64 "\nsince_ms %" PRIu64 "\n",
 		rec->base, rec->start, rec->collapse, rec->since_ms);
+	int r = file_write_atomic(path, text, strlen(text), 0640, true, e);
 
-	return file_write_atomic(path, text, strlen(text), 0640, true, e);
+	/* What follows is only right with it: here a directory that cannot be synced is a failure.
+	 */
+	if (r == 0 && (r = file_sync_parent(path)) < 0)
+		err_set_errno(e, r, "cannot sync the directory of %s", path);
+	return r;
 }
 
 int64_t logfile_first_data(int fd)

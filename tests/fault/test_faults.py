@@ -188,7 +188,7 @@ def test_regressions(name, call, error, way, nth, faults, lists, pool):
     attempts = 0
     while True:  # whether anybody comes by again depends on what is quick
         attempts += 1
-        results = try_points(pool, [Point(name, call, error, s.id, nth) for s in found[:3]], 0, lists[name])
+        results = try_points(pool, [Point(name, call, error, s.id, nth) for s in found[:3]], 0, found)
         wrong = verdict(results, found)
         assert not wrong, wrong
         if any(r.fired for r in results):

@@ -336,12 +336,14 @@ static void give_descriptors(const int *held, size_t n, const struct rlimit *sav
 static void test_durable_without_descriptors(void **state)
 {
 	struct dir *d = *state;
-	_cleanup_free_ char *path = in(d, "f"), *new = in(d, "f.new"), *data = NULL;
+	_cleanup_free_ char *path = NULL, *new = NULL, *data = NULL;
 	int held[MANY], written[3], removed[2];
 	struct rlimit saved;
 
 	if (getenv("H2OFLEET_VALGRIND"))
 		skip(); /* it has a few of its own beyond the limit */
+	path = in(d, "f");
+	new = in(d, "f.new");
 	write_text(path, "one");
 	for (size_t left = 0; left < ARRAY_SIZE(written); left++) {
 		size_t n = take_descriptors(held, left, &saved);

@@ -530,11 +530,10 @@ void check_daemon_gone(void)
 		const struct cloud *c = w.fleet->clouds[i]->cloud;
 		unsigned at = plan_index(c->conf->name);
 
-		if (at == MAX_CLOUDS || c->removed || w.fleet->session_unwritten ||
-			w.fleet->clouds[i]->save_delay_ms)
+		if (at == MAX_CLOUDS || c->removed || w.fleet->clouds[i]->save_delay_ms)
 			continue;
-		k.before[at].wish_known =
-			k.settled && !k.seen[at].asked && k.seen[at].wanted == c->wanted;
+		k.before[at].wish_known = k.settled && !k.seen[at].asked &&
+					  k.seen[at].wanted == c->wanted && !w.fleet->session.wait;
 		k.before[at].wanted = c->wanted == WANTED_RUNNING;
 		k.before[at].forming =
 			c->state == CLOUD_FORMING && k.seen[at].state == CLOUD_FORMING;
