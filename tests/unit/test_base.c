@@ -319,7 +319,7 @@ static size_t take_descriptors(int held[MANY], size_t left, struct rlimit *saved
 	while (n < MANY && (held[n] = open("/dev/null", O_RDONLY | O_CLOEXEC)) >= 0)
 		n++;
 	assert_true(n > left);
-	while (left--)
+	for (; n && left; left--)
 		close(held[--n]);
 	return n;
 }
