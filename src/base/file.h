@@ -51,7 +51,9 @@ int file_open_new(const char *path, mode_t mode);
 
 /* Writes beside it and renames over: readers see the old or the new file, never a part; after a
  * failure the old one. `durable` also syncs to the disk, which may take a while: only for what must
- * outlive a power cut. */
+ * outlive a power cut. A directory that cannot be synced then is only warned of: the new file is
+ * there.
+ */
 int file_write_atomic(
 	const char *path, const void *data, size_t len, mode_t mode, bool durable, struct err *e);
 

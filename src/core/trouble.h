@@ -7,7 +7,7 @@
 #include "core/fleet.h"
 
 enum trouble_kind {
-	TROUBLE_STATE,  /* a cloud's state file, or without one the fleet's session */
+	TROUBLE_STATE,  /* a cloud's state file cannot be written; no cloud: the session */
 	TROUBLE_LAUNCH, /* nothing can be launched: processes, descriptors, memory, disk */
 	TROUBLE_POLLS,  /* nodes cannot be asked whether they are well */
 	TROUBLE_SOCKET, /* the control socket is gone, or takes nobody in */
